@@ -1,0 +1,5 @@
+"""The untouched pipeline: plain encoder, plain denoiser, every token in the loss."""
+
+from harness.config import Method
+
+METHOD = Method(title="RAE-DiT (baseline)")

@@ -1,0 +1,5 @@
+"""Diffusion registers alone: learned tokens in the denoiser, encoder untouched (dossier §5, V5)."""
+
+from harness.config import Method
+
+METHOD = Method(title="+ diffusion registers", diffusion_registers=True)

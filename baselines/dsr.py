@@ -1,0 +1,9 @@
+"""Dual-Stage Registers for an encoder without trained registers: recursive TTR and diffusion registers (dossier §5, V6)."""
+
+from harness.config import EncoderRegisters, Method
+
+METHOD = Method(
+    title="+ DSR (recursive TTR + diffusion registers)",
+    encoder=EncoderRegisters(kind="test_time", rounds="until_clean"),
+    diffusion_registers=True,
+)

@@ -1,0 +1,5 @@
+"""Masked-token baseline: tokens whose norm before the final norm marks them as outliers do not count in the loss (dossier §5, V1)."""
+
+from harness.config import LossMask, Method
+
+METHOD = Method(title="+ loss masking", loss_mask=LossMask(norm="pre_ln"))

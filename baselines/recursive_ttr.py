@@ -1,0 +1,5 @@
+"""Recursive test-time registers: stabilise the encoder and search again, until no outlier is left (dossier §5, V4)."""
+
+from harness.config import EncoderRegisters, Method
+
+METHOD = Method(title="+ recursive TTR", encoder=EncoderRegisters(kind="test_time", rounds="until_clean"))

@@ -1,0 +1,5 @@
+"""Trained encoder registers: an encoder that was trained with register tokens, as DINOv2 with registers (dossier §5, V2)."""
+
+from harness.config import EncoderRegisters, Method
+
+METHOD = Method(title="+ trained encoder registers", encoder=EncoderRegisters(kind="trained"))

@@ -1,0 +1,5 @@
+"""Test-time registers: one round of search for register neurons in the encoder (dossier §5, V3)."""
+
+from harness.config import EncoderRegisters, Method
+
+METHOD = Method(title="+ TTR", encoder=EncoderRegisters(kind="test_time", rounds=1))

@@ -1,0 +1,209 @@
+"""`dsr <stage> ...`: parse, call one function, print what it returns. No logic.
+
+Each stage imports what it needs when it runs: importing torch costs more than most jobs.
+"""
+
+import argparse
+import json
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from harness import __version__
+from harness.config import EncoderRegisters, Study, UserError, load_method, load_study
+
+ABOUT = """Benchmark and reproducibility harness for Dual-Stage Registers (arXiv 2605.05206).
+
+Every subcommand is one stage of the DAG and does what one Snakemake rule does; run the whole with
+    snakemake --cores all reports/table1.md
+and see a rule's exact subcommand with
+    snakemake -n --printshellcmds reports/table1.md
+"""
+
+
+def stage(name: str, study: Study) -> None:
+    """Fix threads and determinism before a stage starts to compute."""
+    from harness.runtime import set_up
+
+    set_up(study.threads)
+
+
+def data(study: Study, a: argparse.Namespace) -> object:
+    from harness.data import make
+
+    return make(study.data, a.out)
+
+
+def judge(study: Study, a: argparse.Namespace) -> object:
+    from harness.train.judge import train_judge
+
+    return train_judge(study, data_folder=a.data, state=a.state, out=a.out)
+
+
+def clip(study: Study, a: argparse.Namespace) -> object:
+    from harness.train.judge import train_clip
+
+    return train_clip(study, data_folder=a.data, state=a.state, out=a.out)
+
+
+def encoder(study: Study, a: argparse.Namespace) -> object:
+    from harness.train.encoder import train
+
+    return train(study, registers=a.backbone == "trained_registers", data_folder=a.data, state=a.state, out=a.out)
+
+
+def registers(study: Study, a: argparse.Namespace) -> object:
+    from harness.encode import search
+
+    found = search(study, a.encoder, data_folder=a.data, backbone=a.backbone, out=a.out)
+    return {key: found[key] for key in ("neurons", "outlier_share_left", "precision", "recall")}
+
+
+def latents(study: Study, a: argparse.Namespace) -> object:
+    from harness.encode import make
+
+    return make(study, data_folder=a.data, backbone=a.backbone, registers=a.registers, out=a.out)
+
+
+def decoder(study: Study, a: argparse.Namespace) -> object:
+    from harness.train.decoder import train
+
+    return train(study, key=a.encoder, data_folder=a.data, latents_file=a.latents, state=a.state, out=a.out)
+
+
+def reconstruction(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.scores import reconstruct
+
+    return reconstruct(study, key=a.encoder, decoder=a.decoder, latents_file=a.latents, data_folder=a.data, judge=a.judge, out=a.out)
+
+
+def encoder_outliers(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.outliers import measure_encoder
+
+    return measure_encoder(study, key=a.encoder, backbone=a.backbone, registers=a.registers, data_folder=a.data, out=a.out)
+
+
+def denoiser(study: Study, a: argparse.Namespace) -> object:
+    from harness.train.denoiser import train
+
+    return train(study, method_name=a.method, seed=a.seed, latents_file=a.latents, state=a.state, out=a.out)
+
+
+def samples(study: Study, a: argparse.Namespace) -> object:
+    from harness.sample import draw
+
+    return draw(study, method_name=a.method, seed=a.seed, denoiser=a.denoiser, decoder=a.decoder, latents_file=a.latents, out=a.out)
+
+
+def scores(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.scores import score_runs
+
+    return score_runs(
+        study, method_name=a.method, seeds=a.seeds, sample_files=a.samples, data_folder=a.data, judge=a.judge, clip=a.clip, outs=a.out
+    )
+
+
+def outliers(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.outliers import measure_runs
+
+    return measure_runs(study, method_name=a.method, seeds=a.seeds, denoiser_files=a.denoisers, latents_file=a.latents, outs=a.out)
+
+
+def table(study: Study, a: argparse.Namespace) -> object:
+    from harness.report.table import render
+
+    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, spec=a.spec, out=a.out)
+
+
+def figures(study: Study, a: argparse.Namespace) -> object:
+    from harness.report.figures import render
+
+    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, out=a.out)
+
+
+FILE, NAME = {"type": Path, "metavar": "PATH"}, {"metavar": "NAME"}
+OPTIONS: dict[str, dict] = {
+    "data": FILE | {"help": "data set folder (stage data)"},
+    "backbone": FILE | {"help": "encoder folder (stage encoder)"},
+    "encoder": NAME | {"help": "encoder variant: plain, trained_registers, ttr_<rounds> or ttr_until_clean"},
+    "registers": FILE | {"help": "register neurons (stage registers); leave out for an encoder without test-time registers"},
+    "latents": FILE | {"help": "whitened latents (stage latents)"},
+    "decoder": FILE | {"help": "decoder weights (stage decoder)"},
+    "denoiser": FILE | {"help": "denoiser weights (stage denoiser)"},
+    "judge": FILE | {"help": "judge weights (stage judge)"},
+    "clip": FILE | {"help": "open_clip folder (stage clip)"},
+    "method": NAME | {"help": "a file in baselines/, without .py"},
+    "methods": NAME | {"nargs": "+", "help": "methods, in the order of the rows"},
+    "seed": {"type": int, "help": "seed of the run: weights, data order, noise"},
+    "seeds": {"type": int, "nargs": "+", "metavar": "SEED", "help": "seeds of the runs, in the order of the files"},
+    "samples": FILE | {"nargs": "+", "help": "one samples file a seed (stage samples)"},
+    "denoisers": FILE | {"nargs": "+", "help": "one weights file a seed (stage denoiser)"},
+    "results": FILE | {"help": "results folder of the study"},
+    "spec": FILE | {"help": "table specification, e.g. reports/table1.yaml"},
+    "state": FILE | {"help": "folder for checkpoints; a run that was killed goes on from there"},
+    "out": FILE | {"help": "what to write"},
+}
+OPTIONAL = {"registers"}
+
+# stage -> (function, one line of help, options besides --study)
+STAGES: dict[str, tuple[Callable, str, str]] = {
+    "data": (data, "build the data set", "out"),
+    "judge": (judge, "train the classifier whose features FID, IS, KID, precision and recall use", "data state out"),
+    "clip": (clip, "train the small open_clip model of the CLIP score", "data state out"),
+    "encoder": (encoder, "train the vision encoder, and plant outliers where the study asks for them", "backbone data state out"),
+    "registers": (registers, "search for register neurons (test-time registers)", "encoder data backbone out"),
+    "latents": (latents, "encode and whiten the data", "data backbone registers out"),
+    "decoder": (decoder, "train the decoder of an encoder variant", "encoder data latents state out"),
+    "reconstruction": (reconstruction, "rFID and PSNR of a decoder", "encoder decoder latents data judge out"),
+    "encoder-outliers": (encoder_outliers, "token norms at every layer of an encoder variant", "encoder backbone registers data out"),
+    "denoiser": (denoiser, "train one method's denoiser with one seed", "method seed latents state out"),
+    "samples": (samples, "draw one run's samples", "method seed denoiser decoder latents out"),
+    "scores": (scores, "score the samples of a method's runs", "method seeds samples data judge clip out*"),
+    "outliers": (outliers, "token norms at every block and noise level of a method's denoisers", "method seeds denoisers latents out*"),
+    "table": (table, "render a table from the results: Markdown, CSV, LaTeX, times", "methods seeds results spec out"),
+    "figures": (figures, "render the figures from the results, PNG and PDF", "methods seeds results out"),
+}
+
+
+def parser() -> argparse.ArgumentParser:
+    main_parser = argparse.ArgumentParser(prog="dsr", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+    main_parser.add_argument("--version", action="version", version=f"dsr-harness {__version__}")
+    stages = main_parser.add_subparsers(title="stages, in the order of the DAG", metavar="STAGE", required=True, dest="stage")
+    for name, (function, about, options) in STAGES.items():
+        sub = stages.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
+        sub.set_defaults(function=function)
+        sub.add_argument("--study", required=True, metavar="NAME", help="a file in harness/studies/, without .yaml")
+        for option in options.split():
+            several, option = option.endswith("*"), option.rstrip("*")
+            settings = OPTIONS[option] | ({"nargs": "+"} if several else {})
+            if name == "encoder" and option == "backbone":
+                settings = {"choices": ["plain", "trained_registers"], "help": "with or without trained registers"}
+            sub.add_argument(f"--{option}", required=option not in OPTIONAL, **settings)
+    return main_parser
+
+
+def main() -> None:
+    """Entry point of `dsr`. A UserError is one line on stderr and exit code 2."""
+    arguments = parser().parse_args()
+    warnings.filterwarnings("ignore", module="cleanfid|open_clip|timm|transformers")
+    try:
+        study = load_study(arguments.study)
+        for name in {*getattr(arguments, "methods", []), getattr(arguments, "method", None)} - {None}:
+            load_method(name)
+        if isinstance(getattr(arguments, "encoder", None), str):
+            EncoderRegisters.from_key(arguments.encoder)
+        if arguments.stage not in ("table", "figures"):
+            stage(arguments.stage, study)
+        result = arguments.function(study, arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except (OSError, MemoryError) as error:
+        if os.environ.get("DSR_DEBUG"):
+            raise
+        print(f"error: {type(error).__name__}: {error}; set DSR_DEBUG=1 for the traceback", file=sys.stderr)
+        sys.exit(2)
+    if result:
+        print(f"{arguments.stage}: {json.dumps(result)}")

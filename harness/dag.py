@@ -1,0 +1,72 @@
+"""What the Snakefile needs to know, computed without torch: the checked configuration, and what makes a rule run again."""
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NoReturn
+
+from harness.artifacts import code_hash, sha256
+from harness.config import EncoderRegisters, Study, UserError, check_seeds, digest, load_method, load_study, method_file, method_names, nearest, study_names
+
+__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "study_names"]
+
+FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
+KEYS = ("study", "seeds", "methods")
+
+
+@dataclass(frozen=True)
+class Run:
+    """The configured study, seeds and methods."""
+
+    study: Study
+    seeds: list[int]
+    methods: list[str]
+
+    @property
+    def encoders(self) -> list[str]:
+        """Encoder variants that the methods need."""
+        return sorted({self.encoder(name) for name in self.methods})
+
+    def encoder(self, method: str) -> str:
+        return load_method(method).encoder.key
+
+    def backbone(self, encoder: str) -> str:
+        return EncoderRegisters.from_key(encoder).backbone
+
+    def config(self, *sections: str) -> str:
+        """Hash of the parts of the study that a rule reads, as a param: Snakemake runs the rule again when they change."""
+        values = self.study.model_dump(mode="json")
+        return digest({name: values[name] for name in sections})
+
+    def method(self, name: str) -> str:
+        """Hash of a method's file."""
+        return sha256(method_file(name))[:16]
+
+
+def checked_config(config: dict) -> Run:
+    """Snakemake's config, checked; a mistake is one line and exit code 2, before any job starts."""
+    try:
+        for key in config:
+            nearest(key, KEYS, "config key")
+        study = load_study(str(config.get("study")))
+        seeds = check_seeds(study.seeds if config.get("seeds") is None else config["seeds"])
+        known = method_names()
+        methods = known if config.get("methods") is None else config["methods"]
+        if not isinstance(methods, list) or not methods:
+            raise UserError(f"methods must be a list of files in baselines/, such as '[baseline,dsr]'; got {methods!r}")
+        for name in methods:
+            nearest(name, known, "method")
+        if "baseline" not in methods:
+            raise UserError("methods must contain 'baseline': every difference in the table is to it")
+        return Run(study, seeds, [name for name in known if name in methods])
+    except UserError as error:
+        _stop(str(error))
+
+
+def _stop(message: str) -> NoReturn:
+    """Snakemake would turn an exception into a traceback and exit code 1."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(2)
+
+

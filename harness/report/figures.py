@@ -1,0 +1,168 @@
+"""Stage `figures`: one function a figure, each from files of the results folder, written as PNG and PDF."""
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from harness import artifacts
+from harness.config import Study, load_method
+from harness.report import rows as row_files
+from harness.report.statistics import by_seed, difference, estimate
+
+# Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
+PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#8C6D31"]
+SEQUENTIAL = "cividis"  # readable in grey and with every kind of colour vision
+STYLE = {"font.size": 8, "axes.titlesize": 8, "figure.dpi": 200, "savefig.bbox": "tight", "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
+TWO_COLUMNS = 6.9  # inches, a full page width
+SAMPLES_PER_CLASS = 2
+
+
+def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path) -> dict:
+    """Every figure of the study into the folder `out`."""
+    table = row_files.collect(study.name, methods, seeds, results)
+    with plt.rc_context(STYLE):
+        figures = {
+            "samples": samples(study, methods, seeds[0], results),
+            "encoder_norms": encoder_norms(study, methods, results),
+            "denoiser_outliers": denoiser_outliers(study, methods, seeds, results),
+            "fid": fid(study, methods, table),
+        }
+        for name, figure in figures.items():
+            save(figure, out / name)
+    return {"figures": sorted(figures)}
+
+
+def save(figure: Figure, path: Path) -> None:
+    """PNG and PDF without dates or versions, so that two runs give the same bytes."""
+    for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
+        with artifacts.atomic(path.with_suffix(suffix)) as temporary:
+            figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+    plt.close(figure)
+
+
+def title_of(method: str) -> str:
+    return load_method(method).title
+
+
+def samples(study: Study, methods: list[str], seed: int, results: Path) -> Figure:
+    """One row a method, the same noise and label in the same column."""
+    columns = None
+    figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, 0.42 * len(methods) + 0.5), squeeze=False)
+    for axis, method in zip(axes[:, 0], methods, strict=True):
+        with np.load(results / "runs" / method / f"seed{seed}" / "samples.npz", allow_pickle=False) as file:
+            images, labels = file["images"], file["labels"]
+        if columns is None:
+            columns = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in np.unique(labels)])
+        strip = np.pad(images[columns], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=110)
+        axis.imshow(np.concatenate(list(strip), axis=1), interpolation="nearest")
+        axis.set_ylabel(title_of(method), rotation=0, ha="right", va="center", fontsize=7)
+        axis.set(xticks=[], yticks=[])
+        axis.spines[:].set_visible(False)
+    width = strip.shape[2]
+    axes[-1, 0].set_xticks(np.arange(len(columns)) * width + width / 2, [str(labels[i]) for i in columns], fontsize=7)
+    axes[-1, 0].tick_params(length=0)
+    axes[-1, 0].set_xlabel("label that the sample was drawn with")
+    axes[0, 0].set_title(f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each class)")
+    figure.subplots_adjust(hspace=0.08)
+    return figure
+
+
+def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
+    """Token-norm maps by layer for the encoder variants without trained registers; outliers outlined."""
+    variants: dict[str, str] = {}
+    for method in methods:
+        encoder = load_method(method).encoder
+        if encoder.kind != "trained":
+            rounds = "until clean" if encoder.rounds == "until_clean" else f"{encoder.rounds} round"
+            variants.setdefault(encoder.key, "baseline" if encoder.kind == "none" else f"TTR, {rounds}")
+    maps, images, factor = {}, None, study.outlier_statistics.factor
+    for key in variants:
+        with np.load(results / "encoders" / key / "outliers.npz", allow_pickle=False) as file:
+            maps[key], images = file["norms"], file["images"]
+    medians = {key: pd.read_parquet(results / "encoders" / key / "outliers.parquet")["median"].to_numpy() for key in variants}
+    baseline = next(iter(variants))
+    chosen = int((maps[baseline] > factor * medians[baseline][:, None, None, None]).sum(axis=(0, 2, 3)).argmax())
+    layers = len(medians[baseline])
+    scale = LogNorm(min(m[:, chosen].min() for m in maps.values()), max(m[:, chosen].max() for m in maps.values()))
+    figure, axes = plt.subplots(
+        len(variants), layers + 1, figsize=(TWO_COLUMNS, 0.95 * len(variants) + 0.5), squeeze=False, layout="constrained"
+    )
+    for row, (key, name) in enumerate(variants.items()):
+        axes[row, 0].imshow(images[chosen])
+        axes[row, 0].set_ylabel(name)
+        for layer in range(layers):
+            axis, values = axes[row, layer + 1], maps[key][layer, chosen]
+            drawn = axis.imshow(values, norm=scale, cmap=SEQUENTIAL)
+            for y, x in np.argwhere(values > factor * medians[key][layer]):
+                axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False, zorder=3))
+            if row == 0:
+                axis.set_title("embedding" if layer == 0 else f"layer {layer}")
+    axes[0, 0].set_title("image")
+    for axis in axes.flat:
+        axis.set(xticks=[], yticks=[])
+    figure.colorbar(drawn, ax=axes, label="token norm (L2, log scale)", shrink=0.85)
+    figure.suptitle(f"Token norms in the encoder of '{study.name}'; outlined: above {factor:g} × the layer's median", fontsize=9)
+    return figure
+
+
+def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], results: Path) -> Figure:
+    """Share of outliers, block x noise level, one panel a method, mean over seeds."""
+    grids = {}
+    for method in methods:
+        tables = [pd.read_parquet(results / "runs" / method / f"seed{seed}" / "outliers.parquet") for seed in seeds]
+        grids[method] = 100 * pd.concat(tables).pivot_table(index="block", columns="t", values="share", aggfunc="mean")
+    top = max(max(grid.to_numpy().max() for grid in grids.values()), 0.1)
+    wide = min(4, len(methods))
+    tall = -(-len(methods) // wide)
+    figure, axes = plt.subplots(tall, wide, figsize=(TWO_COLUMNS, 1.55 * tall + 0.5), squeeze=False, layout="constrained", sharex=True, sharey=True)
+    for axis in axes.flat[len(methods) :]:
+        axis.set_visible(False)
+    for axis, (method, grid) in zip(axes.flat, grids.items(), strict=False):
+        drawn = axis.imshow(grid, vmin=0, vmax=top, cmap=SEQUENTIAL, aspect="auto")
+        for (y, x), value in np.ndenumerate(grid.to_numpy()):
+            axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6, color="black" if value > 0.6 * top else "white")
+        axis.set_xticks(range(grid.shape[1]), [f"{t:g}" for t in grid.columns])
+        axis.set_yticks(range(grid.shape[0]), [str(b) for b in grid.index])
+        axis.set_title(title_of(method).replace(" (recursive", "\n(recursive").replace(" (trained", "\n(trained"), fontsize=7)
+    for axis in axes[-1]:
+        axis.set_xlabel("noise level t")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("denoiser block")
+    figure.colorbar(drawn, ax=axes, label="outlier tokens, %", shrink=0.85)
+    seeds_text = f"mean over {len(seeds)} seeds" if len(seeds) > 1 else "one seed"
+    figure.suptitle(f"Outlier tokens in the denoiser of '{study.name}', {seeds_text}", fontsize=9)
+    return figure
+
+
+def fid(study: Study, methods: list[str], table: pd.DataFrame) -> Figure:
+    """FID of every seed with mean and interval, and the difference to the baseline, paired by seed."""
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(TWO_COLUMNS, 0.28 * len(methods) + 1.0), sharey=True, layout="constrained", gridspec_kw={"width_ratios": [1, 1]}
+    )
+    seeds = len(by_seed(table, methods[0], "fid"))
+    for y, method in enumerate(methods):
+        colour, values = PALETTE[y % len(PALETTE)], by_seed(table, method, "fid")
+        deltas = (values - by_seed(table, methods[0], "fid")).to_numpy()
+        pairs = [(left, values.to_numpy(), estimate(values.to_numpy()))]
+        if method != methods[0]:
+            pairs.append((right, deltas, difference(table, method, methods[0], "fid")))
+        for axis, dots, interval in pairs:
+            if interval.n > 1:
+                axis.errorbar(interval.mean, y, xerr=interval.half, fmt="D", color=colour, capsize=3, markersize=4)
+            axis.plot(dots, np.full(len(dots), y + 0.25), "o", color=colour, markersize=2.5, alpha=0.7)
+    right.axvline(0, color="0.5", linewidth=0.8)
+    left.set_yticks(range(len(methods)), [title_of(method) for method in methods])
+    left.invert_yaxis()
+    left.set_xlabel("FID (judge's features, lower is better)")
+    right.set_xlabel("FID difference to baseline, paired by seed")
+    what = f"diamonds: mean and 95 % interval over {seeds} seeds; dots: seeds" if seeds > 1 else "one seed: no interval"
+    figure.suptitle(f"FID on '{study.name}', N = {study.sampling.count} ({what})", fontsize=9)
+    return figure

@@ -1,0 +1,57 @@
+# One job a run: a method's denoiser with one seed, and its samples.
+
+
+def encoder_file(name):
+    """Input function: a file of the encoder variant that the method uses."""
+    return lambda wildcards: f"results/{wildcards.study}/encoders/{RUN.encoder(wildcards.method)}/{name}"
+
+
+rule denoiser:
+    input:
+        latents=encoder_file("latents.safetensors"),
+    output:
+        "results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
+    params:
+        code=dag.code_hash("harness.train.denoiser"),
+        config=RUN.config("denoiser", "outlier_statistics"),
+        method=lambda wildcards: RUN.method(wildcards.method),
+    log:
+        "results/{study}/logs/denoiser-{method}-seed{seed}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=120,
+    priority: 60
+    message:
+        "Train the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python -m harness denoiser --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
+        " --latents {input.latents} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+
+
+rule samples:
+    input:
+        denoiser=rules.denoiser.output,
+        decoder=encoder_file("decoder.safetensors"),
+        latents=encoder_file("latents.safetensors"),
+    output:
+        "results/{study}/runs/{method}/seed{seed}/samples.npz",
+    params:
+        code=dag.code_hash("harness.sample"),
+        config=RUN.config("sampling", "denoiser"),
+    log:
+        "results/{study}/logs/samples-{method}-seed{seed}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    priority: 40
+    message:
+        "Draw samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python -m harness samples --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
+        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --out {output} 2>&1 | tee {log}"

@@ -1,0 +1,159 @@
+# Scores and outlier statistics. One job a method takes all its seeds: importing the metric libraries costs more than scoring.
+
+
+def runs(name):
+    """A file of every seed of {study} and {method}."""
+    return expand("results/{{study}}/runs/{{method}}/seed{seed}/{name}", seed=SEEDS, name=name)
+
+
+rule judge:
+    input:
+        data=rules.data.output,
+    output:
+        "results/{study}/judge.safetensors",
+    params:
+        code=dag.code_hash("harness.train.judge"),
+        config=RUN.config("evaluation"),
+    log:
+        "results/{study}/logs/judge.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    message:
+        "Train the judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
+    shell:
+        "python -m harness judge --study {wildcards.study} --data {input.data}"
+        " --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+
+
+rule clip:
+    input:
+        data=rules.data.output,
+    output:
+        directory("results/{study}/clip"),
+    params:
+        code=dag.code_hash("harness.train.judge"),
+        config=RUN.config("evaluation"),
+    log:
+        "results/{study}/logs/clip.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    message:
+        "Train the CLIP model of {wildcards.study}"
+    shell:
+        "python -m harness clip --study {wildcards.study} --data {input.data}"
+        " --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+
+
+rule reconstruction:
+    input:
+        decoder=rules.decoder.output,
+        latents=rules.latents.output,
+        data=rules.data.output,
+        judge=rules.judge.output,
+    output:
+        "results/{study}/encoders/{encoder}/reconstruction.json",
+    params:
+        code=dag.code_hash("harness.evaluate.scores"),
+        config=RUN.config("evaluation"),
+    log:
+        "results/{study}/logs/reconstruction-{encoder}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    message:
+        "Reconstruction by the decoder of {wildcards.study}: {wildcards.encoder}"
+    shell:
+        "python -m harness reconstruction --study {wildcards.study} --encoder {wildcards.encoder} --decoder {input.decoder}"
+        " --latents {input.latents} --data {input.data} --judge {input.judge} --out {output} 2>&1 | tee {log}"
+
+
+rule encoder_outliers:
+    input:
+        data=rules.data.output,
+        backbone=backbone,
+        registers=registers,
+    output:
+        json="results/{study}/encoders/{encoder}/outliers.json",
+        table="results/{study}/encoders/{encoder}/outliers.parquet",
+        maps="results/{study}/encoders/{encoder}/outliers.npz",
+    params:
+        code=dag.code_hash("harness.evaluate.outliers"),
+        config=RUN.config("outlier_statistics"),
+        registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
+    log:
+        "results/{study}/logs/encoder-outliers-{encoder}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=30,
+    message:
+        "Token norms in the encoder of {wildcards.study}: {wildcards.encoder}"
+    shell:
+        "python -m harness encoder-outliers --study {wildcards.study} --encoder {wildcards.encoder} --backbone {input.backbone}"
+        " {params.registers} --data {input.data} --out {output.json} 2>&1 | tee {log}"
+
+
+rule scores:
+    input:
+        samples=runs("samples.npz"),
+        data=rules.data.output,
+        judge=rules.judge.output,
+        clip=rules.clip.output,
+    output:
+        runs("scores.json"),
+    params:
+        code=dag.code_hash("harness.evaluate.scores"),
+        config=RUN.config("evaluation"),
+        seeds=SEEDS,
+    log:
+        "results/{study}/logs/scores-{method}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    message:
+        "Scores of {wildcards.study}: {wildcards.method}"
+    shell:
+        "python -m harness scores --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
+        " --samples {input.samples} --data {input.data} --judge {input.judge} --clip {input.clip} --out {output} 2>&1 | tee {log}"
+
+
+rule outliers:
+    input:
+        denoisers=runs("denoiser.safetensors"),
+        latents=encoder_file("latents.safetensors"),
+    output:
+        json=runs("outliers.json"),
+        table=runs("outliers.parquet"),
+    params:
+        code=dag.code_hash("harness.evaluate.outliers"),
+        config=RUN.config("outlier_statistics", "denoiser"),
+        seeds=SEEDS,
+    log:
+        "results/{study}/logs/outliers-{method}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: RUN.study.threads
+    resources:
+        mem_mb=1500,
+        runtime=60,
+    message:
+        "Token norms in the denoisers of {wildcards.study}: {wildcards.method}"
+    shell:
+        "python -m harness outliers --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
+        " --denoisers {input.denoisers} --latents {input.latents} --out {output.json} 2>&1 | tee {log}"

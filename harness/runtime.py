@@ -1,0 +1,77 @@
+"""Process-wide set-up: threads, determinism, torchvision beside a CPU-only torch, and seeded streams of random numbers."""
+
+import importlib.util
+import os
+import time
+from pathlib import Path
+import sys
+
+import numpy as np
+import torch
+
+_kept_alive = []
+
+
+def ensure_torchvision() -> None:
+    """Make `import torchvision` work beside a torch without CUDA.
+
+    The registry's torchvision is built for CUDA; without its C++ library it fails on import because two operators are not declared.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if _kept_alive or spec is None:
+        return
+    for library in ("_C.so", "_C_stable.so"):
+        path = Path(spec.origin).parent / library
+        if path.exists():
+            try:
+                torch.ops.load_library(str(path))
+                _kept_alive.append(path)
+                return
+            except OSError:
+                pass
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept_alive.append(library)
+
+
+ensure_torchvision()
+
+
+def set_up(threads: int) -> None:
+    """Fix what else would change the last bits of a float. CUDA needs the workspace setting before its first call."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+
+
+def stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:
+    """A CPU generator that depends on (seed, purpose, index) and nothing else."""
+    words = [seed, index, *purpose.encode()]
+    return torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+
+
+def seed_initialisation(seed: int) -> None:
+    """Seed the global generator that layers draw their first weights from."""
+    torch.manual_seed(stream(seed, "initialisation").initial_seed())
+
+
+class Progress:
+    """One line every `every` seconds: done, rate, time left. Lines, because jobs run side by side and into logs."""
+
+    def __init__(self, what: str, total: int, unit: str = "steps", start: int = 0, every: float = 5.0) -> None:
+        self.what, self.total, self.unit, self.start, self.every = what, total, unit, start, every
+        self.began = self.spoke = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self.spoke < self.every or done == self.start:
+            return
+        self.spoke = now
+        rate = (done - self.start) / (now - self.began)
+        left = (self.total - done) / rate
+        print(
+            f"{self.what}: {done}/{self.total} {self.unit}, {rate:.3g}/s, {left // 60:.0f}:{left % 60:02.0f} left{note}",
+            file=sys.stderr,
+            flush=True,
+        )

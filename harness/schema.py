@@ -1,0 +1,113 @@
+"""What a result is: the scores there are, the file a stage leaves for a run, and the row of the long table.
+
+Read by stages and by the report; imports no torch.
+"""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from harness.config import UserError, nearest
+
+SCHEMA = 1  # raise when a field changes its meaning
+
+
+class ScoreInfo(BaseModel):
+    """`better` is the direction; `shared` scores have one value for all seeds of a method."""
+
+    model_config = ConfigDict(frozen=True)
+    title: str
+    better: Literal["lower", "higher", "neither"]
+    about: str
+    shared: bool = False
+
+
+SCORES: dict[str, ScoreInfo] = {
+    "fid": ScoreInfo(title="FID", better="lower", about="Frechet distance of the extractor's features, samples against reference (torch-fidelity)"),
+    "fid_clean": ScoreInfo(title="FID (clean-fid)", better="lower", about="the same distance by clean-fid, as an independent check"),
+    "is": ScoreInfo(title="IS", better="higher", about="Inception Score of the extractor's logits, 10 splits (torch-fidelity)"),
+    "kid": ScoreInfo(title="KID", better="lower", about="kernel distance, cubic polynomial, unbiased, mean over subsets (torch-fidelity)"),
+    "precision": ScoreInfo(title="Precision", better="higher", about="share of samples inside the k-NN balls of the reference (torch-fidelity)"),
+    "recall": ScoreInfo(title="Recall", better="higher", about="share of reference images inside the k-NN balls of the samples (torch-fidelity)"),
+    "clip_score": ScoreInfo(title="CLIP score", better="higher", about="mean of max(100 cos, 0) between a sample and its caption (open_clip)"),
+    "accuracy": ScoreInfo(title="Accuracy", better="higher", about="share of samples that the judge gives the label they were drawn with"),
+    "rfid": ScoreInfo(title="rFID", better="lower", about="FID of the decoder's reconstruction of the reference images", shared=True),
+    "psnr": ScoreInfo(title="PSNR", better="higher", about="of that reconstruction, dB, mean over images", shared=True),
+    "encoder_outlier_share": ScoreInfo(
+        title="Outliers, encoder", better="lower", about="share of patch tokens above factor x median norm, at the worst layer", shared=True
+    ),
+    "encoder_max_over_median": ScoreInfo(
+        title="Max/median, encoder", better="lower", about="largest norm over median norm, at the worst layer", shared=True
+    ),
+    "denoiser_outlier_share": ScoreInfo(
+        title="Outliers, denoiser", better="lower", about="share of patch tokens above factor x median norm, at the worst block and noise level"
+    ),
+    "denoiser_max_over_median": ScoreInfo(
+        title="Max/median, denoiser", better="lower", about="largest norm over median norm, at the worst block and noise level"
+    ),
+    "filtered_share": ScoreInfo(title="Filtered", better="neither", about="share of training tokens that the loss mask left out", shared=True),
+    "parameters": ScoreInfo(title="Parameters", better="lower", about="trainable parameters of the denoiser", shared=True),
+    "gflops": ScoreInfo(title="GFLOPs", better="lower", about="one forward pass of the denoiser for one image, 2 per multiply-add", shared=True),
+}
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ScoreFile(Strict):
+    """What a scoring stage writes for a run (or, with seed None, for an encoder variant). Hashes are SHA-256."""
+
+    schema_version: Literal[1] = SCHEMA
+    study: str
+    method: str | None  # None: an encoder variant's
+    encoder: str | None = None
+    seed: int | None
+    values: dict[str, float]  # score -> value
+    n: int  # images scored
+    reference: str  # hash of the data set compared with
+    extractor: str  # hash of the weights whose features are compared; the model measured, for outlier statistics
+    subject: str  # hash of what is scored: samples, decoder or encoder
+    config: str  # hash of the stage's part of the study
+    code: str  # hash of the code that computed it
+    commit: str
+    precision: str
+    details: dict = {}  # what a figure needs besides
+
+
+class Row(Strict):
+    """One line of table1.csv: a score of a run, in the long format."""
+
+    study: str
+    method: str
+    seed: int
+    score: str
+    value: float
+    n: int
+    better: Literal["lower", "higher", "neither"]
+    shared: bool  # the same value for every seed: encoder, decoder and cost do not depend on the run's seed
+    reference: str
+    extractor: str
+    subject: str
+    config: str
+    code: str
+    commit: str
+    precision: str
+
+
+def score_info(name: str) -> ScoreInfo:
+    return SCORES[nearest(name, SCORES, "score")]
+
+
+def rows_of(file: ScoreFile, method: str, seed: int) -> list[Row]:
+    """The rows of one score file, for the run (method, seed) it is used in."""
+    import math
+
+    bad = [name for name, value in file.values.items() if not math.isfinite(value)]
+    if bad:
+        raise UserError(f"{file.study}/{method}/seed{seed}: score '{bad[0]}' is {file.values[bad[0]]}; look at this run's samples")
+    shared = {field: getattr(file, field) for field in ("study", "n", "reference", "extractor", "subject", "config", "code", "commit", "precision")}
+    return [
+        Row(method=method, seed=seed, score=name, value=value, better=score_info(name).better, shared=score_info(name).shared, **shared)
+        for name, value in file.values.items()
+    ]
