@@ -12,7 +12,7 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
@@ -56,7 +56,9 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 @contextmanager
-def artifact(path: Path | str, *, stage: str, module: str, config: object = None, inputs: Iterable[Path | str] = (), **facts) -> Iterator[Path]:
+def artifact(
+    path: Path | str, *, stage: str, module: str, config: object = None, inputs: Iterable[Path | str] = (), **facts: object
+) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
     `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...).
@@ -72,7 +74,7 @@ def artifact(path: Path | str, *, stage: str, module: str, config: object = None
 
 @contextmanager
 def trained_artifact(
-    path: Path | str, *, state: Path | str, stage: str, module: str, config: object, inputs: Iterable[Path | str] = (), **facts
+    path: Path | str, *, state: Path | str, stage: str, module: str, config: object, inputs: Iterable[Path | str] = (), **facts: object
 ) -> Iterator[tuple[Path, Path]]:
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
 
@@ -121,8 +123,7 @@ def checked(path: Path | str) -> str:
     wanted, found = meta(path).get("sha256"), sha256(path)
     if wanted != found:
         raise UserError(
-            f"{path}: corrupted or truncated: sha256 is {found[:16]}..., {str(wanted)[:16]}... was recorded; "
-            "delete it and run the same command again"
+            f"{path}: corrupted or truncated: sha256 is {found[:16]}..., {str(wanted)[:16]}... was recorded; delete it and run the same command again"
         )
     return found
 

@@ -73,18 +73,6 @@ def decoder(study: Study, a: argparse.Namespace) -> object:
     return train(study, key=a.encoder, data_folder=a.data, latents_file=a.latents, state=a.state, out=a.out)
 
 
-def reconstruction(study: Study, a: argparse.Namespace) -> object:
-    from harness.evaluate.scores import reconstruct
-
-    return reconstruct(study, key=a.encoder, decoder=a.decoder, latents_file=a.latents, data_folder=a.data, judge=a.judge, out=a.out)
-
-
-def encoder_outliers(study: Study, a: argparse.Namespace) -> object:
-    from harness.evaluate.outliers import measure_encoder
-
-    return measure_encoder(study, key=a.encoder, backbone=a.backbone, registers=a.registers, data_folder=a.data, out=a.out)
-
-
 def denoiser(study: Study, a: argparse.Namespace) -> object:
     from harness.train.denoiser import train
 
@@ -101,7 +89,17 @@ def scores(study: Study, a: argparse.Namespace) -> object:
     from harness.evaluate.scores import score_runs
 
     return score_runs(
-        study, method_name=a.method, seeds=a.seeds, sample_files=a.samples, data_folder=a.data, judge=a.judge, clip=a.clip, outs=a.out
+        study,
+        method_name=a.method,
+        seeds=a.seeds,
+        sample_files=a.samples,
+        denoiser_files=a.denoisers,
+        decoder=a.decoder,
+        latents_file=a.latents,
+        data_folder=a.data,
+        judge=a.judge,
+        clip=a.clip,
+        outs=a.out,
     )
 
 
@@ -156,12 +154,18 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
     "registers": (registers, "search for register neurons (test-time registers)", "encoder data backbone out"),
     "latents": (latents, "encode and whiten the data", "data backbone registers out"),
     "decoder": (decoder, "train the decoder of an encoder variant", "encoder data latents state out"),
-    "reconstruction": (reconstruction, "rFID and PSNR of a decoder", "encoder decoder latents data judge out"),
-    "encoder-outliers": (encoder_outliers, "token norms at every layer of an encoder variant", "encoder backbone registers data out"),
     "denoiser": (denoiser, "train one method's denoiser with one seed", "method seed latents state out"),
     "samples": (samples, "draw one run's samples", "method seed denoiser decoder latents out"),
-    "scores": (scores, "score the samples of a method's runs", "method seeds samples data judge clip out*"),
-    "outliers": (outliers, "token norms at every block and noise level of a method's denoisers", "method seeds denoisers latents out*"),
+    "scores": (
+        scores,
+        "score the samples of a method's runs and its decoder",
+        "method seeds samples denoisers decoder latents data judge clip out*",
+    ),
+    "outliers": (
+        outliers,
+        "token norms at every layer of a method's encoder, and every block and noise level of its denoisers",
+        "method seeds denoisers latents out*",
+    ),
     "table": (table, "render a table from the results: Markdown, CSV, LaTeX, times", "methods seeds results spec out"),
     "figures": (figures, "render the figures from the results, PNG and PDF", "methods seeds results out"),
 }
@@ -176,11 +180,11 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(function=function)
         sub.add_argument("--study", required=True, metavar="NAME", help="a file in harness/studies/, without .yaml")
         for option in options.split():
-            several, option = option.endswith("*"), option.rstrip("*")
-            settings = OPTIONS[option] | ({"nargs": "+"} if several else {})
-            if name == "encoder" and option == "backbone":
+            key = option.rstrip("*")
+            settings = OPTIONS[key] | ({"nargs": "+"} if option.endswith("*") else {})
+            if name == "encoder" and key == "backbone":
                 settings = {"choices": ["plain", "trained_registers"], "help": "with or without trained registers"}
-            sub.add_argument(f"--{option}", required=option not in OPTIONAL, **settings)
+            sub.add_argument(f"--{key}", required=key not in OPTIONAL, **settings)
     return main_parser
 
 

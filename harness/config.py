@@ -161,6 +161,7 @@ class Study(Strict):
     name: str
     title: str
     seeds: list[int]
+    methods: list[str] | None = None  # rows of the table; None: every file in baselines/
     threads: Count  # of each job; fixed, because it changes the last bits of a float
     data: Data
     encoder: Encoder

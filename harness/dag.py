@@ -2,12 +2,23 @@
 
 import os
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
 from harness.artifacts import code_hash, sha256
-from harness.config import EncoderRegisters, Study, UserError, check_seeds, digest, load_method, load_study, method_file, method_names, nearest, study_names
+from harness.config import (
+    EncoderRegisters,
+    Study,
+    UserError,
+    check_seeds,
+    digest,
+    load_method,
+    load_study,
+    method_file,
+    method_names,
+    nearest,
+    study_names,
+)
 
 __all__ = ["FIGURES", "Run", "checked_config", "code_hash", "study_names"]
 
@@ -52,7 +63,7 @@ def checked_config(config: dict) -> Run:
         study = load_study(str(config.get("study")))
         seeds = check_seeds(study.seeds if config.get("seeds") is None else config["seeds"])
         known = method_names()
-        methods = known if config.get("methods") is None else config["methods"]
+        methods = next(m for m in (config.get("methods"), study.methods, known) if m is not None)
         if not isinstance(methods, list) or not methods:
             raise UserError(f"methods must be a list of files in baselines/, such as '[baseline,dsr]'; got {methods!r}")
         for name in methods:
@@ -68,5 +79,3 @@ def _stop(message: str) -> NoReturn:
     """Snakemake would turn an exception into a traceback and exit code 1."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     os._exit(2)
-
-

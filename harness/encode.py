@@ -29,7 +29,8 @@ def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Pa
                     "threshold": r.threshold,
                     "outlier_share_before": r.outlier_share,
                     "found": [
-                        {"layer": layer, "neuron": neuron, "score": score, "planted": (layer, neuron) in truth} for layer, neuron, score in r.found
+                        {"layer": layer, "neuron": neuron, "score": score, "planted": (layer, neuron) in truth}
+                        for layer, neuron, score in r.found
                     ],
                 }
                 for r in rounds
@@ -61,10 +62,10 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
         moments, tensors = Moments(study.latents.whitening), {}
         for name in ("train", "reference"):
             split = data.load(data_folder, name)
-            tokens, pre_ln = [], []
+            tokens, norms = [], []
             for batch in split.pixels().split(BATCH):
                 tokens.append(encoder(batch).transpose(1, 2).unflatten(2, (encoder.grid, encoder.grid)))
-                pre_ln.append(encoder.hidden_states(batch)[-1].norm(dim=-1))
+                norms.append(torch.stack([state.norm(dim=-1) for state in encoder.hidden_states(batch)], dim=1))
                 if name == "train":
                     moments.add(tokens[-1])
             mean, std = moments.result()
@@ -72,7 +73,8 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
             tensors |= {
                 f"{name}.latents": (raw - mean) / std,
                 f"{name}.labels": torch.from_numpy(split.labels),
-                f"{name}.norm.pre_ln": torch.cat(pre_ln),
+                f"{name}.norms": torch.cat(norms),
+                f"{name}.norm.pre_ln": torch.cat(norms)[:, -1],
                 f"{name}.norm.post_ln": raw.flatten(2).norm(dim=1),
                 f"{name}.norm.whitened": ((raw - mean) / std).flatten(2).norm(dim=1),
             }

@@ -38,9 +38,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class Latents:
-    """Whitened latents (N, C, H, W), token norms (N, P) by name, labels (N,), and the whitening."""
+    """Whitened latents (N, C, H, W), norms (N, depth + 1, P) of the encoder's residual stream, token norms (N, P) by name, labels (N,), whitening."""
 
     latents: Tensor
+    layer_norms: Tensor
     norms: dict[str, Tensor]
     labels: Tensor
     mean: Tensor
@@ -59,4 +60,6 @@ class Latents:
 def load(path: Path, split: str) -> Latents:
     tensors, _ = artifacts.load_tensors(path)
     norms = {name: tensors[f"{split}.norm.{name}"] for name in NORMS}
-    return Latents(tensors[f"{split}.latents"], norms, tensors[f"{split}.labels"], tensors["mean"], tensors["std"])
+    return Latents(
+        tensors[f"{split}.latents"], tensors[f"{split}.norms"], norms, tensors[f"{split}.labels"], tensors["mean"], tensors["std"]
+    )

@@ -1,5 +1,6 @@
 """Stage `samples`: integrate the ODE from seeded noise with the EMA weights and decode. Sample i depends on (seed, i) alone."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def labels_of(indices: range, classes: int) -> Tensor:
     return torch.tensor([i % classes for i in indices])
 
 
-def guided(model: torch.nn.Module, labels: Tensor, sampling: Sampling):
+def guided(model: torch.nn.Module, labels: Tensor, sampling: Sampling) -> Callable[[Tensor, Tensor], Tensor]:
     """denoise(x, t) for `euler`: the conditional x-prediction, pushed away from the unconditional one where guidance > 1."""
     if sampling.guidance == 1:
         return lambda x, t: model(x, t, labels)

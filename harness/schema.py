@@ -3,6 +3,7 @@
 Read by stages and by the report; imports no torch.
 """
 
+import math
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -23,13 +24,21 @@ class ScoreInfo(BaseModel):
 
 
 SCORES: dict[str, ScoreInfo] = {
-    "fid": ScoreInfo(title="FID", better="lower", about="Frechet distance of the extractor's features, samples against reference (torch-fidelity)"),
+    "fid": ScoreInfo(
+        title="FID", better="lower", about="Frechet distance of the extractor's features, samples against reference (torch-fidelity)"
+    ),
     "fid_clean": ScoreInfo(title="FID (clean-fid)", better="lower", about="the same distance by clean-fid, as an independent check"),
     "is": ScoreInfo(title="IS", better="higher", about="Inception Score of the extractor's logits, 10 splits (torch-fidelity)"),
     "kid": ScoreInfo(title="KID", better="lower", about="kernel distance, cubic polynomial, unbiased, mean over subsets (torch-fidelity)"),
-    "precision": ScoreInfo(title="Precision", better="higher", about="share of samples inside the k-NN balls of the reference (torch-fidelity)"),
-    "recall": ScoreInfo(title="Recall", better="higher", about="share of reference images inside the k-NN balls of the samples (torch-fidelity)"),
-    "clip_score": ScoreInfo(title="CLIP score", better="higher", about="mean of max(100 cos, 0) between a sample and its caption (open_clip)"),
+    "precision": ScoreInfo(
+        title="Precision", better="higher", about="share of samples inside the k-NN balls of the reference (torch-fidelity)"
+    ),
+    "recall": ScoreInfo(
+        title="Recall", better="higher", about="share of reference images inside the k-NN balls of the samples (torch-fidelity)"
+    ),
+    "clip_score": ScoreInfo(
+        title="CLIP score", better="higher", about="mean of max(100 cos, 0) between a sample and its caption (open_clip)"
+    ),
     "accuracy": ScoreInfo(title="Accuracy", better="higher", about="share of samples that the judge gives the label they were drawn with"),
     "rfid": ScoreInfo(title="rFID", better="lower", about="FID of the decoder's reconstruction of the reference images", shared=True),
     "psnr": ScoreInfo(title="PSNR", better="higher", about="of that reconstruction, dB, mean over images", shared=True),
@@ -40,14 +49,20 @@ SCORES: dict[str, ScoreInfo] = {
         title="Max/median, encoder", better="lower", about="largest norm over median norm, at the worst layer", shared=True
     ),
     "denoiser_outlier_share": ScoreInfo(
-        title="Outliers, denoiser", better="lower", about="share of patch tokens above factor x median norm, at the worst block and noise level"
+        title="Outliers, denoiser",
+        better="lower",
+        about="share of patch tokens above factor x median norm, at the worst block and noise level",
     ),
     "denoiser_max_over_median": ScoreInfo(
         title="Max/median, denoiser", better="lower", about="largest norm over median norm, at the worst block and noise level"
     ),
-    "filtered_share": ScoreInfo(title="Filtered", better="neither", about="share of training tokens that the loss mask left out", shared=True),
+    "filtered_share": ScoreInfo(
+        title="Filtered", better="neither", about="share of training tokens that the loss mask left out", shared=True
+    ),
     "parameters": ScoreInfo(title="Parameters", better="lower", about="trainable parameters of the denoiser", shared=True),
-    "gflops": ScoreInfo(title="GFLOPs", better="lower", about="one forward pass of the denoiser for one image, 2 per multiply-add", shared=True),
+    "gflops": ScoreInfo(
+        title="GFLOPs", better="lower", about="one forward pass of the denoiser for one image, 2 per multiply-add", shared=True
+    ),
 }
 
 
@@ -56,13 +71,12 @@ class Strict(BaseModel):
 
 
 class ScoreFile(Strict):
-    """What a scoring stage writes for a run (or, with seed None, for an encoder variant). Hashes are SHA-256."""
+    """What a scoring stage writes for a run. Hashes are SHA-256."""
 
     schema_version: Literal[1] = SCHEMA
     study: str
-    method: str | None  # None: an encoder variant's
-    encoder: str | None = None
-    seed: int | None
+    method: str
+    seed: int
     values: dict[str, float]  # score -> value
     n: int  # images scored
     reference: str  # hash of the data set compared with
@@ -99,15 +113,18 @@ def score_info(name: str) -> ScoreInfo:
     return SCORES[nearest(name, SCORES, "score")]
 
 
-def rows_of(file: ScoreFile, method: str, seed: int) -> list[Row]:
-    """The rows of one score file, for the run (method, seed) it is used in."""
-    import math
-
+def rows_of(file: ScoreFile) -> list[Row]:
+    """The rows of one score file."""
     bad = [name for name, value in file.values.items() if not math.isfinite(value)]
     if bad:
-        raise UserError(f"{file.study}/{method}/seed{seed}: score '{bad[0]}' is {file.values[bad[0]]}; look at this run's samples")
-    shared = {field: getattr(file, field) for field in ("study", "n", "reference", "extractor", "subject", "config", "code", "commit", "precision")}
+        raise UserError(
+            f"{file.study}/{file.method}/seed{file.seed}: score '{bad[0]}' is {file.values[bad[0]]}; look at this run's samples"
+        )
+    common = {
+        field: getattr(file, field)
+        for field in ("study", "method", "seed", "n", "reference", "extractor", "subject", "config", "code", "commit", "precision")
+    }
     return [
-        Row(method=method, seed=seed, score=name, value=value, better=score_info(name).better, shared=score_info(name).shared, **shared)
+        Row(score=name, value=value, better=score_info(name).better, shared=score_info(name).shared, **common)
         for name, value in file.values.items()
     ]

@@ -56,9 +56,7 @@ class Layer(nn.Module):
 class ViTDecoder(nn.Module):
     """Tokens (B, grid * grid, channels) -> image (B, 3, H, W), with H = grid * patch. A learned class token goes first and is dropped."""
 
-    def __init__(
-        self, *, channels: int, grid: int, patch: int, width: int, depth: int, heads: int, mlp: int, eps: float = 1e-12
-    ) -> None:
+    def __init__(self, *, channels: int, grid: int, patch: int, width: int, depth: int, heads: int, mlp: int, eps: float = 1e-12) -> None:
         super().__init__()
         self.grid, self.patch = grid, patch
         self.decoder_embed = nn.Linear(channels, width)

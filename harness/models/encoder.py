@@ -1,5 +1,6 @@
 """Vision encoders from transformers, as token extractors: images -> patch tokens, with or without registers."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,7 +47,7 @@ class VisionEncoder(nn.Module):
     def layers(self) -> nn.ModuleList:
         return self.tower.encoder.layers
 
-    def append_tokens(self, tokens) -> torch.utils.hooks.RemovableHandle:
+    def append_tokens(self, tokens: Callable[[], Tensor]) -> torch.utils.hooks.RemovableHandle:
         """Append `tokens()` (R, C) to every sequence of patch embeddings."""
 
         def append(_module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Flow matching on the linear path x_t = (1 - t) data + t noise: t = 0 is data, t = 1 is noise (paper dossier §4, §6)."""
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -41,7 +42,7 @@ def euler_grid(points: int, shift: float) -> Tensor:
 def euler(denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, grid: Tensor, t_min: float) -> Tensor:
     """Integrate the ODE from `noise` along `grid`. denoise(x_t, t (B,)) -> x-prediction. Returns (B, C, H, W)."""
     x = noise
-    for now, then in zip(grid[:-1], grid[1:], strict=True):
+    for now, then in itertools.pairwise(grid):
         t = now.expand(len(x))
         x = x + (then - now) * velocity(x, denoise(x, t), t, t_min)
     return x

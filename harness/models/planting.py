@@ -29,7 +29,11 @@ def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population],
         direction = _direction(tokens, background, place)
         used.append(layer.layer_norm2.weight * direction)
         importance = activations[population.layer] * layer.mlp.fc2.weight.norm(dim=0)
-        free = [n for n in importance.argsort().tolist() if (population.layer, n) not in {(r["layer"], m) for r in records for m in r["neurons"]}]
+        free = [
+            n
+            for n in importance.argsort().tolist()
+            if (population.layer, n) not in {(r["layer"], m) for r in records for m in r["neurons"]}
+        ]
         records.append({"layer": population.layer, "neurons": sorted(free[: population.neurons]), "share": population.share,
                         "strength": population.strength, "direction": direction})  # fmt: skip
     for record in records:

@@ -4,6 +4,7 @@ Paper dossier §5 (V3, V4); Jiang et al., "Vision Transformers Don't Need Traine
 per neuron, on every patch. The hooks are registered once and work on batches of any size.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -46,7 +47,7 @@ class TestTimeRegisters:
                 raise UserError(f"register neurons of layer {index}: {listed} is not a list from 0 to {output.in_features - 1}")
             self.handles.append(output.register_forward_pre_hook(self._mover(torch.tensor(sorted(set(listed))))))
 
-    def _mover(self, listed: Tensor):
+    def _mover(self, listed: Tensor) -> Callable:
         def move(_module: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
             activations = inputs[0].clone()
             units = activations[..., listed]  # (B, P + count, neurons)
@@ -89,7 +90,7 @@ def score_neurons(encoder: VisionEncoder, pixels: Tensor, search: Search, factor
     layers = range(min(search.highest_layer + 1, len(encoder.layers)))
     activations: dict[int, Tensor] = {}
 
-    def recorder(index: int):
+    def recorder(index: int) -> Callable:
         def record(_module: nn.Module, inputs: tuple[Tensor]) -> None:
             activations[index] = inputs[0][:, :patches].abs()
 

@@ -11,8 +11,9 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from safetensors.numpy import load_file
 
-from harness import artifacts
+from harness import artifacts, data
 from harness.config import Study, load_method
 from harness.report import rows as row_files
 from harness.report.statistics import by_seed, difference, estimate
@@ -20,7 +21,15 @@ from harness.report.statistics import by_seed, difference, estimate
 # Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
 PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#8C6D31"]
 SEQUENTIAL = "cividis"  # readable in grey and with every kind of colour vision
-STYLE = {"font.size": 8, "axes.titlesize": 8, "figure.dpi": 200, "savefig.bbox": "tight", "pdf.fonttype": 42, "axes.spines.top": False, "axes.spines.right": False}
+STYLE = {
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "figure.dpi": 200,
+    "savefig.bbox": "tight",
+    "pdf.fonttype": 42,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
 TWO_COLUMNS = 6.9  # inches, a full page width
 SAMPLES_PER_CLASS = 2
 
@@ -70,7 +79,9 @@ def samples(study: Study, methods: list[str], seed: int, results: Path) -> Figur
     axes[-1, 0].set_xticks(np.arange(len(columns)) * width + width / 2, [str(labels[i]) for i in columns], fontsize=7)
     axes[-1, 0].tick_params(length=0)
     axes[-1, 0].set_xlabel("label that the sample was drawn with")
-    axes[0, 0].set_title(f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each class)")
+    axes[0, 0].set_title(
+        f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each class)"
+    )
     figure.subplots_adjust(hspace=0.08)
     return figure
 
@@ -83,23 +94,25 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
         if encoder.kind != "trained":
             rounds = "until clean" if encoder.rounds == "until_clean" else f"{encoder.rounds} round"
             variants.setdefault(encoder.key, "baseline" if encoder.kind == "none" else f"TTR, {rounds}")
-    maps, images, factor = {}, None, study.outlier_statistics.factor
+    maps, factor = {}, study.outlier_statistics.factor
     for key in variants:
-        with np.load(results / "encoders" / key / "outliers.npz", allow_pickle=False) as file:
-            maps[key], images = file["norms"], file["images"]
-    medians = {key: pd.read_parquet(results / "encoders" / key / "outliers.parquet")["median"].to_numpy() for key in variants}
+        norms = load_file(results / "encoders" / key / "latents.safetensors")["reference.norms"][: study.outlier_statistics.images]
+        maps[key] = norms.reshape(*norms.shape[:2], study.grid, study.grid)
+    medians = {key: np.median(norms, axis=(0, 2, 3)) for key, norms in maps.items()}
     baseline = next(iter(variants))
-    chosen = int((maps[baseline] > factor * medians[baseline][:, None, None, None]).sum(axis=(0, 2, 3)).argmax())
+    outliers = maps[baseline] > factor * medians[baseline][:, None, None]
+    chosen = int(outliers.sum(axis=(1, 2, 3)).argmax())  # the image with most outliers in the untouched encoder
     layers = len(medians[baseline])
-    scale = LogNorm(min(m[:, chosen].min() for m in maps.values()), max(m[:, chosen].max() for m in maps.values()))
+    scale = LogNorm(min(m[chosen].min() for m in maps.values()), max(m[chosen].max() for m in maps.values()))
+    image = data.load(results / "data", "reference").images[chosen]
     figure, axes = plt.subplots(
         len(variants), layers + 1, figsize=(TWO_COLUMNS, 0.95 * len(variants) + 0.5), squeeze=False, layout="constrained"
     )
     for row, (key, name) in enumerate(variants.items()):
-        axes[row, 0].imshow(images[chosen])
+        axes[row, 0].imshow(image)
         axes[row, 0].set_ylabel(name)
         for layer in range(layers):
-            axis, values = axes[row, layer + 1], maps[key][layer, chosen]
+            axis, values = axes[row, layer + 1], maps[key][chosen, layer]
             drawn = axis.imshow(values, norm=scale, cmap=SEQUENTIAL)
             for y, x in np.argwhere(values > factor * medians[key][layer]):
                 axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False, zorder=3))
@@ -118,11 +131,15 @@ def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], result
     grids = {}
     for method in methods:
         tables = [pd.read_parquet(results / "runs" / method / f"seed{seed}" / "outliers.parquet") for seed in seeds]
-        grids[method] = 100 * pd.concat(tables).pivot_table(index="block", columns="t", values="share", aggfunc="mean")
-    top = max(max(grid.to_numpy().max() for grid in grids.values()), 0.1)
+        grids[method] = 100 * pd.concat(tables).query("part == 'denoiser'").pivot_table(
+            index="layer", columns="t", values="share", aggfunc="mean"
+        )
+    top = max(0.1, *(grid.to_numpy().max() for grid in grids.values()))
     wide = min(4, len(methods))
     tall = -(-len(methods) // wide)
-    figure, axes = plt.subplots(tall, wide, figsize=(TWO_COLUMNS, 1.55 * tall + 0.5), squeeze=False, layout="constrained", sharex=True, sharey=True)
+    figure, axes = plt.subplots(
+        tall, wide, figsize=(TWO_COLUMNS, 1.55 * tall + 0.5), squeeze=False, layout="constrained", sharex=True, sharey=True
+    )
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
     for axis, (method, grid) in zip(axes.flat, grids.items(), strict=False):

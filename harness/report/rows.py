@@ -7,27 +7,24 @@ import pandas as pd
 from pydantic import ValidationError
 
 from harness import artifacts
-from harness.config import UserError, digest, load_method
+from harness.config import UserError
 from harness.schema import Row, ScoreFile, rows_of
 
 PROTOCOL = ("n", "reference", "extractor", "config", "precision")  # what must not differ within a column
-OWN_SUBJECT = ("denoiser_", "encoder_")  # outlier statistics are of the run's own model: reference and extractor differ by design
+OWN_REFERENCE = ("denoiser_", "encoder_")  # outlier statistics are of the run's own models and latents
 
 
 def collect(study: str, methods: list[str], seeds: list[int], results: Path) -> pd.DataFrame:
     """The long table: one line per method, seed and score, in the order of `methods` and `seeds`."""
     rows: list[Row] = []
     for method in methods:
-        encoder = results / "encoders" / load_method(method).encoder.key
-        shared = [_read(encoder / f"{name}.json") for name in ("reconstruction", "outliers")]
         for seed in seeds:
             run = results / "runs" / method / f"seed{seed}"
             files = [_read(run / f"{name}.json") for name in ("scores", "outliers")]
-            files.append(_cost(study, method, seed, run / "denoiser.safetensors", files[0]))
-            for file in [*files, *shared]:
+            for file in files:
                 if file.study != study:
                     raise UserError(f"{run}: results of study '{file.study}' in the folder of '{study}'; delete them and run again")
-                rows += rows_of(file, method, seed)
+                rows += rows_of(file)
     table = pd.DataFrame([row.model_dump() for row in rows])
     check_protocol(table)
     return table
@@ -36,7 +33,7 @@ def collect(study: str, methods: list[str], seeds: list[int], results: Path) -> 
 def check_protocol(table: pd.DataFrame) -> None:
     """UserError that names two rows of one score that were measured differently."""
     for score, group in table.groupby("score", sort=False):
-        fields = [f for f in PROTOCOL if not (score.startswith(OWN_SUBJECT) and f in ("reference", "extractor"))]
+        fields = [f for f in PROTOCOL if not (score.startswith(OWN_REFERENCE) and f in ("reference", "extractor"))]
         first = group.iloc[0]
         for _, row in group.iterrows():
             for field in fields:
@@ -56,25 +53,6 @@ def _read(path: Path) -> ScoreFile:
         raise UserError(f"{path}: {where}: {first['msg']}; delete it and run the same command again") from None
 
 
-def _cost(study: str, method: str, seed: int, weights: Path, scores: ScoreFile) -> ScoreFile:
-    """Parameters, GFLOPs and filtered share, from the record of the trained denoiser."""
-    record = artifacts.meta(weights)
-    return ScoreFile(
-        study=study,
-        method=method,
-        seed=seed,
-        values={**record["cost"], "filtered_share": record["filtered_share"]},
-        n=1,
-        reference="none",
-        extractor="none",
-        subject=record["sha256"],
-        config=digest(record["config"]),
-        code=record["code"],
-        commit=record["provenance"]["commit"],
-        precision=record["provenance"]["precision"],
-    )
-
-
 def times(results: Path) -> pd.DataFrame:
     """Seconds of every stage, from the records; kept apart from the rows because they differ from run to run."""
     lines = []
@@ -82,5 +60,12 @@ def times(results: Path) -> pd.DataFrame:
         if "state" not in path.relative_to(results).parts:
             record = json.loads(path.read_text())
             artifact_path = path.relative_to(results).as_posix().removesuffix(artifacts.META)
-            lines.append({"stage": record["stage"], "artifact": artifact_path, "seconds": record["seconds"], "device": record["provenance"]["device"]})
+            lines.append(
+                {
+                    "stage": record["stage"],
+                    "artifact": artifact_path,
+                    "seconds": record["seconds"],
+                    "device": record["provenance"]["device"],
+                }
+            )
     return pd.DataFrame(lines)

@@ -124,7 +124,15 @@ def latex(panel: Panel, columns: list[dict[str, Cell]], methods: list[str]) -> s
 
 def escape(text: str) -> str:
     """Text as LaTeX."""
-    for plain, tex in (("%", r"\%"), ("_", r"\_"), ("&", r"\&"), ("↓", r"$\downarrow$"), ("↑", r"$\uparrow$"), ("×", r"$\times$"), ("Δ", r"$\Delta$")):
+    for plain, tex in (
+        ("%", r"\%"),
+        ("_", r"\_"),
+        ("&", r"\&"),
+        ("↓", r"$\downarrow$"),
+        ("↑", r"$\uparrow$"),
+        ("×", r"$\times$"),
+        ("Δ", r"$\Delta$"),
+    ):
         text = text.replace(plain, tex)
     return text
 
@@ -156,7 +164,9 @@ def notes(study: Study, table: pd.DataFrame, seeds: list[int]) -> list[str]:
             "the encoder after training. The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
         )
     else:
-        lines.append(f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them.")
+        lines.append(
+            f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them."
+        )
     return [*lines, f"Commit {commits}."]
 
 

@@ -52,63 +52,12 @@ rule clip:
         " --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
-rule reconstruction:
-    input:
-        decoder=rules.decoder.output,
-        latents=rules.latents.output,
-        data=rules.data.output,
-        judge=rules.judge.output,
-    output:
-        "results/{study}/encoders/{encoder}/reconstruction.json",
-    params:
-        code=dag.code_hash("harness.evaluate.scores"),
-        config=RUN.config("evaluation"),
-    log:
-        "results/{study}/logs/reconstruction-{encoder}.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: RUN.study.threads
-    resources:
-        mem_mb=1500,
-        runtime=30,
-    message:
-        "Reconstruction by the decoder of {wildcards.study}: {wildcards.encoder}"
-    shell:
-        "python -m harness reconstruction --study {wildcards.study} --encoder {wildcards.encoder} --decoder {input.decoder}"
-        " --latents {input.latents} --data {input.data} --judge {input.judge} --out {output} 2>&1 | tee {log}"
-
-
-rule encoder_outliers:
-    input:
-        data=rules.data.output,
-        backbone=backbone,
-        registers=registers,
-    output:
-        json="results/{study}/encoders/{encoder}/outliers.json",
-        table="results/{study}/encoders/{encoder}/outliers.parquet",
-        maps="results/{study}/encoders/{encoder}/outliers.npz",
-    params:
-        code=dag.code_hash("harness.evaluate.outliers"),
-        config=RUN.config("outlier_statistics"),
-        registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
-    log:
-        "results/{study}/logs/encoder-outliers-{encoder}.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: RUN.study.threads
-    resources:
-        mem_mb=1500,
-        runtime=30,
-    message:
-        "Token norms in the encoder of {wildcards.study}: {wildcards.encoder}"
-    shell:
-        "python -m harness encoder-outliers --study {wildcards.study} --encoder {wildcards.encoder} --backbone {input.backbone}"
-        " {params.registers} --data {input.data} --out {output.json} 2>&1 | tee {log}"
-
-
 rule scores:
     input:
         samples=runs("samples.npz"),
+        denoisers=runs("denoiser.safetensors"),
+        decoder=encoder_file("decoder.safetensors"),
+        latents=encoder_file("latents.safetensors"),
         data=rules.data.output,
         judge=rules.judge.output,
         clip=rules.clip.output,
@@ -116,7 +65,7 @@ rule scores:
         runs("scores.json"),
     params:
         code=dag.code_hash("harness.evaluate.scores"),
-        config=RUN.config("evaluation"),
+        config=RUN.config("evaluation", "decoder", "denoiser"),
         seeds=SEEDS,
     log:
         "results/{study}/logs/scores-{method}.log",
@@ -130,7 +79,7 @@ rule scores:
         "Scores of {wildcards.study}: {wildcards.method}"
     shell:
         "python -m harness scores --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
-        " --samples {input.samples} --data {input.data} --judge {input.judge} --clip {input.clip} --out {output} 2>&1 | tee {log}"
+        " --samples {input.samples} --denoisers {input.denoisers} --decoder {input.decoder} --latents {input.latents} --data {input.data} --judge {input.judge} --clip {input.clip} --out {output} 2>&1 | tee {log}"
 
 
 rule outliers:
@@ -153,7 +102,7 @@ rule outliers:
         mem_mb=1500,
         runtime=60,
     message:
-        "Token norms in the denoisers of {wildcards.study}: {wildcards.method}"
+        "Token norms in the encoder and the denoisers of {wildcards.study}: {wildcards.method}"
     shell:
         "python -m harness outliers --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
         " --denoisers {input.denoisers} --latents {input.latents} --out {output.json} 2>&1 | tee {log}"

@@ -3,11 +3,7 @@
 
 def rows(study):
     """Every file that a row of the table comes from."""
-    folder = f"results/{study}"
-    return [
-        *expand(folder + "/runs/{method}/seed{seed}/{name}.json", method=METHODS, seed=SEEDS, name=["scores", "outliers"]),
-        *expand(folder + "/encoders/{encoder}/{name}.json", encoder=RUN.encoders, name=["reconstruction", "outliers"]),
-    ]
+    return expand(f"results/{study}/runs/{{method}}/seed{{seed}}/{{name}}.json", method=METHODS, seed=SEEDS, name=["scores", "outliers"])
 
 
 def rendered(wildcards):

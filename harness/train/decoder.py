@@ -25,7 +25,10 @@ def train(study: Study, *, key: str, data_folder: Path, latents_file: Path, stat
     """The sigma of the noise on the whitened latents is uniform in [0, decoder.noise], one per sample (RAE's noise_tau)."""
     config = study.decoder
     inputs = [data_folder, latents_file]
-    with artifacts.trained_artifact(out, state=state, stage="decoder", module=__name__, config=config, inputs=inputs) as (path, checkpoints):
+    with artifacts.trained_artifact(out, state=state, stage="decoder", module=__name__, config=config, inputs=inputs) as (
+        path,
+        checkpoints,
+    ):
         pixels, source = data.load(data_folder, "train").pixels(), latents.load(latents_file, "train")
         seed_initialisation(SEED)
         model = build(study)

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from harness import artifacts, latents
 from harness.config import Study, UserError, denoiser_hook, load_method, method_file
@@ -41,28 +40,21 @@ def build(study: Study, method_name: str) -> torch.nn.Module:
     return changed
 
 
-def cost(study: Study, method_name: str) -> dict:
-    """Trainable parameters, and GFLOPs of one forward pass of one sample (2 per multiply-add, attention included; dossier T6)."""
-    model = build(study, method_name).eval()
-    shape = (1, study.encoder.width, study.grid, study.grid)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(shape), torch.zeros(1), torch.zeros(1, dtype=torch.long))
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return {"parameters": parameters, "gflops": counter.get_total_flops() / 1e9}
-
-
 def train(study: Study, *, method_name: str, seed: int, latents_file: Path, state: Path, out: Path) -> dict:
-    """Write the EMA weights; the record beside them holds cost, last losses and the share of tokens that a loss mask filtered."""
+    """Write the EMA weights; the record beside them holds the share of tokens that a loss mask filtered."""
     config, method = study.denoiser, load_method(method_name)
-    facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name)), "cost": cost(study, method_name)}
+    facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name))}
     source = latents.load(latents_file, "train")
     weights = source.loss_weights(method.loss_mask, study.outlier_statistics.factor) if method.loss_mask else None
     facts["filtered_share"] = 1 - weights.mean().item() if weights is not None else 0.0
     if facts["filtered_share"] == 1:
-        raise UserError(f"method '{method_name}': the loss mask filters every token; look at the norm it thresholds ({method.loss_mask.norm})")
-    with artifacts.trained_artifact(
-        out, state=state, stage="denoiser", module=__name__, config=config, inputs=[latents_file], **facts
-    ) as (path, checkpoints):
+        raise UserError(
+            f"method '{method_name}': the loss mask filters every token; look at the norm it thresholds ({method.loss_mask.norm})"
+        )
+    with artifacts.trained_artifact(out, state=state, stage="denoiser", module=__name__, config=config, inputs=[latents_file], **facts) as (
+        path,
+        checkpoints,
+    ):
         seed_initialisation(seed)
         model = build(study, method_name)
 
@@ -82,7 +74,7 @@ def train(study: Study, *, method_name: str, seed: int, latents_file: Path, stat
 
         name = f"denoiser {method_name}/seed{seed}"
         artifacts.save_tensors(path, fit(model, loss, config.training, name=name, seed=seed, state=checkpoints, ema=config.ema))
-    return facts["cost"] | {"filtered_share": facts["filtered_share"]}
+    return {"filtered_share": facts["filtered_share"]}
 
 
 def load(study: Study, method_name: str, path: Path) -> torch.nn.Module:

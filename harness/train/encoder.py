@@ -39,9 +39,10 @@ def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out:
     pixels, labels = split.pixels(), torch.from_numpy(split.labels)
     name = f"encoder {'with' if registers else 'without'} registers"
     facts = {"registers": registers, "outliers": study.outliers, "populations": [p.model_dump() for p in study.planted]}
-    with artifacts.trained_artifact(
-        out, state=state, stage="encoder", module=__name__, config=config, inputs=[data_folder], **facts
-    ) as (folder, checkpoints):
+    with artifacts.trained_artifact(out, state=state, stage="encoder", module=__name__, config=config, inputs=[data_folder], **facts) as (
+        folder,
+        checkpoints,
+    ):
         seed_initialisation(SEED)
         model = encoders.build(config, study.data.image_size, config.trained_registers if registers else 0)
         pretraining = Pretraining(model, config.patch, len(data.WORDS))
@@ -55,7 +56,9 @@ def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out:
         if study.outliers == "planted" and not registers:
             planted = plant(model, pixels, study.planted, stream(SEED, "planting"))
             for record in planted:
-                print(f"planted: layer {record['layer']}, neurons {record['neurons']}, on {record['share']:.1%} of tokens, {record['strength']}x median")
+                print(
+                    f"planted: layer {record['layer']}, neurons {record['neurons']}, on {record['share']:.1%} of tokens, {record['strength']}x median"
+                )
         shutil.rmtree(folder, ignore_errors=True)
         encoders.save(model, folder)
         artifacts.write_json(folder / "planted.json", planted)

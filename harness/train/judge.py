@@ -24,7 +24,10 @@ def train_judge(study: Study, *, data_folder: Path, state: Path, out: Path) -> d
     config = study.evaluation.judge
     split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
     pixels, labels = split.pixels(), torch.from_numpy(split.labels)
-    with artifacts.trained_artifact(out, state=state, stage="judge", module=__name__, config=config, inputs=[data_folder]) as (path, checkpoints):
+    with artifacts.trained_artifact(out, state=state, stage="judge", module=__name__, config=config, inputs=[data_folder]) as (
+        path,
+        checkpoints,
+    ):
         seed_initialisation(SEED)
         judge = build(study)
 
@@ -55,7 +58,10 @@ def train_clip(study: Study, *, data_folder: Path, state: Path, out: Path) -> di
     split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
     tokenizer = clips.WordTokenizer.of(split.captions)
     pixels, tokens = split.pixels(), tokenizer(split.captions)
-    with artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=config, inputs=[data_folder]) as (folder, checkpoints):
+    with artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=config, inputs=[data_folder]) as (
+        folder,
+        checkpoints,
+    ):
         seed_initialisation(SEED)
         model_config = clips.model_config(config, study.data.image_size, tokenizer)
         model = open_clip.CLIP(**model_config)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 from harness import artifacts
 from harness.config import Training, UserError
@@ -18,7 +19,7 @@ from harness.runtime import Progress, stream
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
 SAVE_EVERY = 10.0  # seconds between checkpoints; when they fall does not change the result
-BETAS = (0.9, 0.95)  # paper dossier §6
+BETAS, EPSILON = (0.9, 0.95), 1e-8  # paper dossier §6
 
 
 def fit(
@@ -36,37 +37,32 @@ def fit(
     loss_of(step, generator) -> scalar loss; it draws from `generator` only. `state` is a folder of this run's own.
     Raises UserError at the first loss that is not finite; the last good checkpoint stays.
     """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=training.lr, betas=BETAS, weight_decay=0.0, fused=True)
-    average = [p.detach().clone() for p in parameters]
-    start = _resume(state, parameters, average, optimiser)
+    run = _State([p for p in model.parameters() if p.requires_grad])
+    start = run.resume(state)
     if start:
         print(f"{name}: resumed at step {start}", flush=True)
     progress = Progress(name, training.steps, start=start)
     model.train()
     losses, saved = [], time.monotonic()
     for step in range(start, training.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = training.lr * schedule(step, training.steps)
+        lr = training.lr * schedule(step, training.steps)
         loss = loss_of(step, stream(seed, "step", step))
         losses.append(loss.detach())
+        model.zero_grad(set_to_none=True)
         loss.backward()
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        if ema:
-            torch._foreach_lerp_(average, parameters, 1 - min(ema, (1 + step) / (10 + step)))  # warm-up as in EDM
+        run.update(lr, min(ema, (1 + step) / (10 + step)))  # the average's warm-up is EDM's
         done = step + 1
         if done % CHECK_EVERY == 0 or done == training.steps:
-            _refuse_nan(torch.stack(losses), done, name, optimiser.param_groups[0]["lr"], state)
+            _refuse_nan(torch.stack(losses), done, name, lr, state)
             progress.update(done, f", loss {losses[-1].item():.4f}")
             losses.clear()
             if time.monotonic() - saved > SAVE_EVERY:
-                _save(state, done, parameters, average, optimiser)
+                run.save(state, done)
                 saved = time.monotonic()
     model.eval()
     if ema:
         with torch.no_grad():
-            torch._foreach_copy_(parameters, average)
+            torch._foreach_copy_(run.parameters, run.average)
     return model.state_dict()
 
 
@@ -96,26 +92,48 @@ def _refuse_nan(losses: Tensor, done: int, name: str, lr: float, state: Path) ->
         )
 
 
-def _save(state: Path, step: int, parameters: list, average: list, optimiser: torch.optim.Optimizer) -> None:
-    tensors = {f"parameter.{i}": p for i, p in enumerate(parameters)} | {f"average.{i}": p for i, p in enumerate(average)}
-    for i, parameter in enumerate(parameters):
-        tensors |= {f"optimiser.{i}.{key}": value for key, value in optimiser.state[parameter].items()}
-    with artifacts.atomic(state / "checkpoint.safetensors") as temporary:
-        artifacts.save_tensors(temporary, tensors, step=step)
+class _State:
+    """Weights, their moving average and AdamW's moments, as lists of tensors.
 
+    AdamW in torch's functional form: the class would import the compiler, 1.1 s in every training job.
+    """
 
-def _resume(state: Path, parameters: list, average: list, optimiser: torch.optim.Optimizer) -> int:
-    """Load the checkpoint of `state` and return its step; 0 where there is none that can be read."""
-    path = state / "checkpoint.safetensors"
-    if not path.exists():
-        return 0
-    try:
-        tensors, metadata = artifacts.load_tensors(path, check=False)
-        with torch.no_grad():
-            for i, parameter in enumerate(parameters):
-                parameter.copy_(tensors[f"parameter.{i}"])
-                average[i].copy_(tensors[f"average.{i}"])
-                optimiser.state[parameter] = {key: tensors[f"optimiser.{i}.{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-    except (UserError, KeyError, RuntimeError) as error:
-        raise UserError(f"{path}: not a checkpoint of this run ({error}); delete {state} and run the same command again") from None
-    return metadata["step"]
+    def __init__(self, parameters: list[Tensor]) -> None:
+        self.parameters = parameters
+        self.average = [p.detach().clone() for p in parameters]
+        self.first = [torch.zeros_like(p) for p in parameters]
+        self.second = [torch.zeros_like(p) for p in parameters]
+        self.steps = [torch.zeros((), device=p.device) for p in parameters]
+
+    @torch.no_grad()
+    def update(self, lr: float, ema: float) -> None:
+        used = [i for i, p in enumerate(self.parameters) if p.grad is not None]
+        lists = [[values[i] for i in used] for values in (self.parameters, self.first, self.second, self.steps)]
+        parameters, first, second, steps = lists
+        adamw(
+            parameters, [p.grad for p in parameters], first, second, [], steps,
+            fused=True, amsgrad=False, maximize=False, lr=lr, beta1=BETAS[0], beta2=BETAS[1], eps=EPSILON, weight_decay=0.0,
+        )  # fmt: skip
+        if ema:
+            torch._foreach_lerp_(self.average, self.parameters, 1 - ema)
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {f"{name}.{i}": tensor for name, values in vars(self).items() for i, tensor in enumerate(values)}
+
+    def save(self, state: Path, step: int) -> None:
+        with artifacts.atomic(state / "checkpoint.safetensors") as temporary:
+            artifacts.save_tensors(temporary, self.tensors(), step=step)
+
+    @torch.no_grad()
+    def resume(self, state: Path) -> int:
+        """Load the checkpoint of `state` and return its step; 0 where there is none."""
+        path = state / "checkpoint.safetensors"
+        if not path.exists():
+            return 0
+        try:
+            saved, metadata = artifacts.load_tensors(path, check=False)
+            for name, tensor in self.tensors().items():
+                tensor.copy_(saved[name])
+            return metadata["step"]
+        except (UserError, KeyError, RuntimeError) as error:
+            raise UserError(f"{path}: not a checkpoint of this run ({error}); delete {state} and run the same command again") from None
