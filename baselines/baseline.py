@@ -2,4 +2,4 @@
 
 from harness.config import Method
 
-METHOD = Method(title="RAE-DiT (baseline)")
+METHOD = Method(title="baseline (RAE-DiT)")

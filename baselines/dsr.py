@@ -3,7 +3,7 @@
 from harness.config import EncoderRegisters, Method
 
 METHOD = Method(
-    title="+ DSR (recursive TTR + diffusion registers)",
+    title="+ DSR",
     encoder=EncoderRegisters(kind="test_time", rounds="until_clean"),
     diffusion_registers=True,
 )

@@ -2,4 +2,4 @@
 
 from harness.config import EncoderRegisters, Method
 
-METHOD = Method(title="+ DSR (trained + diffusion registers)", encoder=EncoderRegisters(kind="trained"), diffusion_registers=True)
+METHOD = Method(title="+ DSR (trained)", encoder=EncoderRegisters(kind="trained"), diffusion_registers=True)

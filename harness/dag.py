@@ -3,6 +3,7 @@
 import os
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NoReturn
 
 from harness.artifacts import code_hash, sha256
@@ -17,13 +18,17 @@ from harness.config import (
     method_file,
     method_names,
     nearest,
-    study_names,
 )
 
-__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "study_names"]
+__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "put_own_python_first"]
 
 FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
 KEYS = ("study", "seeds", "methods")
+
+
+def put_own_python_first() -> None:
+    """Rules run `python -m harness`: let that be the interpreter of Snakemake (a rule's conda environment still comes before it)."""
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 @dataclass(frozen=True)

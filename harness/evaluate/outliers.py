@@ -51,12 +51,12 @@ def denoiser_norms(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels:
 def measure_runs(
     study: Study, *, method_name: str, seeds: list[int], denoiser_files: list[Path], latents_file: Path, outs: list[Path]
 ) -> dict:
-    """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer, and per block and noise level."""
+    """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer (-1: embeddings), and per block and noise level."""
     config = study.outlier_statistics
     source = latents.load(latents_file, "reference")
     encoder = [
         {"part": "encoder", "layer": layer, "t": None, **norm_statistics(norms, config.factor)}
-        for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1))
+        for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
     ]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
     printed = {}

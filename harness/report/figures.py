@@ -14,7 +14,7 @@ from matplotlib.patches import Rectangle
 from safetensors.numpy import load_file
 
 from harness import artifacts, data
-from harness.config import Study, load_method
+from harness.config import Study, load_method, method_names
 from harness.report import rows as row_files
 from harness.report.statistics import by_seed, difference, estimate
 
@@ -57,6 +57,10 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
+def colour_of(method: str) -> str:
+    return PALETTE[method_names().index(method) % len(PALETTE)]
+
+
 def title_of(method: str) -> str:
     return load_method(method).title
 
@@ -64,7 +68,7 @@ def title_of(method: str) -> str:
 def samples(study: Study, methods: list[str], seed: int, results: Path) -> Figure:
     """One row a method, the same noise and label in the same column."""
     columns = None
-    figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, 0.42 * len(methods) + 0.5), squeeze=False)
+    figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, 0.3 * len(methods) + 0.5), squeeze=False)
     for axis, method in zip(axes[:, 0], methods, strict=True):
         with np.load(results / "runs" / method / f"seed{seed}" / "samples.npz", allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
@@ -117,7 +121,7 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
             for y, x in np.argwhere(values > factor * medians[key][layer]):
                 axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False, zorder=3))
             if row == 0:
-                axis.set_title("embedding" if layer == 0 else f"layer {layer}")
+                axis.set_title("embedding" if layer == 0 else f"layer {layer - 1}")
     axes[0, 0].set_title("image")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
@@ -148,7 +152,7 @@ def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], result
             axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6, color="black" if value > 0.6 * top else "white")
         axis.set_xticks(range(grid.shape[1]), [f"{t:g}" for t in grid.columns])
         axis.set_yticks(range(grid.shape[0]), [str(b) for b in grid.index])
-        axis.set_title(title_of(method).replace(" (recursive", "\n(recursive").replace(" (trained", "\n(trained"), fontsize=7)
+        axis.set_title(title_of(method), fontsize=7)
     for axis in axes[-1]:
         axis.set_xlabel("noise level t")
     for axis in axes[:, 0]:
@@ -166,7 +170,7 @@ def fid(study: Study, methods: list[str], table: pd.DataFrame) -> Figure:
     )
     seeds = len(by_seed(table, methods[0], "fid"))
     for y, method in enumerate(methods):
-        colour, values = PALETTE[y % len(PALETTE)], by_seed(table, method, "fid")
+        colour, values = colour_of(method), by_seed(table, method, "fid")
         deltas = (values - by_seed(table, methods[0], "fid")).to_numpy()
         pairs = [(left, values.to_numpy(), estimate(values.to_numpy()))]
         if method != methods[0]:
@@ -177,9 +181,9 @@ def fid(study: Study, methods: list[str], table: pd.DataFrame) -> Figure:
             axis.plot(dots, np.full(len(dots), y + 0.25), "o", color=colour, markersize=2.5, alpha=0.7)
     right.axvline(0, color="0.5", linewidth=0.8)
     left.set_yticks(range(len(methods)), [title_of(method) for method in methods])
-    left.invert_yaxis()
-    left.set_xlabel("FID (judge's features, lower is better)")
-    right.set_xlabel("FID difference to baseline, paired by seed")
+    left.set_ylim(len(methods) - 0.4, -0.6)
+    left.set_xlabel("FID (lower is better)")
+    right.set_xlabel("ΔFID to baseline, paired by seed")
     what = f"diamonds: mean and 95 % interval over {seeds} seeds; dots: seeds" if seeds > 1 else "one seed: no interval"
     figure.suptitle(f"FID on '{study.name}', N = {study.sampling.count} ({what})", fontsize=9)
     return figure

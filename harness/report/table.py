@@ -150,6 +150,7 @@ def notes(study: Study, table: pd.DataFrame, seeds: list[int]) -> list[str]:
     )
     lines = [
         spread,
+        "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; DSR (trained): trained encoder registers instead of TTR.",
         "Values without an interval are the same for every seed: encoder and decoder are trained once per study, and cost does not vary.",
         f"N = {fid['n']} samples a run, equal labels; reference: {study.data.reference} held-out images (data {fid['reference'][:12]}); "
         f"judge: a classifier trained in this DAG, {study.evaluation.judge.width} standardised features (weights {fid['extractor'][:12]}) "

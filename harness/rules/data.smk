@@ -4,9 +4,6 @@
 rule data:
     output:
         directory("results/{study}/data"),
-    params:
-        code=dag.code_hash("harness.data"),
-        config=RUN.config("data"),
     log:
         "results/{study}/logs/data.log",
     conda:
@@ -15,6 +12,9 @@ rule data:
     resources:
         mem_mb=1000,
         runtime=10,
+    params:
+        code=dag.code_hash("harness.data"),
+        config=RUN.config("data"),
     message:
         "Data set of {wildcards.study}"
     shell:

@@ -1,29 +1,24 @@
 # One job a run: a method's denoiser with one seed, and its samples.
 
 
-def encoder_file(name):
-    """Input function: a file of the encoder variant that the method uses."""
-    return lambda wildcards: f"results/{wildcards.study}/encoders/{RUN.encoder(wildcards.method)}/{name}"
-
-
 rule denoiser:
     input:
         latents=encoder_file("latents.safetensors"),
     output:
         "results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
-    params:
-        code=dag.code_hash("harness.train.denoiser"),
-        config=RUN.config("denoiser", "outlier_statistics"),
-        method=lambda wildcards: RUN.method(wildcards.method),
     log:
         "results/{study}/logs/denoiser-{method}-seed{seed}.log",
+    priority: 60
     conda:
         "../../envs/harness.yaml"
     threads: RUN.study.threads
     resources:
         mem_mb=1500,
         runtime=120,
-    priority: 60
+    params:
+        code=dag.code_hash("harness.train.denoiser"),
+        config=RUN.config("denoiser", "outlier_statistics"),
+        method=lambda wildcards: RUN.method(wildcards.method),
     message:
         "Train the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
@@ -38,18 +33,18 @@ rule samples:
         latents=encoder_file("latents.safetensors"),
     output:
         "results/{study}/runs/{method}/seed{seed}/samples.npz",
-    params:
-        code=dag.code_hash("harness.sample"),
-        config=RUN.config("sampling", "denoiser"),
     log:
         "results/{study}/logs/samples-{method}-seed{seed}.log",
+    priority: 40
     conda:
         "../../envs/harness.yaml"
     threads: RUN.study.threads
     resources:
         mem_mb=1500,
         runtime=60,
-    priority: 40
+    params:
+        code=dag.code_hash("harness.sample"),
+        config=RUN.config("sampling", "denoiser"),
     message:
         "Draw samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:

@@ -1,33 +1,23 @@
 # Everything before the denoiser, shared by all methods with the same encoder: the encoder and its registers, latents, decoder.
 
 
-def registers(wildcards):
-    """The neuron list of an encoder variant with test-time registers; nothing for the others."""
-    found = "results/{study}/encoders/{encoder}/registers.json"
-    return [found.format(**wildcards)] if wildcards.encoder.startswith("ttr_") else []
-
-
-def backbone(wildcards):
-    return f"results/{wildcards.study}/backbones/{RUN.backbone(wildcards.encoder)}"
-
-
 rule encoder:
     input:
         data=rules.data.output,
     output:
         directory("results/{study}/backbones/{backbone}"),
-    params:
-        code=dag.code_hash("harness.train.encoder"),
-        config=RUN.config("encoder", "outliers", "planted"),
     log:
         "results/{study}/logs/encoder-{backbone}.log",
+    priority: 100
     conda:
         "../../envs/harness.yaml"
     threads: RUN.study.threads
     resources:
         mem_mb=1500,
         runtime=60,
-    priority: 100
+    params:
+        code=dag.code_hash("harness.train.encoder"),
+        config=RUN.config("encoder", "outliers", "planted"),
     message:
         "Train the encoder of {wildcards.study}: {wildcards.backbone}"
     shell:
@@ -41,18 +31,18 @@ rule registers:
         backbone=backbone,
     output:
         "results/{study}/encoders/{encoder}/registers.json",
-    params:
-        code=dag.code_hash("harness.encode"),
-        config=RUN.config("search", "outlier_statistics"),
     log:
         "results/{study}/logs/registers-{encoder}.log",
+    priority: 90
     conda:
         "../../envs/harness.yaml"
     threads: RUN.study.threads
     resources:
         mem_mb=1500,
         runtime=30,
-    priority: 90
+    params:
+        code=dag.code_hash("harness.encode"),
+        config=RUN.config("search", "outlier_statistics"),
     message:
         "Search for register neurons in {wildcards.study}: {wildcards.encoder}"
     shell:
@@ -67,19 +57,19 @@ rule latents:
         registers=registers,
     output:
         "results/{study}/encoders/{encoder}/latents.safetensors",
-    params:
-        code=dag.code_hash("harness.encode"),
-        config=RUN.config("latents"),
-        registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
     log:
         "results/{study}/logs/latents-{encoder}.log",
+    priority: 80
     conda:
         "../../envs/harness.yaml"
     threads: RUN.study.threads
     resources:
         mem_mb=1500,
         runtime=30,
-    priority: 80
+    params:
+        code=dag.code_hash("harness.encode"),
+        config=RUN.config("latents"),
+        registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
     message:
         "Whitened latents of {wildcards.study}: {wildcards.encoder}"
     shell:
@@ -93,18 +83,18 @@ rule decoder:
         latents=rules.latents.output,
     output:
         "results/{study}/encoders/{encoder}/decoder.safetensors",
-    params:
-        code=dag.code_hash("harness.train.decoder"),
-        config=RUN.config("decoder"),
     log:
         "results/{study}/logs/decoder-{encoder}.log",
+    priority: 50
     conda:
         "../../envs/harness.yaml"
     threads: RUN.study.threads
     resources:
         mem_mb=1500,
         runtime=60,
-    priority: 50
+    params:
+        code=dag.code_hash("harness.train.decoder"),
+        config=RUN.config("decoder"),
     message:
         "Train the decoder of {wildcards.study}: {wildcards.encoder}"
     shell:

@@ -1,19 +1,11 @@
 # Scores and outlier statistics. One job a method takes all its seeds: importing the metric libraries costs more than scoring.
 
 
-def runs(name):
-    """A file of every seed of {study} and {method}."""
-    return expand("results/{{study}}/runs/{{method}}/seed{seed}/{name}", seed=SEEDS, name=name)
-
-
 rule judge:
     input:
         data=rules.data.output,
     output:
         "results/{study}/judge.safetensors",
-    params:
-        code=dag.code_hash("harness.train.judge"),
-        config=RUN.config("evaluation"),
     log:
         "results/{study}/logs/judge.log",
     conda:
@@ -22,6 +14,9 @@ rule judge:
     resources:
         mem_mb=1500,
         runtime=30,
+    params:
+        code=dag.code_hash("harness.train.judge"),
+        config=RUN.config("evaluation"),
     message:
         "Train the judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
     shell:
@@ -34,9 +29,6 @@ rule clip:
         data=rules.data.output,
     output:
         directory("results/{study}/clip"),
-    params:
-        code=dag.code_hash("harness.train.judge"),
-        config=RUN.config("evaluation"),
     log:
         "results/{study}/logs/clip.log",
     conda:
@@ -45,6 +37,9 @@ rule clip:
     resources:
         mem_mb=1500,
         runtime=30,
+    params:
+        code=dag.code_hash("harness.train.judge"),
+        config=RUN.config("evaluation"),
     message:
         "Train the CLIP model of {wildcards.study}"
     shell:
@@ -63,10 +58,6 @@ rule scores:
         clip=rules.clip.output,
     output:
         runs("scores.json"),
-    params:
-        code=dag.code_hash("harness.evaluate.scores"),
-        config=RUN.config("evaluation", "decoder", "denoiser"),
-        seeds=SEEDS,
     log:
         "results/{study}/logs/scores-{method}.log",
     conda:
@@ -75,6 +66,10 @@ rule scores:
     resources:
         mem_mb=1500,
         runtime=60,
+    params:
+        code=dag.code_hash("harness.evaluate.scores"),
+        config=RUN.config("evaluation", "decoder", "denoiser"),
+        seeds=SEEDS,
     message:
         "Scores of {wildcards.study}: {wildcards.method}"
     shell:
@@ -89,10 +84,6 @@ rule outliers:
     output:
         json=runs("outliers.json"),
         table=runs("outliers.parquet"),
-    params:
-        code=dag.code_hash("harness.evaluate.outliers"),
-        config=RUN.config("outlier_statistics", "denoiser"),
-        seeds=SEEDS,
     log:
         "results/{study}/logs/outliers-{method}.log",
     conda:
@@ -101,6 +92,10 @@ rule outliers:
     resources:
         mem_mb=1500,
         runtime=60,
+    params:
+        code=dag.code_hash("harness.evaluate.outliers"),
+        config=RUN.config("outlier_statistics", "denoiser"),
+        seeds=SEEDS,
     message:
         "Token norms in the encoder and the denoisers of {wildcards.study}: {wildcards.method}"
     shell:

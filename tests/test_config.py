@@ -1,0 +1,117 @@
+import pytest
+from conftest import tiny_values
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness import config
+from harness.config import EncoderRegisters, Method, UserError
+
+PAPER_METHODS = {"baseline", "masked", "ttr", "recursive_ttr", "trained_registers", "diffusion_registers", "dsr", "dsr_trained"}
+
+
+@pytest.mark.parametrize("name", config.study_names())
+def test_every_study_is_valid(name):
+    assert config.load_study(name).name == name
+
+
+def test_control_differs_from_digits_only_in_its_outliers():
+    digits, control = (config.load_study(n).model_dump(exclude={"name", "title", "outliers"}) for n in ("digits", "digits_control"))
+    assert digits == control
+    assert config.load_study("digits_control").outliers == "none"
+
+
+def test_all_methods_of_the_paper_are_there_and_baseline_comes_first():
+    names = config.method_names()
+    assert names[0] == "baseline"
+    assert set(names) >= PAPER_METHODS
+
+
+def test_a_method_is_one_new_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "METHODS", tmp_path)
+    (tmp_path / "baseline.py").write_text("from harness.config import Method\nMETHOD = Method(title='baseline')\n")
+    (tmp_path / "mine.py").write_text("from harness.config import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\n")
+    assert config.method_names() == ["baseline", "mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("METHOD = 3", "defines no METHOD"),
+        ("import nothing_of_this_name", "cannot be read: ModuleNotFoundError"),
+        ("from harness.config import Method\nMETHOD = Method(title='x', difusion_registers=True)", "did you mean 'diffusion_registers'"),
+        ("from harness.config import *\nMETHOD = Method(title='x', loss_mask=LossMask(norm='l2'))", "norm"),
+    ],
+)
+def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
+    monkeypatch.setattr(config, "METHODS", tmp_path)
+    (tmp_path / "bad.py").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        config.load_method("bad")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"denoiser": {"widht": 3}}, "unknown field 'denoiser.widht', did you mean 'width'"),
+        ({"denoiser": {"training": {"step": 3}}}, "did you mean 'steps'"),
+        ({"denoiser": {"ema": 1.0}}, "denoiser.ema"),
+        ({"denoiser": {"registers": {"start": 4}}}, "beyond the last of 4 blocks"),
+        ({"denoiser": {"registers": {"count": 0}}}, "denoiser.registers.count"),
+        ({"data": {"image_size": 18}}, "does not divide"),
+        ({"encoder": {"heads": 5}}, "not a multiple of heads"),
+        ({"sampling": {"count": 20}}, "sampling.count 20 is too few"),
+        ({"planted": [{"layer": 9, "neurons": 1, "share": 0.1, "strength": 5}]}, "planted layer 9 does not exist"),
+        ({"seeds": []}, "seeds must be"),
+        ({"seeds": [1, 1]}, "seeds must differ"),
+        ({"outliers": "some"}, "outliers"),
+    ],
+)
+def test_a_bad_study_value_is_one_line(changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.parse_study("tiny", tiny_values(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("seeds", [None, 3, "0,1", [], [0.5], [True], [-1], ["0"]])
+def test_seeds_that_are_not_a_list_of_whole_numbers(seeds):
+    with pytest.raises(UserError, match="seeds must be"):
+        config.check_seeds(seeds)
+
+
+def test_unknown_names_come_with_the_nearest():
+    with pytest.raises(UserError, match="unknown study 'digts', did you mean 'digits'"):
+        config.load_study("digts")
+    with pytest.raises(UserError, match="unknown method 'drs', did you mean 'dsr'"):
+        config.load_method("drs")
+
+
+encoders = st.builds(
+    EncoderRegisters, kind=st.sampled_from(["none", "trained", "test_time"]), rounds=st.one_of(st.integers(1, 99), st.just("until_clean"))
+)
+
+
+@given(encoders)
+def test_encoder_key_says_all_that_matters(registers):
+    again = EncoderRegisters.from_key(registers.key)
+    assert again.key == registers.key
+    assert again.kind == registers.kind
+    if registers.kind == "test_time":
+        assert again == registers
+
+
+trees = st.recursive(st.integers(), lambda t: st.dictionaries(st.sampled_from("abc"), t, max_size=3), max_leaves=8)
+
+
+@given(st.dictionaries(st.sampled_from("abc"), trees), st.dictionaries(st.sampled_from("abc"), trees))
+def test_merge_keeps_the_base_and_obeys_the_changes(base, changes):
+    merged = config.merge(base, changes)
+    assert set(merged) == set(base) | set(changes)
+    assert config.merge(merged, changes) == merged
+    assert all(merged[key] == base[key] for key in set(base) - set(changes))
+
+
+def test_rows_are_sorted_from_untouched_to_most_registers(monkeypatch):
+    plain, registers = Method(title="a"), Method(title="b", diffusion_registers=True)
+    trained = Method(title="c", encoder=EncoderRegisters(kind="trained"))
+    assert sorted([trained, registers, plain], key=Method.sort_key) == [plain, registers, trained]
