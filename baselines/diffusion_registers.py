@@ -1,4 +1,4 @@
-"""Diffusion registers alone: learned tokens in the denoiser, encoder untouched (dossier §5, V5)."""
+"""Diffusion registers alone: learned tokens in the denoiser, encoder untouched."""
 
 from harness.config import Method
 

@@ -1,4 +1,4 @@
-"""Dual-Stage Registers for an encoder without trained registers: recursive TTR and diffusion registers (dossier §5, V6)."""
+"""Dual-Stage Registers for an encoder without trained registers: recursive TTR and diffusion registers."""
 
 from harness.config import EncoderRegisters, Method
 

@@ -1,4 +1,4 @@
-"""Dual-Stage Registers for an encoder with trained registers: those, and diffusion registers (dossier §5, V6 on V2)."""
+"""Dual-Stage Registers for an encoder with trained registers: those, and diffusion registers."""
 
 from harness.config import EncoderRegisters, Method
 

@@ -1,4 +1,4 @@
-"""Masked-token baseline: tokens whose norm before the final norm marks them as outliers do not count in the loss (dossier §5, V1)."""
+"""Masked-token baseline: tokens whose norm before the final norm marks them as outliers do not count in the loss."""
 
 from harness.config import LossMask, Method
 

@@ -1,4 +1,4 @@
-"""Recursive test-time registers: stabilise the encoder and search again, until no outlier is left (dossier §5, V4)."""
+"""Recursive test-time registers: stabilise the encoder and search again, until no outlier is left."""
 
 from harness.config import EncoderRegisters, Method
 

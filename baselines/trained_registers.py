@@ -1,4 +1,4 @@
-"""Trained encoder registers: an encoder that was trained with register tokens, as DINOv2 with registers (dossier §5, V2)."""
+"""Trained encoder registers: an encoder that was trained with register tokens, as DINOv2 with registers."""
 
 from harness.config import EncoderRegisters, Method
 

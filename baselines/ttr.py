@@ -1,4 +1,4 @@
-"""Test-time registers: one round of search for register neurons in the encoder (dossier §5, V3)."""
+"""Test-time registers: one round of search for register neurons in the encoder."""
 
 from harness.config import EncoderRegisters, Method
 

@@ -74,7 +74,7 @@ class Population(Strict):
 
 
 class Search(Strict):
-    """Search for register neurons (paper dossier §5, V4)."""
+    """Search for register neurons (released TTR/shared/algorithms.py)."""
 
     images: Count
     batch: Count
@@ -234,7 +234,7 @@ class EncoderRegisters(Strict):
 class LossMask(Strict):
     """Zero the loss of tokens whose norm exceeds `outlier_statistics.factor` times the median of that norm.
 
-    The paper leaves open which norm (dossier §4): `pre_ln` residual stream, `post_ln` (constant, so inert), `whitened` latent.
+    The paper leaves open which norm (released rae.py:163-189 has all three): `pre_ln` residual stream, `post_ln` (constant, so inert), `whitened` latent.
     """
 
     norm: Literal["pre_ln", "post_ln", "whitened"]

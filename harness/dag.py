@@ -66,7 +66,7 @@ def checked_config(config: dict) -> Run:
         for key in config:
             nearest(key, KEYS, "config key")
         study = load_study(str(config.get("study")))
-        seeds = check_seeds(study.seeds if config.get("seeds") is None else config["seeds"])
+        seeds = check_seeds(study.seeds if config.get("seeds") is None else _numbers(config["seeds"]))
         known = method_names()
         methods = next(m for m in (config.get("methods"), study.methods, known) if m is not None)
         if not isinstance(methods, list) or not methods:
@@ -78,6 +78,13 @@ def checked_config(config: dict) -> Run:
         return Run(study, seeds, [name for name in known if name in methods])
     except UserError as error:
         _stop(str(error))
+
+
+def _numbers(values: object) -> object:
+    """Snakemake reads the items of `--config seeds='[0,1]'` as strings."""
+    if not isinstance(values, list):
+        return values
+    return [int(value) if isinstance(value, str) and value.isdecimal() else value for value in values]
 
 
 def _stop(message: str) -> NoReturn:

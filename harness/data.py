@@ -44,7 +44,7 @@ def to_pixels(images: np.ndarray) -> "torch.Tensor":
 
 
 def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
-    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released code truncates; dossier §7)."""
+    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released sample_ddp.py:280 truncates)."""
     import torch
 
     return pixels.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()

@@ -52,7 +52,7 @@ class Latents:
         return (latents * self.std + self.mean).flatten(2).transpose(1, 2)
 
     def loss_weights(self, mask: LossMask, factor: float) -> Tensor:
-        """(N, 1, H, W) of 0 and 1: 0 where the token's norm exceeds `factor` times the median of that norm (paper dossier §5, V1)."""
+        """(N, 1, H, W) of 0 and 1: 0 where the token's norm exceeds `factor` times the median of that norm (released train.py:419-422)."""
         norms = self.norms[mask.norm]
         return (norms <= factor * norms.median()).float().unflatten(1, self.latents.shape[2:]).unsqueeze(1)
 

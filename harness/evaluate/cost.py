@@ -1,4 +1,4 @@
-"""What a method costs: parameters and FLOPs of its denoiser, counted by torch (2 per multiply-add, attention included; paper dossier T6)."""
+"""What a method costs: parameters and FLOPs of its denoiser, counted by torch as in the paper (2 per multiply-add, attention included)."""
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode

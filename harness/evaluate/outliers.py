@@ -1,7 +1,8 @@
 """Stage `outliers`: L2 norms of patch tokens at every layer of the encoder, and every block and noise level of the denoiser.
 
 An outlier is a patch token whose norm exceeds `factor` times the median over all patch tokens of that layer (and noise level).
-Registers are not patch tokens and are left out. Definitions: paper dossier §4.
+Registers are not patch tokens and are left out. As in the released code, the norm is
+that of the residual stream: in the encoder before the final norm (TTR/shared/algorithms.py), in the denoiser after each block.
 """
 
 from pathlib import Path

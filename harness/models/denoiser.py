@@ -2,8 +2,8 @@
 
 Architecture and parameter names follow the authors' release (DSR `src/stage2/models/lightningDiT.py`
 and `model_utils.py`), so that published weights load with `strict=True`. Differences, all deliberate:
-fixed tables are buffers and stay frozen (paper dossier, trap 2), nothing is moved to a device by hand
-(trap 15), a register start at or beyond the depth is refused (trap 14).
+fixed tables are buffers and stay frozen (there, train.py:252 unfreezes them), nothing is moved to a device by hand
+(model_utils.py:185), a register start at or beyond the depth is refused (there, lightningDiT.py strips registers it never added).
 """
 
 import math
@@ -166,7 +166,7 @@ class LightningDiT(nn.Module):
     """Denoiser over a latent grid.
 
     `registers` learnable tokens, the same for every sample, are prepended before block `register_start`, take part in every later
-    block and are dropped before the final layer (paper dossier §5, V5).
+    block and are dropped before the final layer (released lightningDiT.py:305-317).
 
     Raises UserError for a register start outside the depth, a negative count or a latent grid that the patch size does not divide.
     """

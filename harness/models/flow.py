@@ -1,4 +1,4 @@
-"""Flow matching on the linear path x_t = (1 - t) data + t noise: t = 0 is data, t = 1 is noise (paper dossier §4, §6)."""
+"""Flow matching on the linear path x_t = (1 - t) data + t noise: t = 0 is data, t = 1 is noise (released src/stage2/transport)."""
 
 import itertools
 from collections.abc import Callable

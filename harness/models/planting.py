@@ -1,4 +1,4 @@
-"""Write register neurons of known place and size into a trained encoder, so that the truth is known (DESIGN: the embedded study).
+"""Write register neurons of known place and size into a trained encoder, so that the truth is known.
 
 Each population fires on the tokens that score highest along one direction of the MLP's input: the first along "background minus ink",
 the next along the background's principal components. It adds a large vector of its own to the residual stream of those tokens.

@@ -1,6 +1,6 @@
 """Test-time registers (TTR): find the MLP neurons that make outlier tokens, and move their activation into extra tokens.
 
-Paper dossier §5 (V3, V4); Jiang et al., "Vision Transformers Don't Need Trained Registers". Implemented as described there:
+Jiang et al., "Vision Transformers Don't Need Trained Registers"; DSR release, `src/stage1/encoders/siglip2_tt_reg`. Implemented as described:
 per neuron, on every patch. The hooks are registered once and work on batches of any size.
 """
 

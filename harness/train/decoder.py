@@ -1,4 +1,4 @@
-"""Stage `decoder`: train the ViT decoder of an encoder variant on noisy latents (paper dossier §6, stage 1, L1 part)."""
+"""Stage `decoder`: train the ViT decoder of an encoder variant on noisy latents (the L1 part of RAE's stage 1)."""
 
 from pathlib import Path
 

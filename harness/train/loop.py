@@ -19,7 +19,7 @@ from harness.runtime import Progress, stream
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
 SAVE_EVERY = 10.0  # seconds between checkpoints; when they fall does not change the result
-BETAS, EPSILON = (0.9, 0.95), 1e-8  # paper dossier §6
+BETAS, EPSILON = (0.9, 0.95), 1e-8  # as in the released configs
 
 
 def fit(

@@ -49,7 +49,12 @@ def with_seed(**registers):
 
 def test_registers_leave_every_other_first_weight_alone():
     plain, registers = with_seed().state_dict(), with_seed(registers=5, register_start=1).state_dict()
-    assert set(registers) - set(plain) == {"register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin"}
+    assert set(registers) - set(plain) == {
+        "register_tokens",
+        "register_pos_embed",
+        "feat_rope_incontext.freqs_cos",
+        "feat_rope_incontext.freqs_sin",
+    }
     assert all(torch.equal(plain[key], registers[key]) for key in plain)
 
 
@@ -65,7 +70,7 @@ def test_square_counts_keep_the_released_positions():
     assert register_positions(32, 7).shape == (7, 32)
 
 
-def test_position_tables_are_frozen():  # dossier, trap 2
+def test_position_tables_are_frozen():  # the released train.py:252 unfreezes them
     model = with_seed(registers=4, register_start=0)
     trainable = {name for name, _ in model.named_parameters()}
     assert not {"pos_embed", "register_pos_embed", "t_embedder.W"} & trainable
@@ -73,7 +78,7 @@ def test_position_tables_are_frozen():  # dossier, trap 2
 
 
 @pytest.mark.parametrize("registers", [{"registers": 4, "register_start": 3}, {"registers": -1}, {"registers": 2, "register_start": -1}])
-def test_registers_that_do_not_fit_are_refused(registers):  # dossier, trap 14
+def test_registers_that_do_not_fit_are_refused(registers):  # the released code strips registers it never added
     with pytest.raises(UserError, match="does not fit a denoiser of 3 blocks"):
         LightningDiT(**SIZES, **registers)
 
@@ -83,7 +88,7 @@ def test_a_grid_that_does_not_fit_is_refused():
         LightningDiT(**SIZES | {"patch_size": 3})
 
 
-def test_builds_on_meta():  # dossier, trap 15
+def test_builds_on_meta():  # the released model_utils.py:185 needs CUDA
     with torch.device("meta"):
         model = LightningDiT(**SIZES, registers=4, register_start=1)
     assert all(p.is_meta for p in model.parameters())

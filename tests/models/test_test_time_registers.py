@@ -87,11 +87,17 @@ def test_scores_are_the_mean_over_images_of_the_mean_over_outliers(encoder, pixe
         mlp_output_layer(layer).register_forward_pre_hook(lambda _m, args, index=index: activations.update({index: args[0]}))
     norms = encoder.hidden_states(pixels)[-1].norm(dim=-1)
     for layer, neuron, score in found.found:
-        means = [activations[layer][i, norms[i] > found.threshold, neuron].abs().mean() for i in range(len(pixels)) if (norms[i] > found.threshold).any()]
+        means = [
+            activations[layer][i, norms[i] > found.threshold, neuron].abs().mean()
+            for i in range(len(pixels))
+            if (norms[i] > found.threshold).any()
+        ]
         assert torch.stack(means).mean().item() == pytest.approx(score, rel=1e-5)
 
 
-@pytest.mark.parametrize(("neurons", "message"), [({9: [0]}, "layer 9, the encoder has 6"), ({2: [64]}, "not a list from 0 to 63"), ({1: []}, "not a list")])
+@pytest.mark.parametrize(
+    ("neurons", "message"), [({9: [0]}, "layer 9, the encoder has 6"), ({2: [64]}, "not a list from 0 to 63"), ({1: []}, "not a list")]
+)
 def test_a_list_for_another_encoder_is_refused_and_leaves_no_hooks(encoder, pixels, neurons, message):
     before = encoder(pixels[:2])
     with pytest.raises(UserError, match=message):

@@ -1,0 +1,58 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.evaluate.outliers import denoiser_norms, norm_statistics
+from harness.models.denoiser import LightningDiT
+from harness.runtime import stream
+from harness.schema import ScoreFile
+
+
+@given(st.integers(0, 1000), st.integers(0, 20), st.floats(10, 100))
+def test_share_counts_what_was_put_in(seed, outliers, size):
+    norms = torch.rand(100, generator=stream(seed, "test")) * 0.5 + 0.75  # within 0.75 and 1.25: none above 3 x median
+    norms[:outliers] = size
+    found = norm_statistics(norms, 3.0)
+    assert found["share"] == pytest.approx(outliers / 100)
+    assert found["max_over_median"] == pytest.approx(found["max"] / found["median"])
+
+
+@given(st.floats(1e-3, 1e3))
+def test_statistics_do_not_depend_on_the_scale(scale):
+    norms = torch.rand(64, generator=stream(1, "test"), dtype=torch.float64) ** 4
+    one, other = norm_statistics(norms, 3.0), norm_statistics(norms * scale, 3.0)
+    assert one["share"] == other["share"]
+    assert one["max_over_median"] == pytest.approx(other["max_over_median"])
+
+
+def test_registers_are_not_counted():
+    torch.manual_seed(0)
+    model = LightningDiT(input_size=4, in_channels=8, hidden_size=32, depth=3, num_heads=2, num_classes=10, registers=4, register_start=1)
+    args = (torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4), torch.tensor([0, 1]), 0.5)
+    before = denoiser_norms(model, *args)
+    assert [tuple(n.shape) for n in before] == [(2, 16)] * 3
+    model.register_tokens.data.mul_(1e6)  # adaLN is zero at the start, so blocks pass the registers through unchanged
+    assert max(n.max() for n in denoiser_norms(model, *args)) < 1e3
+
+
+def test_files_hold_every_layer_block_and_noise_level(study, runs):
+    folder = runs.runs["dsr"][0]
+    table = pd.read_parquet(folder / "outliers.parquet")
+    encoder, denoiser = (table[table["part"] == part] for part in ("encoder", "denoiser"))
+    assert encoder["layer"].tolist() == list(range(-1, study.encoder.depth))
+    assert len(denoiser) == study.denoiser.depth * len(study.outlier_statistics.times)
+    file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text()))
+    assert file.values["encoder_outlier_share"] == encoder["share"].max()
+    assert file.values["denoiser_max_over_median"] == denoiser["max_over_median"].max()
+
+
+def test_test_time_registers_take_the_outliers_away(runs):
+    def share(method):
+        return json.loads((runs.runs[method][0] / "outliers.json").read_text())["values"]["encoder_outlier_share"]
+
+    assert share("baseline") > 0.01
+    assert share("dsr") < 0.1 * share("baseline")

@@ -1,0 +1,93 @@
+"""The workflow itself: dry runs, its errors, and that its source is clean. `.ci/run` runs it whole on the study `smoke`."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from harness import config
+
+BIN = Path(sys.executable).parent
+
+
+def tool(*arguments, timeout=120):
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    return subprocess.run(arguments, cwd=config.ROOT, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
+
+
+def snakemake(*arguments):
+    return tool(sys.executable, "-m", "snakemake", "-n", "--nolock", "--forceall", *arguments)
+
+
+def jobs(done):
+    """rule -> number of jobs, from a dry run."""
+    assert done.returncode == 0, done.stdout + done.stderr
+    stats = done.stdout[done.stdout.index("Job stats:") :]
+    return Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)})
+
+
+def test_methods_share_encoders_and_every_run_is_one_job():
+    found = jobs(snakemake("reports/table1.md"))
+    assert found["encoder"] == 2
+    assert found["registers"] == 2
+    assert found["latents"] == found["decoder"] == 4
+    assert found["denoiser"] == found["samples"] == 24
+    assert found["scores"] == found["outliers"] == 8
+
+
+def test_seeds_and_methods_can_be_chosen():
+    found = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "methods=[baseline,dsr]", "--", "reports/table1.md"))
+    assert found["denoiser"] == 4
+    assert found["scores"] == 2
+
+
+def test_control_study_has_the_same_dag():
+    assert jobs(snakemake("--config", "study=digits_control", "--", "reports/table1.md"))["denoiser"] == 24
+
+
+def test_dry_run_explains_itself():
+    done = snakemake("--config", "study=smoke", "--", "reports/table1.md")
+    assert "Train the denoiser of smoke: dsr, seed 0" in done.stdout
+    assert "Reason:" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("study=digts", "unknown study 'digts', did you mean 'digits'"),
+        ("sedes=[1]", "unknown config key 'sedes', did you mean 'seeds'"),
+        ("seeds=[]", "seeds must be a list of one or more whole numbers"),
+        ("seeds=[0.5]", "seeds must be a list of one or more whole numbers"),
+        ("methods=[baseline,drs]", "unknown method 'drs', did you mean 'dsr'"),
+        ("methods=[dsr]", "methods must contain 'baseline'"),
+    ],
+)
+def test_a_mistake_in_the_config_is_one_line_before_any_job(setting, message):
+    done = snakemake("--config", setting)
+    assert done.returncode == 2
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_every_rule_has_log_threads_resources_conda_and_message():
+    for path in (config.ROOT / "harness" / "rules").glob("*.smk"):
+        for rule in re.split(r"^rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            for directive in ("log:", "threads:", "resources:", "conda:", "message:"):
+                assert directive in rule, f"{path.name}: rule {rule.splitlines()[0]} has no {directive}"
+
+
+def test_workflow_lints():
+    done = tool(sys.executable, "-m", "snakemake", "--lint")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["ruff", "check", "."], ["ruff", "format", "--check", "."], ["snakefmt", "--check", "."]])
+def test_source_is_clean(arguments):
+    done = tool(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,111 @@
+"""Training stages on real data: same bytes twice, resumable, refusing what cannot work."""
+
+import pytest
+import torch
+
+from harness import artifacts, config, latents, runtime
+from harness.config import UserError
+from harness.train import decoder, denoiser, loop
+
+
+def test_training_twice_gives_the_same_bytes(study, built, tmp_path):
+    files = []
+    for name in ("a", "b"):
+        path = tmp_path / f"{name}.safetensors"
+        denoiser.train(study, method_name="dsr", seed=5, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / name, out=path)
+        files.append(path.read_bytes())
+    assert files[0] == files[1]
+
+
+def test_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "CHECK_EVERY", 4)
+    options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents}
+    denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "whole.safetensors")
+    original = loop.batch_indices
+
+    def stop(seed, step, *rest):
+        if step == 9:
+            raise KeyboardInterrupt
+        return original(seed, step, *rest)
+
+    monkeypatch.setattr(denoiser, "batch_indices", stop)
+    with pytest.raises(KeyboardInterrupt):
+        denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
+    assert not (tmp_path / "parts.safetensors").exists()
+    assert list((tmp_path / "s").glob("denoiser-*/checkpoint.safetensors"))
+    monkeypatch.setattr(denoiser, "batch_indices", original)
+    denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
+    assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert not list((tmp_path / "s").iterdir())
+
+
+def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
+    copy = tmp_path / "latents.safetensors"
+    copy.write_bytes(built.encoders["plain"].latents.read_bytes()[:-1])
+    (tmp_path / "latents.safetensors.meta.json").write_text(
+        (built.encoders["plain"].latents.parent / "latents.safetensors.meta.json").read_text()
+    )
+    with pytest.raises(UserError, match=r"latents\.safetensors: corrupted or truncated: sha256"):
+        denoiser.train(study, method_name="baseline", seed=0, latents_file=copy, state=tmp_path / "s", out=tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+
+
+def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
+    path = tmp_path / "masked.safetensors"
+    found = denoiser.train(study, method_name="masked", seed=0, latents_file=built.encoders["plain"].latents, state=tmp_path, out=path)
+    source = latents.load(built.encoders["plain"].latents, "train")
+    weights = source.loss_weights(config.load_method("masked").loss_mask, study.outlier_statistics.factor)
+    assert found["filtered_share"] == pytest.approx(1 - weights.mean().item())
+    assert found["filtered_share"] > 0
+    assert artifacts.meta(path)["filtered_share"] == found["filtered_share"]
+
+
+def test_decoder_learns_and_is_loaded_back(study, built):
+    source = latents.load(built.encoders["plain"].latents, "reference")
+    model = decoder.load(study, built.encoders["plain"].decoder)
+    image = model(source.to_tokens(source.latents[:2]))
+    assert image.shape == (2, 3, 16, 16)
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+def test_weights_of_another_method_are_refused(study, built, tmp_path):
+    path = tmp_path / "x.safetensors"
+    denoiser.train(study, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path, out=path)
+    with pytest.raises(UserError, match="weights of another architecture: 'feat_rope_incontext"):
+        denoiser.load(study, "baseline", path)
+
+
+def test_methods_start_from_the_same_weights(study):
+    def first(method):
+        runtime.seed_initialisation(7)
+        return denoiser.build(study, method).state_dict()
+
+    plain, registers = first("baseline"), first("diffusion_registers")
+    assert all(torch.equal(value, registers[key]) for key, value in plain.items())
+
+
+HOOKED = """
+from harness.config import Method
+METHOD = Method(title="quiet registers", diffusion_registers=True)
+def modify_denoiser(model):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("model.register_tokens.data.zero_(); return model", None),
+        ("pass", "must return the model, got NoneType"),
+        ("return model.no_such_thing", "modify_denoiser failed: AttributeError"),
+    ],
+)
+def test_a_method_can_change_the_denoiser(study, tmp_path, monkeypatch, body, message):
+    monkeypatch.setattr(config, "METHODS", tmp_path)
+    (tmp_path / "mine.py").write_text(HOOKED.format(body=body))
+    if message:
+        with pytest.raises(UserError, match=message):
+            denoiser.build(study, "mine")
+    else:
+        assert not denoiser.build(study, "mine").register_tokens.any()
