@@ -52,6 +52,7 @@ class Training(Strict):
     steps: Count
     batch: Count
     lr: Positive
+    clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of the gradient; 0 = no clipping
 
 
 class Encoder(Strict):

@@ -83,10 +83,11 @@ def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str
             estimates[method] = difference(table, method, baseline, column.score)
         else:
             estimates[method] = estimate(values.to_numpy()[:1] if info.shared else values.to_numpy())
-    best = None
+    best: list[str] = []
     if info.better != "neither" and not info.shared and not column.difference:
         leader = (min if info.better == "lower" else max)(methods, key=lambda m: estimates[m].mean)
-        best = leader if difference(table, leader, baseline, column.score).excludes_zero else None
+        if difference(table, leader, baseline, column.score).excludes_zero:
+            best = [method for method in methods if estimates[method].mean == estimates[leader].mean]
     for method, value in estimates.items():
         if column.difference and method == baseline:
             found[method] = Cell("–", "", False)
@@ -94,7 +95,7 @@ def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str
         sign = "+" if column.difference else ""
         mean = f"{value.mean * column.scale:{sign}.{column.digits}f}"
         half = "" if value.half != value.half else f"{value.half * column.scale:.{column.digits}f}"
-        found[method] = Cell(mean.replace("-", "−"), half, method == best)
+        found[method] = Cell(mean.replace("-", "−"), half, method in best)
     return found
 
 

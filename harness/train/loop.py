@@ -50,6 +50,8 @@ def fit(
         losses.append(loss.detach())
         model.zero_grad(set_to_none=True)
         loss.backward()
+        if training.clip:
+            torch.nn.utils.clip_grad_norm_(run.parameters, training.clip)
         run.update(lr, min(ema, (1 + step) / (10 + step)))  # the average's warm-up is EDM's
         done = step + 1
         if done % CHECK_EVERY == 0 or done == training.steps:

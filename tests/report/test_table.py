@@ -65,6 +65,11 @@ def test_the_best_is_not_bold_when_seeds_disagree(monkeypatch):
     assert not any(cell.bold for cell in columns()["fid", False].values())
 
 
+def test_equal_bests_are_both_bold(monkeypatch):
+    monkeypatch.setitem(FIDS, "masked", FIDS["dsr"])
+    assert [m for m in FIDS if columns()["fid", False][m].bold] == ["masked", "dsr"]
+
+
 def test_one_seed_bolds_nothing():
     assert not any(cell.bold or cell.half for column in columns(seeds=[0]).values() for cell in column.values())
 

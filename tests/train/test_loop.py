@@ -75,6 +75,16 @@ def test_every_epoch_is_a_permutation(seed, count, batch):
     assert rows.max() < count
 
 
+def test_clipping_bounds_the_gradient_and_nothing_else(tmp_path):
+    def trained(clip):
+        model, loss = model_and_loss()
+        return loop.fit(model, loss, TRAINING.model_copy(update={"clip": clip}), name="test", seed=3, state=tmp_path / str(clip))
+
+    free, wide, tight = trained(0.0), trained(1e9), trained(1e-9)
+    assert torch.equal(free["weight"], wide["weight"])
+    assert not torch.equal(free["weight"], tight["weight"])
+
+
 def test_schedule_warms_up_and_ends_near_zero():
     values = [loop.schedule(step, 100) for step in range(100)]
     assert values[:5] == [0.2, 0.4, 0.6, 0.8, 1.0]
