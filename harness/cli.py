@@ -23,13 +23,6 @@ and see a rule's exact subcommand with
 """
 
 
-def stage(name: str, study: Study) -> None:
-    """Fix threads and determinism before a stage starts to compute."""
-    from harness.runtime import set_up
-
-    set_up(study.threads)
-
-
 def data(study: Study, a: argparse.Namespace) -> object:
     from harness.data import make
 
@@ -198,8 +191,10 @@ def main() -> None:
             load_method(name)
         if isinstance(getattr(arguments, "encoder", None), str):
             EncoderRegisters.from_key(arguments.encoder)
-        if arguments.stage not in ("table", "figures"):
-            stage(arguments.stage, study)
+        if arguments.stage not in ("table", "figures"):  # the report computes nothing, so it is spared the import of torch
+            from harness.runtime import set_up
+
+            set_up(study.threads)
         result = arguments.function(study, arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

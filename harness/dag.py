@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from pydantic_core import to_jsonable_python
+
 from harness.artifacts import code_hash, sha256
 from harness.config import (
     EncoderRegisters,
@@ -51,9 +53,18 @@ class Run:
         return EncoderRegisters.from_key(encoder).backbone
 
     def config(self, *sections: str) -> str:
-        """Hash of the parts of the study that a rule reads, as a param: Snakemake runs the rule again when they change."""
-        values = self.study.model_dump(mode="json")
-        return digest({name: values[name] for name in sections})
+        """Hash of the parts of the study that a rule reads (`decoder`, `outlier_statistics.factor`; none named: all of it).
+
+        A param of the rule: Snakemake runs it again when they change.
+        """
+
+        def part(name: str) -> object:
+            value = self.study
+            for field in name.split("."):
+                value = getattr(value, field)
+            return value
+
+        return digest({name: to_jsonable_python(part(name)) for name in sections or type(self.study).model_fields})
 
     def method(self, name: str) -> str:
         """Hash of a method's file."""

@@ -8,8 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from conftest import tiny_values
 
 from harness import config
+from harness.dag import Run
 
 BIN = Path(sys.executable).parent
 
@@ -91,3 +93,26 @@ def test_workflow_lints():
 def test_source_is_clean(arguments):
     done = tool(*arguments)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("change", "rerun"),
+    [
+        ({"evaluation": {"kid_subsets": 7}}, {"scores"}),
+        ({"evaluation": {"judge": {"width": 24}}}, {"judge", "scores"}),
+        ({"outlier_statistics": {"times": [0.5]}}, {"outliers"}),
+        ({"sampling": {"guidance": 2.0}}, {"samples"}),
+        ({"denoiser": {"ema": 0.5}}, {"denoiser"}),
+        ({"title": "another"}, set()),
+    ],
+)
+def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
+    """By the params of the rules; what comes after them runs again because its inputs do."""
+    sections = {}
+    for path in (config.ROOT / "harness" / "rules").glob("*.smk"):
+        for rule, names in re.findall(r"^rule (\w+):.*?config=RUN\.config\((.*?)\)", path.read_text(), re.MULTILINE | re.DOTALL):
+            sections[rule] = re.findall(r'"([\w.]+)"', names)
+    assert len(sections) == 13
+    studies = [config.parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
+    before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
+    assert {rule for rule in sections if before[rule] != after[rule]} - {"table1", "figures"} == rerun

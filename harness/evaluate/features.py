@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.registry import register_feature_extractor
+from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
 from harness import artifacts
@@ -59,8 +59,6 @@ class Extractor:
     def __init__(self, study: Study, weights: Path) -> None:
         self.sha256 = artifacts.checked(weights)
         name = f"judge-{self.sha256}"  # torch-fidelity caches and registers by name, so the weights are part of it
-        from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY
-
         if name not in FEATURE_EXTRACTORS_REGISTRY:
             register_feature_extractor(name, JudgeExtractor)
         self.extractor = create_feature_extractor(name, ["features", "logits"], cuda=False, verbose=False, study=study, weights=weights)

@@ -17,7 +17,7 @@ rule denoiser:
         runtime=120,
     params:
         code=dag.code_hash("harness.train.denoiser"),
-        config=RUN.config("denoiser", "outlier_statistics"),
+        config=RUN.config("denoiser", "outlier_statistics.factor"),
         method=lambda wildcards: RUN.method(wildcards.method),
     message:
         "Train the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
@@ -44,7 +44,7 @@ rule samples:
         runtime=60,
     params:
         code=dag.code_hash("harness.sample"),
-        config=RUN.config("sampling", "denoiser"),
+        config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min"),
     message:
         "Draw samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:

@@ -42,7 +42,7 @@ rule registers:
         runtime=30,
     params:
         code=dag.code_hash("harness.encode"),
-        config=RUN.config("search", "outlier_statistics"),
+        config=RUN.config("search", "outlier_statistics.factor"),
     message:
         "Search for register neurons in {wildcards.study}: {wildcards.encoder}"
     shell:

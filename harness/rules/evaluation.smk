@@ -16,7 +16,7 @@ rule judge:
         runtime=30,
     params:
         code=dag.code_hash("harness.train.judge"),
-        config=RUN.config("evaluation"),
+        config=RUN.config("evaluation.judge", "data.image_size"),
     message:
         "Train the judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
     shell:
@@ -39,7 +39,7 @@ rule clip:
         runtime=30,
     params:
         code=dag.code_hash("harness.train.judge"),
-        config=RUN.config("evaluation"),
+        config=RUN.config("evaluation.clip", "data.image_size"),
     message:
         "Train the CLIP model of {wildcards.study}"
     shell:
@@ -68,7 +68,7 @@ rule scores:
         runtime=60,
     params:
         code=dag.code_hash("harness.evaluate.scores"),
-        config=RUN.config("evaluation", "decoder", "denoiser"),
+        config=RUN.config("evaluation"),
         seeds=SEEDS,
     message:
         "Scores of {wildcards.study}: {wildcards.method}"
@@ -94,7 +94,7 @@ rule outliers:
         runtime=60,
     params:
         code=dag.code_hash("harness.evaluate.outliers"),
-        config=RUN.config("outlier_statistics", "denoiser"),
+        config=RUN.config("outlier_statistics"),
         seeds=SEEDS,
     message:
         "Token norms in the encoder and the denoisers of {wildcards.study}: {wildcards.method}"

@@ -20,7 +20,7 @@ rule table1:
         runtime=10,
     params:
         code=dag.code_hash("harness.report.table"),
-        config=RUN.config("title", "outliers", "sampling", "outlier_statistics", "planted"),
+        config=RUN.config(),
         study=STUDY,
         methods=METHODS,
         seeds=SEEDS,
@@ -47,6 +47,7 @@ rule figures:
         runtime=10,
     params:
         code=dag.code_hash("harness.report.figures"),
+        config=RUN.config(),
         study=STUDY,
         methods=METHODS,
         seeds=SEEDS,
