@@ -103,10 +103,9 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
         norms = load_file(results / "encoders" / key / "latents.safetensors")["reference.norms"][: study.outlier_statistics.images]
         maps[key] = norms.reshape(*norms.shape[:2], study.grid, study.grid)
     medians = {key: np.median(norms, axis=(0, 2, 3)) for key, norms in maps.items()}
-    baseline = next(iter(variants))
-    outliers = maps[baseline] > factor * medians[baseline][:, None, None]
-    chosen = int(outliers.sum(axis=(1, 2, 3)).argmax())  # the image with most outliers in the untouched encoder
-    layers = len(medians[baseline])
+    outliers = {key: (norms > factor * medians[key][:, None, None]).sum(axis=(1, 2, 3)) for key, norms in maps.items()}
+    chosen = int(sum(counts / max(1, counts.max()) for counts in outliers.values()).argmax())  # outliers in as many variants as possible
+    layers = maps[next(iter(variants))].shape[1]
     scale = LogNorm(min(m[chosen].min() for m in maps.values()), max(m[chosen].max() for m in maps.values()))
     image = data.load(results / "data", "reference").images[chosen]
     figure, axes = plt.subplots(

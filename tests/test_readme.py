@@ -1,0 +1,38 @@
+"""The README shows what the harness does: its table is the committed one, its links lead somewhere, its example runs."""
+
+import re
+
+from harness import config
+from harness.train import denoiser
+
+README = (config.ROOT / "README.md").read_text()
+
+
+def test_table_is_the_committed_one():
+    shown = re.search(r"<!-- (reports\S+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
+    committed = (config.ROOT / shown[1]).read_text()
+    assert shown[2] == committed.split("\n", 2)[2].strip()
+
+
+def test_links_lead_somewhere():
+    targets = [t for t in re.findall(r"\]\(([^)]+)\)", README) if not t.startswith("http")]
+    assert targets
+    assert all((config.ROOT / target).is_file() for target in targets)
+
+
+def test_the_two_lines_come_first_and_install_alike():
+    first, second = README.split("```sh\n")[1].split("\n```")[0].splitlines()
+    assert first.endswith("snakemake --cores all reports/table1.md")
+    assert second.endswith("pytest")
+    assert first.split(" pip ")[0] == second.split(" pip ")[0]
+
+
+def test_the_example_method_works(study, tmp_path, monkeypatch):
+    example = README.split("```python\n")[1].split("```")[0]
+    assert len(example.splitlines()) < 20
+    monkeypatch.setattr(config, "METHODS", tmp_path)
+    (tmp_path / "early_registers.py").write_text(example)
+    model = denoiser.build(study, "early_registers")
+    assert model.register_tokens.shape[1] == 8
+    assert not model.register_tokens.any()
+    assert config.load_method("early_registers").encoder.key == "ttr_until_clean"
