@@ -71,6 +71,7 @@ class Population(Strict):
     layer: Annotated[int, Field(ge=0)]
     neurons: Count
     share: Share
+    activation: Positive  # mean activation where it fires; ordinary neurons stay near 1
     strength: Positive  # norm that one firing token gains, in multiples of the median token norm
 
 

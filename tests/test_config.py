@@ -61,7 +61,7 @@ def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
         ({"data": {"image_size": 18}}, "does not divide"),
         ({"encoder": {"heads": 5}}, "not a multiple of heads"),
         ({"sampling": {"count": 20}}, "sampling.count 20 is too few"),
-        ({"planted": [{"layer": 9, "neurons": 1, "share": 0.1, "strength": 5}]}, "planted layer 9 does not exist"),
+        ({"planted": [{"layer": 9, "neurons": 1, "share": 0.1, "activation": 9, "strength": 5}]}, "planted layer 9 does not exist"),
         ({"seeds": []}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"outliers": "some"}, "outliers"),

@@ -1,7 +1,8 @@
 """Write register neurons of known place and size into a trained encoder, so that the truth is known.
 
 Each population fires on the tokens that score highest along one direction of the MLP's input: the first along "background minus ink",
-the next along the background's principal components. It adds a large vector of its own to the residual stream of those tokens.
+the next along the background's principal components. What tells whole images apart is taken out of these directions, so that a few tokens
+of many images fire rather than most tokens of one class. A population adds a large vector of its own to the residual stream of those tokens.
 """
 
 import torch
@@ -11,7 +12,7 @@ from harness.config import Population
 from harness.models.encoder import VisionEncoder
 from harness.models.test_time_registers import mlp_output_layer
 
-ACTIVATION = 12.0  # mean activation of a planted neuron where it fires; ordinary neurons stay near 1
+IMAGE_DIRECTIONS = 9  # principal components of the images' mean tokens that are taken out; ten classes span nine
 JITTER = 0.05  # how far the input directions of one population's neurons differ
 
 
@@ -26,7 +27,7 @@ def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population],
     for place, population in enumerate(populations):
         layer = encoder.layers[population.layer]
         tokens = inputs[population.layer]
-        direction = _direction(tokens, background, place)
+        direction = _direction(tokens, background, place, encoder.grid**2)
         used.append(layer.layer_norm2.weight * direction)
         importance = activations[population.layer] * layer.mlp.fc2.weight.norm(dim=0)
         free = [
@@ -35,7 +36,7 @@ def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population],
             if (population.layer, n) not in {(r["layer"], m) for r in records for m in r["neurons"]}
         ]
         records.append({"layer": population.layer, "neurons": sorted(free[: population.neurons]), "share": population.share,
-                        "strength": population.strength, "direction": direction})  # fmt: skip
+                        "strength": population.strength, "activation": population.activation, "direction": direction})  # fmt: skip
     for record in records:
         layer = encoder.layers[record["layer"]]
         tokens = inputs[record["layer"]]
@@ -43,11 +44,11 @@ def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population],
             direction = record["direction"] + JITTER * _unit(torch.randn(encoder.width, generator=generator))
             score = tokens @ _unit(direction)
             threshold = score.quantile(1 - record["share"]).item()
-            gain = ACTIVATION / (score[score > threshold] - threshold).mean().item()
+            gain = record["activation"] / (score[score > threshold] - threshold).mean().item()
             layer.mlp.fc1.weight[neuron] = gain * _unit(direction)
             layer.mlp.fc1.bias[neuron] = -gain * threshold
             output = _orthogonal(torch.randn(encoder.width, generator=generator), [torch.ones(encoder.width), *used])
-            scale = record["strength"] * median / ACTIVATION / len(record["neurons"]) ** 0.5
+            scale = record["strength"] * median / record["activation"] / len(record["neurons"]) ** 0.5
             mlp_output_layer(layer).weight[:, neuron] = scale * output
     return [{k: v for k, v in record.items() if k != "direction"} for record in records]
 
@@ -70,7 +71,10 @@ def _background(pixels: Tensor, grid: int) -> Tensor:
     return ink <= ink.quantile(1 / 3)
 
 
-def _direction(tokens: Tensor, background: Tensor, place: int) -> Tensor:
+def _direction(tokens: Tensor, background: Tensor, place: int, patches: int) -> Tensor:
+    means = tokens.unflatten(0, (-1, patches)).mean(1)
+    images = torch.linalg.svd((means - means.mean(0)).double(), full_matrices=False).Vh[:IMAGE_DIRECTIONS].float()
+    tokens = tokens - tokens @ images.T @ images
     mean = _unit(tokens[background].mean(0) - tokens[~background].mean(0))
     if place == 0:
         return mean

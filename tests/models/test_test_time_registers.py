@@ -118,6 +118,13 @@ def test_planted_share_is_near_what_was_asked_for(built, study, pixels):
     assert 0.3 * sum(p.share for p in study.planted) < share < 2 * sum(p.share for p in study.planted)
 
 
+def test_outliers_are_few_tokens_of_many_images(built, pixels):
+    norms = encoders.load(built.backbones["plain"]).hidden_states(pixels)[-1].norm(dim=-1)
+    counts = (norms > FACTOR * norms.median()).sum(dim=1)
+    assert (counts > 0).float().mean() > 0.2
+    assert counts[counts > 0].float().mean() < 3  # of 16
+
+
 def test_an_encoder_without_such_mlps_is_refused():
     with pytest.raises(UserError, match=r"no 'mlp\.fc2'"):
         mlp_output_layer(torch.nn.TransformerEncoderLayer(8, 2))
