@@ -55,7 +55,7 @@ def fit(
         run.update(lr, min(ema, (1 + step) / (10 + step)))  # the average's warm-up is EDM's
         done = step + 1
         if done % CHECK_EVERY == 0 or done == training.steps:
-            _refuse_nan(torch.stack(losses), done, name, lr, state)
+            _refuse_nan(torch.stack(losses), done, name, training, state)
             progress.update(done, f", loss {losses[-1].item():.4f}")
             losses.clear()
             if time.monotonic() - saved > SAVE_EVERY:
@@ -84,10 +84,11 @@ def batch_indices(seed: int, step: int, count: int, batch: int) -> Tensor:
     return order[place * batch : (place + 1) * batch]
 
 
-def _refuse_nan(losses: Tensor, done: int, name: str, lr: float, state: Path) -> None:
+def _refuse_nan(losses: Tensor, done: int, name: str, training: Training, state: Path) -> None:
     bad = (~torch.isfinite(losses)).nonzero()
     if len(bad):
         step = done - len(losses) + int(bad[0])
+        lr = training.lr * schedule(step, training.steps)
         raise UserError(
             f"{name}: the loss is {losses[bad[0]].item()} at step {step}, learning rate {lr:.3g}; "
             f"lower training.lr in the study (the last good checkpoint is kept in {state})"
