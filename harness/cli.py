@@ -6,13 +6,15 @@ Each stage imports what it needs when it runs: importing torch costs more than m
 import argparse
 import json
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from harness import __version__
-from harness.config import EncoderRegisters, Study, UserError, load_method, load_study
+from harness.config import EncoderRegisters, Study, UserError, check_seeds, did_you_mean, load_method, load_study
 
 ABOUT = """Benchmark and reproducibility harness for Dual-Stage Registers (arXiv 2605.05206).
 
@@ -164,8 +166,18 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
 }
 
 
-def parser() -> argparse.ArgumentParser:
-    main_parser = argparse.ArgumentParser(prog="dsr", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
+class Parser(argparse.ArgumentParser):
+    """argparse, with its complaints in one line and the nearest stage for a mistyped one."""
+
+    def error(self, message: str) -> NoReturn:
+        if mistyped := re.match(r"argument STAGE: invalid choice: '(.*?)'", message):
+            message = f"unknown stage '{mistyped[1]}'{did_you_mean(mistyped[1], STAGES)}"
+        print(f"error: {message}; see '{self.prog} --help'", file=sys.stderr)
+        sys.exit(2)
+
+
+def parser() -> Parser:
+    main_parser = Parser(prog="dsr", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     main_parser.add_argument("--version", action="version", version=f"dsr-harness {__version__}")
     stages = main_parser.add_subparsers(title="stages, in the order of the DAG", metavar="STAGE", required=True, dest="stage")
     for name, (function, about, options) in STAGES.items():
@@ -189,6 +201,7 @@ def main() -> None:
         study = load_study(arguments.study)
         for name in {*getattr(arguments, "methods", []), getattr(arguments, "method", None)} - {None}:
             load_method(name)
+        check_seeds([arguments.seed] if "seed" in arguments else getattr(arguments, "seeds", [0]))
         if isinstance(getattr(arguments, "encoder", None), str):
             EncoderRegisters.from_key(arguments.encoder)
         if arguments.stage not in ("table", "figures"):  # the report computes nothing, so it is spared the import of torch

@@ -40,6 +40,13 @@ def test_help_lists_the_stages_in_order(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (["denoise", "--study", "smoke"], "unknown stage 'denoise', did you mean 'denoiser'?"),
+        (["data", "--study", "smoke"], "the following arguments are required: --out; see 'dsr data --help'"),
+        (["samples", "--study", "smoke", "--seed", "x"], "argument --seed: invalid int value: 'x'"),
+        (
+            ["outliers", "--study", "smoke", "--method", "dsr", "--seeds", "-1", "--denoisers", "d", "--latents", "l", "--out", "x"],
+            "seeds must be",
+        ),
         (["data", "--study", "digts", "--out", "x"], "unknown study 'digts', did you mean 'digits'?"),
         (
             ["registers", "--study", "smoke", "--encoder", "ttr1", "--data", "d", "--backbone", "b", "--out", "x"],
