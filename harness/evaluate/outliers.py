@@ -60,45 +60,44 @@ def measure_runs(
         for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
     ]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
-    printed = {}
+    provenance, printed = artifacts.provenance(), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
-        model = denoisers.load(study, method_name, path)
-        noise = torch.stack([torch.randn(clean.shape[1:], generator=stream(seed, "outliers", i)) for i in range(len(clean))])
-        denoiser = [
-            {"part": "denoiser", "layer": block, "t": t, **norm_statistics(norms, config.factor)}
-            for t in config.times
-            for block, norms in enumerate(denoiser_norms(model, clean, noise, labels, t))
-        ]
-        printed[f"seed{seed}"] = _write(study, encoder + denoiser, out, method_name, seed, path, latents_file)
+        record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
+        with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
+            model = denoisers.load(study, method_name, path)
+            noise = torch.stack([torch.randn(clean.shape[1:], generator=stream(seed, "outliers", i)) for i in range(len(clean))])
+            denoiser = [
+                {"part": "denoiser", "layer": block, "t": t, **norm_statistics(norms, config.factor)}
+                for t in config.times
+                for block, norms in enumerate(denoiser_norms(model, clean, noise, labels, t))
+            ]
+            parquet.write_table(pa.Table.from_pylist(encoder + denoiser), lines)
+            values, details = worst(encoder + denoiser)
+            file = ScoreFile(
+                study=study.name,
+                method=method_name,
+                seed=seed,
+                values=values,
+                n=len(clean),
+                reference=artifacts.checked(latents_file),
+                extractor=artifacts.checked(path),
+                subject=artifacts.checked(path),
+                config=digest(config),
+                code=artifacts.code_hash(__name__),
+                commit=provenance["commit"],
+                precision=provenance["precision"],
+                details=details,
+            )
+            artifacts.write_text(summary, file.model_dump_json(indent=2) + "\n")
+        printed[f"seed{seed}"] = values
     return printed
 
 
-def _write(study: Study, table: list[dict], out: Path, method_name: str, seed: int, denoiser: Path, latents_file: Path) -> dict:
-    """Parquet with every line, then the JSON with the worst ones."""
-    provenance, values, details = artifacts.provenance(), {}, {}
+def worst(lines: list[dict]) -> tuple[dict[str, float], dict[str, dict]]:
+    """The largest share and max / median of each part, and where they are (layer or block, noise level)."""
+    values, details = {}, {}
     for part in ("encoder", "denoiser"):
         for score, column in ((f"{part}_outlier_share", "share"), (f"{part}_max_over_median", "max_over_median")):
-            worst = max((line for line in table if line["part"] == part), key=lambda line: line[column])
-            values[score] = worst[column]
-            details[score] = {"layer": worst["layer"], "t": worst["t"]}
-    file = ScoreFile(
-        study=study.name,
-        method=method_name,
-        seed=seed,
-        values=values,
-        n=min(study.outlier_statistics.images, study.data.reference),
-        reference=artifacts.checked(latents_file),
-        extractor=artifacts.checked(denoiser),
-        subject=artifacts.checked(denoiser),
-        config=digest(study.outlier_statistics),
-        code=artifacts.code_hash(__name__),
-        commit=provenance["commit"],
-        precision=provenance["precision"],
-        details=details,
-    )
-    inputs = [denoiser, latents_file]
-    with artifacts.artifact(Path(out).with_suffix(".parquet"), stage="outliers", module=__name__, inputs=inputs) as path:
-        parquet.write_table(pa.Table.from_pylist(table), path)
-    with artifacts.artifact(out, stage="outliers", module=__name__, inputs=inputs) as path:
-        artifacts.write_text(path, file.model_dump_json(indent=2) + "\n")
-    return values
+            line = max((line for line in lines if line["part"] == part), key=lambda line: line[column])
+            values[score], details[score] = line[column], {"layer": line["layer"], "t": line["t"]}
+    return values, details

@@ -43,36 +43,36 @@ def score_runs(
     provenance, printed = artifacts.provenance(), {}
     price = cost(study, method_name)
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
-        images, labels = samples.load(path)
-        found = extract(images)
-        values = {
-            **fid(found["features"], reference),
-            **inception_score(found["logits"]),
-            **kid(found["features"], reference, study.evaluation),
-            **precision_recall(found["features"], reference, study.evaluation.neighbours),
-            **clip_score(images, [data.caption(label) for label in labels], clip_model, tokenizer),
-            **accuracy(found["logits"], labels),
-            **reconstructed,
-            **price,
-            "filtered_share": artifacts.meta(denoiser)["filtered_share"],
-        }
-        file = ScoreFile(
-            study=study.name,
-            method=method_name,
-            seed=seed,
-            values=values,
-            n=len(images),
-            reference=artifacts.checked(data_folder),
-            extractor=extract.sha256,
-            subject=artifacts.checked(path),
-            config=digest(study.evaluation),
-            code=artifacts.code_hash(__name__),
-            commit=provenance["commit"],
-            precision=provenance["precision"],
-        )
         with artifacts.artifact(
             out, stage="scores", module=__name__, inputs=[path, denoiser, decoder, latents_file, data_folder, judge, clip]
         ) as temporary:
+            images, labels = samples.load(path)
+            found = extract(images)
+            values = {
+                **fid(found["features"], reference),
+                **inception_score(found["logits"]),
+                **kid(found["features"], reference, study.evaluation),
+                **precision_recall(found["features"], reference, study.evaluation.neighbours),
+                **clip_score(images, [data.caption(label) for label in labels], clip_model, tokenizer),
+                **accuracy(found["logits"], labels),
+                **reconstructed,
+                **price,
+                "filtered_share": artifacts.meta(denoiser)["filtered_share"],
+            }
+            file = ScoreFile(
+                study=study.name,
+                method=method_name,
+                seed=seed,
+                values=values,
+                n=len(images),
+                reference=artifacts.checked(data_folder),
+                extractor=extract.sha256,
+                subject=artifacts.checked(path),
+                config=digest(study.evaluation),
+                code=artifacts.code_hash(__name__),
+                commit=provenance["commit"],
+                precision=provenance["precision"],
+            )
             artifacts.write_text(temporary, file.model_dump_json(indent=2) + "\n")
         printed[f"seed{seed}"] = {name: round(value, 4) for name, value in values.items()}
     return printed

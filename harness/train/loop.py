@@ -19,6 +19,7 @@ from harness.runtime import Progress, stream
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
 SAVE_EVERY = 10.0  # seconds between checkpoints; when they fall does not change the result
+CHECKPOINT = "checkpoint.safetensors"
 BETAS, EPSILON = (0.9, 0.95), 1e-8  # as in the released configs
 
 
@@ -89,9 +90,9 @@ def _refuse_nan(losses: Tensor, done: int, name: str, training: Training, state:
     if len(bad):
         step = done - len(losses) + int(bad[0])
         lr = training.lr * schedule(step, training.steps)
+        kept = f"the last good checkpoint is kept in {state}" if (state / CHECKPOINT).exists() else "it came before the first checkpoint"
         raise UserError(
-            f"{name}: the loss is {losses[bad[0]].item()} at step {step}, learning rate {lr:.3g}; "
-            f"lower training.lr in the study (the last good checkpoint is kept in {state})"
+            f"{name}: the loss is {losses[bad[0]].item()} at step {step}, learning rate {lr:.3g}; lower training.lr in the study ({kept})"
         )
 
 
@@ -124,13 +125,13 @@ class _State:
         return {f"{name}.{i}": tensor for name, values in vars(self).items() for i, tensor in enumerate(values)}
 
     def save(self, state: Path, step: int) -> None:
-        with artifacts.atomic(state / "checkpoint.safetensors") as temporary:
+        with artifacts.atomic(state / CHECKPOINT) as temporary:
             artifacts.save_tensors(temporary, self.tensors(), step=step)
 
     @torch.no_grad()
     def resume(self, state: Path) -> int:
         """Load the checkpoint of `state` and return its step; 0 where there is none."""
-        path = state / "checkpoint.safetensors"
+        path = state / CHECKPOINT
         if not path.exists():
             return 0
         try:
