@@ -18,6 +18,8 @@ from functools import cache
 from importlib import metadata
 from pathlib import Path
 
+from pydantic import BaseModel
+
 from harness.config import ROOT, UserError, digest
 
 META = ".meta.json"
@@ -201,6 +203,12 @@ def provenance() -> dict:
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if cuda else False,
         "compile": False,
     }
+
+
+def measured_by(module: str, config: BaseModel) -> dict[str, str]:
+    """The fields of a ScoreFile that say how it was measured: settings, code, commit, precision."""
+    facts = provenance()
+    return {"config": digest(config), "code": code_hash(module), "commit": facts["commit"], "precision": facts["precision"]}
 
 
 # ----------------------------------------------------------------------------------------------------------------- tensors

@@ -70,13 +70,14 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
                     moments.add(tokens[-1])
             mean, std = moments.result()
             raw = torch.cat(tokens)
+            whitened = (raw - mean) / std
             tensors |= {
-                f"{name}.latents": (raw - mean) / std,
+                f"{name}.latents": whitened,
                 f"{name}.labels": torch.from_numpy(split.labels),
                 f"{name}.norms": torch.cat(norms),
                 f"{name}.norm.pre_ln": torch.cat(norms)[:, -1],
                 f"{name}.norm.post_ln": raw.flatten(2).norm(dim=1),
-                f"{name}.norm.whitened": ((raw - mean) / std).flatten(2).norm(dim=1),
+                f"{name}.norm.whitened": whitened.flatten(2).norm(dim=1),
             }
         artifacts.save_tensors(path, tensors | {"mean": mean, "std": std})
     return {"train": tuple(tensors["train.latents"].shape), "reference": tuple(tensors["reference.latents"].shape)}

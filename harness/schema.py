@@ -81,7 +81,7 @@ class ScoreFile(Strict):
     n: int  # images scored
     reference: str  # hash of the data set compared with
     extractor: str  # hash of the weights whose features are compared; the model measured, for outlier statistics
-    subject: str  # hash of what is scored: samples, decoder or encoder
+    subject: str  # hash of what is scored: samples, or the denoiser for outlier statistics
     config: str  # hash of the stage's part of the study
     code: str  # hash of the code that computed it
     commit: str

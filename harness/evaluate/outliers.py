@@ -13,7 +13,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from harness import artifacts, latents
-from harness.config import Study, digest
+from harness.config import Study
 from harness.models.flow import at_time
 from harness.runtime import stream
 from harness.schema import ScoreFile
@@ -60,7 +60,7 @@ def measure_runs(
         for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
     ]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
-    provenance, printed = artifacts.provenance(), {}
+    measured, printed = artifacts.measured_by(__name__, config), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
         with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
@@ -82,10 +82,7 @@ def measure_runs(
                 reference=artifacts.checked(latents_file),
                 extractor=artifacts.checked(path),
                 subject=artifacts.checked(path),
-                config=digest(config),
-                code=artifacts.code_hash(__name__),
-                commit=provenance["commit"],
-                precision=provenance["precision"],
+                **measured,
                 details=details,
             )
             artifacts.write_text(summary, file.model_dump_json(indent=2) + "\n")

@@ -7,7 +7,7 @@ import torch
 
 from harness import artifacts, data, latents
 from harness import sample as samples
-from harness.config import Study, digest
+from harness.config import Study
 from harness.evaluate.accuracy import accuracy
 from harness.evaluate.clip_score import clip_score
 from harness.evaluate.cost import cost
@@ -40,7 +40,7 @@ def score_runs(
     extract, (clip_model, tokenizer) = Extractor(study, judge), clips.load(clip)
     reference = extract(truth)["features"]
     reconstructed = reconstruction(decoders.load(study, decoder), latents.load(latents_file, "reference"), truth, extract, reference)
-    provenance, printed = artifacts.provenance(), {}
+    measured, printed = artifacts.measured_by(__name__, study.evaluation), {}
     price = cost(study, method_name)
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
         with artifacts.artifact(
@@ -68,10 +68,7 @@ def score_runs(
                 reference=artifacts.checked(data_folder),
                 extractor=extract.sha256,
                 subject=artifacts.checked(path),
-                config=digest(study.evaluation),
-                code=artifacts.code_hash(__name__),
-                commit=provenance["commit"],
-                precision=provenance["precision"],
+                **measured,
             )
             artifacts.write_text(temporary, file.model_dump_json(indent=2) + "\n")
         printed[f"seed{seed}"] = {name: round(value, 4) for name, value in values.items()}

@@ -46,7 +46,7 @@ def check_protocol(table: pd.DataFrame) -> None:
 
 def _read(path: Path) -> ScoreFile:
     try:
-        return ScoreFile.model_validate_json(json.dumps(artifacts.read_json(path)))
+        return ScoreFile.model_validate(artifacts.read_json(path))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -1,5 +1,6 @@
 """Stage `encoder`: train a small vision tower, with or without registers, and plant outliers into the one without."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -67,8 +68,6 @@ def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out:
 
 def planted(folder: Path) -> set[tuple[int, int]]:
     """The (layer, neuron) pairs that were planted into an encoder folder."""
-    import json
-
     try:
         records = json.loads((Path(folder) / "planted.json").read_text())
     except FileNotFoundError:

@@ -7,6 +7,7 @@ so a run that was killed continues to the same bytes.
 import math
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -81,8 +82,13 @@ def batch_indices(seed: int, step: int, count: int, batch: int) -> Tensor:
     """Rows of the training set for `step`: every epoch is a permutation drawn from (seed, epoch); the remainder is dropped."""
     batch = min(batch, count)
     epoch, place = divmod(step, count // batch)
-    order = torch.randperm(count, generator=stream(seed, "epoch", epoch))
-    return order[place * batch : (place + 1) * batch]
+    return _epoch_order(seed, epoch, count)[place * batch : (place + 1) * batch]
+
+
+@lru_cache(maxsize=2)
+def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
+    """An epoch's permutation, drawn once rather than at each of its steps."""
+    return torch.randperm(count, generator=stream(seed, "epoch", epoch))
 
 
 def _refuse_nan(losses: Tensor, done: int, name: str, training: Training, state: Path) -> None:
