@@ -59,7 +59,7 @@ def write_json(path: Path | str, value: object) -> None:
 
 @contextmanager
 def artifact(
-    path: Path | str, *, stage: str, module: str, config: object = None, inputs: Iterable[Path | str] = (), **facts: object
+    path: Path | str, /, *, stage: str, module: str, config: object = None, inputs: Iterable[Path | str] = (), **facts: object
 ) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
@@ -76,7 +76,7 @@ def artifact(
 
 @contextmanager
 def trained_artifact(
-    path: Path | str, *, state: Path | str, stage: str, module: str, config: object, inputs: Iterable[Path | str] = (), **facts: object
+    path: Path | str, /, *, state: Path | str, stage: str, module: str, config: object, inputs: Iterable[Path | str] = (), **facts: object
 ) -> Iterator[tuple[Path, Path]]:
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
 
@@ -218,7 +218,9 @@ def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
     """safetensors with JSON metadata."""
     from safetensors.torch import save_file
 
-    save_file({k: v.detach().contiguous().clone() for k, v in tensors.items()}, path, {k: json.dumps(v) for k, v in metadata_.items()})
+    save_file(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, {k: json.dumps(v) for k, v in metadata_.items()}
+    )
 
 
 def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
@@ -234,13 +236,18 @@ def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
         raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run the same command again") from None
 
 
-def load_weights(model: object, tensors: dict, path: Path | str) -> object:
-    """`model` with `tensors` as its weights, strictly; UserError that names the first mismatch."""
+def check_weights(model: object, tensors: dict, path: Path | str) -> None:
+    """UserError that names the first mismatch between a model's state and `tensors`, if there is one."""
     own = model.state_dict()
     for name in [*own, *tensors]:
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             have = tuple(tensors[name].shape) if name in tensors else "nothing"
             want = tuple(own[name].shape) if name in own else "nothing"
             raise UserError(f"{path}: weights of another architecture: '{name}' is {have} in the file, {want} in the model")
+
+
+def load_weights(model: object, tensors: dict, path: Path | str) -> object:
+    """`model` with `tensors` as its weights, strictly; UserError that names the first mismatch."""
+    check_weights(model, tensors, path)
     model.load_state_dict(tensors)
     return model

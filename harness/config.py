@@ -1,7 +1,6 @@
-"""Typed studies and methods.
+"""Typed methods, and what every configuration shares: errors for people, strict models, merging, digests.
 
-A study (harness/studies/*.yaml) is everything but the method: data, models, budgets, protocol, seeds.
-A method (baselines/*.py) is one row of a table: what it does to the encoder, to the denoiser and to the loss.
+A method (baselines/*.py) is one row of a table: what it does to the encoder, to the denoiser and to the loss. Studies are in harness.study.
 This module is read by the Snakefile, so it must not import torch.
 """
 
@@ -13,13 +12,14 @@ import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+if TYPE_CHECKING:
+    from harness.study import Study
 
 ROOT = Path(__file__).resolve().parent.parent
-STUDIES = ROOT / "harness" / "studies"
 METHODS = ROOT / "baselines"
 
 
@@ -36,171 +36,9 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------- studies
-
-
-class Data(Strict):
-    source: Literal["sklearn_digits"]
-    image_size: Count  # pixels, after a bicubic resize
-    reference: Count  # images held out of all training; the reference of FID, KID, precision and recall
-    sha256: str  # of the source's raw arrays, so that a changed source is noticed
-
-
-class Training(Strict):
-    """AdamW with a linear warm-up over 5 % of the steps, then cosine decay to zero."""
-
-    steps: Count
-    batch: Count
-    lr: Positive
-    clip: Annotated[float, Field(ge=0)] = 0.0  # largest norm of the gradient; 0 = no clipping
-
-
-class Encoder(Strict):
-    width: Count
-    depth: Count
-    heads: Count
-    mlp: Count
-    patch: Count
-    trained_registers: Count  # tokens of the variant that is trained with registers
-    training: Training
-
-
-class Population(Strict):
-    """Register neurons to plant: `neurons` of them in `layer` (0-based), firing on a `share` of the tokens."""
-
-    layer: Annotated[int, Field(ge=0)]
-    neurons: Count
-    share: Share
-    activation: Positive  # mean activation where it fires; ordinary neurons stay near 1
-    strength: Positive  # norm that one firing token gains, in multiples of the median token norm
-
-
-class Search(Strict):
-    """Search for register neurons (released TTR/shared/algorithms.py)."""
-
-    images: Count
-    batch: Count
-    layer: int  # whose output is thresholded; -1 = the last
-    highest_layer: Annotated[int, Field(ge=0)]  # neurons of later layers are not considered
-    top_k: Count  # neurons taken per round
-    sparsity_filter: bool  # keep only neurons that are quiet (|activation| < 0.5) on at least half of the tokens
-    max_rounds: Count
-
-
-class Latents(Strict):
-    whitening: Literal["channel", "position"]
-
-
-class Decoder(Strict):
-    width: Count
-    depth: Count
-    heads: Count
-    mlp: Count
-    noise: Annotated[float, Field(ge=0)]  # sigma of the noise augmentation is uniform in [0, noise], per sample
-    training: Training
-
-
 class DiffusionRegisters(Strict):
     count: Count
     start: Annotated[int, Field(ge=0)]  # block before which the registers are prepended
-
-
-class Denoiser(Strict):
-    width: Count
-    depth: Count
-    heads: Count
-    mlp_ratio: Positive
-    registers: DiffusionRegisters  # for the methods that have them
-    time_shift: Positive
-    t_min: Share  # the v-loss divides by max(t, t_min)
-    class_dropout: Annotated[float, Field(ge=0, lt=1)]
-    ema: Annotated[float, Field(ge=0, lt=1)]
-    training: Training
-
-    @model_validator(mode="after")
-    def _registers_fit(self) -> "Denoiser":
-        if self.registers.start >= self.depth:
-            raise ValueError(f"registers.start {self.registers.start} is beyond the last of {self.depth} blocks")
-        return self
-
-
-class Sampling(Strict):
-    count: Count  # per run
-    batch: Count
-    grid_points: Annotated[int, Field(ge=2)]  # of the Euler grid; one less is the NFE
-    guidance: Annotated[float, Field(ge=1)]  # classifier-free guidance; 1 = off
-
-
-class Judge(Strict):
-    width: Count  # of the features
-    training: Training
-
-
-class Clip(Strict):
-    width: Count
-    depth: Count
-    heads: Count
-    training: Training
-
-
-class Evaluation(Strict):
-    judge: Judge
-    clip: Clip
-    kid_subset: Count
-    kid_subsets: Count
-    neighbours: Count  # k of precision and recall
-
-
-class Outliers(Strict):
-    """An outlier is a patch token whose L2 norm exceeds `factor` times the median norm of its layer."""
-
-    factor: Annotated[float, Field(gt=1)]
-    images: Count
-    times: Annotated[list[Share], Field(min_length=1)]
-
-
-class Study(Strict):
-    name: str
-    title: str
-    seeds: list[int]
-    methods: list[str] | None = None  # rows of the table; None: every file in baselines/
-    threads: Count  # of each job; fixed, because it changes the last bits of a float
-    data: Data
-    encoder: Encoder
-    outliers: Literal["planted", "none"]
-    planted: list[Population]
-    search: Search
-    latents: Latents
-    decoder: Decoder
-    denoiser: Denoiser
-    sampling: Sampling
-    evaluation: Evaluation
-    outlier_statistics: Outliers
-
-    @model_validator(mode="after")
-    def _consistent(self) -> "Study":
-        if self.data.image_size % self.encoder.patch:
-            raise ValueError(f"encoder.patch {self.encoder.patch} does not divide data.image_size {self.data.image_size}")
-        for section in (self.encoder, self.decoder, self.evaluation.clip):
-            if section.width % section.heads:
-                raise ValueError(f"{type(section).__name__.lower()}.width {section.width} is not a multiple of heads {section.heads}")
-        if self.denoiser.width % (4 * self.denoiser.heads):
-            raise ValueError(f"denoiser.width {self.denoiser.width} is not a multiple of 4 x heads {self.denoiser.heads}")
-        for population in self.planted:
-            if population.layer >= self.encoder.depth or population.neurons > self.encoder.mlp:
-                raise ValueError(f"planted layer {population.layer} does not exist in an encoder of depth {self.encoder.depth}")
-        needs = {"evaluation.kid_subset": self.evaluation.kid_subset, "evaluation.judge.width": self.evaluation.judge.width + 1}
-        for what, least in needs.items():
-            for where, have in {"sampling.count": self.sampling.count, "data.reference": self.data.reference}.items():
-                if have < least:
-                    raise ValueError(f"{where} {have} is too few: {what} needs at least {least}")
-        check_seeds(self.seeds)
-        return self
-
-    @property
-    def grid(self) -> int:
-        """Patches along one side of an image."""
-        return self.data.image_size // self.encoder.patch
 
 
 # ---------------------------------------------------------------------------------------------------------------- methods
@@ -250,7 +88,7 @@ class Method(Strict):
     diffusion_registers: bool | DiffusionRegisters = False
     loss_mask: LossMask | None = None
 
-    def registers(self, study: Study) -> DiffusionRegisters | None:
+    def registers(self, study: "Study") -> DiffusionRegisters | None:
         if isinstance(self.diffusion_registers, DiffusionRegisters):
             return self.diffusion_registers
         return study.denoiser.registers if self.diffusion_registers else None
@@ -298,43 +136,16 @@ def method_file(name: str) -> Path:
     return METHODS / f"{name}.py"
 
 
-# ---------------------------------------------------------------------------------------------------------------- loading
-
-
-def study_names() -> list[str]:
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
-
-
-def load_study(name: str) -> Study:
-    """The study `harness/studies/<name>.yaml`, on top of the one it `extends`."""
-    return parse_study(name, _read_study(nearest(name, study_names(), "study")))
-
-
-def parse_study(name: str, values: dict) -> Study:
-    try:
-        return Study(name=name, **values)
-    except ValidationError as error:
-        raise UserError(f"study '{name}': {explain(error, Study)}") from None
-
-
-def _read_study(name: str) -> dict:
-    path = STUDIES / f"{name}.yaml"
-    try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{path}: expected a mapping of study fields")
-    parent = values.pop("extends", None)
-    return merge(_read_study(nearest(parent, study_names(), "study")), values) if parent else values
+# ---------------------------------------------------------------------------------------------------------------- reading
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """`base` with `changes` laid over it, mapping by mapping."""
+    """`base` with `changes` laid over it, mapping by mapping; a mapping of another `kind` replaces the old one whole."""
     merged = dict(base)
     for key, value in changes.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if both else value
+        old = merged.get(key)
+        both = isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        merged[key] = merge(old, value) if both else value
     return merged
 
 
@@ -366,14 +177,35 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first complaint of pydantic in one line, with the nearest valid name for an unknown field."""
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
+    path, candidates, known = [], [model], list(model.model_fields)
+    for part in first["loc"]:
+        owner = next((m for m in candidates if part in m.model_fields), None)
+        if owner is not None:
+            candidates = list(_models_in(owner.model_fields[part].annotation))
+        elif tagged := [m for m in candidates if part in _tags(m)]:
+            candidates = tagged  # pydantic puts the kind of a union's member into the path; the file has no such field
+        if owner is not None or not tagged:
+            path.append(str(part))
+        known = [field for m in candidates for field in m.model_fields] or known
+    where = ".".join(path)
     if first["type"] == "extra_forbidden":
-        for part in first["loc"][:-1]:
-            model = model.model_fields[part].annotation if part in getattr(model, "model_fields", {}) else model
-        known = list(getattr(model, "model_fields", {}))
-        return f"unknown field '{where}'{did_you_mean(str(first['loc'][-1]), known)}"
+        return f"unknown field '{where}'{did_you_mean(path[-1], known)}"
     message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message} (got {first['input']!r})" if where and first["type"] != "missing" else f"{where}: {message}".lstrip(": ")
+    short = first["type"] == "missing" or isinstance(first["input"], dict)
+    return f"{where}: {message}".lstrip(": ") if short or not where else f"{where}: {message} (got {first['input']!r})"
+
+
+def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
+    """The models that a field's annotation mentions, through unions, lists and mappings."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
+
+
+def _tags(model: type[BaseModel]) -> tuple:
+    """Values of the field that tells a union's member from the others."""
+    return next((get_args(field.annotation) for name, field in model.model_fields.items() if name in ("kind", "source")), ())
 
 
 def digest(value: Any) -> str:

@@ -9,23 +9,14 @@ from typing import NoReturn
 from pydantic_core import to_jsonable_python
 
 from harness.artifacts import code_hash, sha256
-from harness.config import (
-    EncoderRegisters,
-    Study,
-    UserError,
-    check_seeds,
-    digest,
-    load_method,
-    load_study,
-    method_file,
-    method_names,
-    nearest,
-)
+from harness.assets import missing
+from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
+from harness.study import OwnDecoder, PretrainedEncoder, Study, TrainedClip, TrainedEncoder, TrainedJudge, load_study
 
-__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "put_own_python_first"]
+__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "published_neurons", "put_own_python_first"]
 
 FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
-KEYS = ("study", "seeds", "methods")
+KEYS = ("study", "seeds", "methods", "assets")
 
 
 def put_own_python_first() -> None:
@@ -52,6 +43,48 @@ class Run:
     def backbone(self, encoder: str) -> str:
         return EncoderRegisters.from_key(encoder).backbone
 
+    @property
+    def caches(self) -> bool:
+        """Whether training reads cached latents rather than images."""
+        return self.study.latents.cache
+
+    @property
+    def decodes_itself(self) -> bool:
+        return isinstance(self.study.decoder, OwnDecoder)
+
+    @property
+    def trains_judge(self) -> bool:
+        return isinstance(self.study.evaluation.judge, TrainedJudge)
+
+    @property
+    def trains_clip(self) -> bool:
+        return isinstance(self.study.evaluation.clip, TrainedClip)
+
+    @property
+    def has_clip(self) -> bool:
+        return self.study.evaluation.clip is not None
+
+    @property
+    def other_averages(self) -> list[str]:
+        """Names of the weights of the EMA decays that are kept and not sampled (harness.train.denoiser.average_file)."""
+        return [f"denoiser-ema{decay:g}.safetensors" for decay in self.study.denoiser.ema if decay != self.study.ema]
+
+    def records(self, *fields: str) -> list[str]:
+        """Records of the assets below `fields` (`data`, `encoder.plain`, ...), where the study has any."""
+        names = [name for name in self.study.assets if name.startswith(tuple(f"{field}." for field in fields))]
+        return [f"results/{self.study.name}/assets/{name}.json" for name in names]
+
+    def asset(self, name: str) -> str:
+        """Hash of what the study says of an asset."""
+        return digest(self.study.assets[name])
+
+    def decoder_records(self, encoder: str) -> list[str]:
+        """What the decoder of an encoder variant is made from: published weights, or the networks of its losses."""
+        released = f"decoder.released.{self.backbone(encoder)}"
+        if released in self.study.assets:
+            return [f"results/{self.study.name}/assets/{released}.json"]
+        return self.records("decoder.perceptual", "decoder.adversarial")
+
     def config(self, *sections: str) -> str:
         """Hash of the parts of the study that a rule reads (`decoder`, `outlier_statistics.factor`; none named: all of it).
 
@@ -61,7 +94,7 @@ class Run:
         def part(name: str) -> object:
             value = self.study
             for field in name.split("."):
-                value = getattr(value, field)
+                value = getattr(value, field, None)  # a study without the section has no value for it
             return value
 
         return digest({name: to_jsonable_python(part(name)) for name in sections or type(self.study).model_fields})
@@ -86,9 +119,40 @@ def checked_config(config: dict) -> Run:
             nearest(name, known, "method")
         if "baseline" not in methods:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
+        for name in methods:
+            check_fits(study, name)
+        for line in missing(study, Path(config.get("assets") or "assets")):
+            print(f"missing: {line}", file=sys.stderr, flush=True)
         return Run(study, seeds, [name for name in known if name in methods])
     except UserError as error:
         _stop(str(error))
+
+
+def published_neurons() -> str:
+    """Hash of the published neuron lists, which are data and no part of a code hash."""
+    return sha256(Path(__file__).parent / "models" / "register_neurons")[:16]
+
+
+def check_fits(study: Study, method: str) -> None:
+    """UserError where a method asks for what the study's encoder does not have."""
+    wanted = load_method(method)
+    registers = wanted.registers(study)
+    if registers and registers.start >= study.denoiser.depth:
+        raise UserError(
+            f"method '{method}': diffusion registers start at block {registers.start}, study '{study.name}' has {study.denoiser.depth}"
+        )
+    if wanted.encoder.backbone not in study.backbones:
+        raise UserError(f"method '{method}' needs an encoder with trained registers; study '{study.name}' has none")
+    is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
+    if not is_vit and (wanted.encoder.kind != "none" or wanted.loss_mask):
+        raise UserError(
+            f"method '{method}' works on the tokens of a ViT encoder; the encoder of study '{study.name}' is {study.encoder.kind}"
+        )
+    lists = study.search.released_neurons if study.search else {}
+    if lists and wanted.encoder.kind == "test_time" and wanted.encoder.key not in lists:
+        raise UserError(
+            f"method '{method}': study '{study.name}' takes published register neurons, and names no list for {wanted.encoder.key}"
+        )
 
 
 def _numbers(values: object) -> object:

@@ -1,39 +1,96 @@
-"""Data sets: images, labels and captions as a Hugging Face `datasets` folder with the splits `train` and `reference`."""
+"""Data sets: images, labels and captions, in the splits `train` and `reference` (held out of all training).
+
+Small sources become a Hugging Face `datasets` folder. A folder of images stays where it is: the data set is an index of its files.
+"""
 
 import hashlib
 import io
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import artifacts
-from harness.config import Data, UserError
+from harness import artifacts, assets
+from harness.config import UserError
+from harness.study import Data, Digits, ImageFolder
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 SPLIT_SEED = 0  # the split is part of the protocol, not of a run
+IMAGE_FILES = {".jpeg", ".jpg", ".png", ".webp"}
+DECODERS = 16  # threads; decoding leaves Python's lock
 
 
-@dataclass(frozen=True)
 class Split:
-    """images (N, H, W, 3) uint8, labels (N,) int64, captions N strings."""
+    """Images (H, W, 3) uint8 by number, `labels` (N,) int64. Subclasses say where the images are."""
 
-    images: np.ndarray
     labels: np.ndarray
-    captions: list[str]
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def pixels(self) -> "torch.Tensor":
-        """(N, 3, H, W) float32 in [-1, 1]."""
-        return to_pixels(self.images)
+    def __getitem__(self, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
+        """(N, 3, H, W) float32 in [-1, 1] of `rows`, or of all images."""
+        return to_pixels(np.stack([self[int(i)] for i in (range(len(self)) if rows is None else rows)]))
+
+
+class InMemory(Split):
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+class OnDisk(Split):
+    """Files below `root`, decoded and centre-cropped when asked for."""
+
+    def __init__(self, root: Path, files: list[str], labels: np.ndarray, image_size: int) -> None:
+        self.root, self.files, self.labels, self.image_size = root, files, labels, image_size
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        from PIL import Image, UnidentifiedImageError
+
+        path = self.root / self.files[index]
+        try:
+            with Image.open(path) as image:
+                return centre_crop(image.convert("RGB"), self.image_size)
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            raise UserError(
+                f"{path}: not a readable image ({error}); put a good copy in its place and run the same command again"
+            ) from None
+
+    def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
+        wanted = [int(i) for i in (range(len(self)) if rows is None else rows)]
+        return to_pixels(np.stack(list(_pool().map(self.__getitem__, wanted))))
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(DECODERS)
+
+
+def centre_crop(image: "Image", size: int) -> np.ndarray:
+    """ADM's centre crop: halve with a box filter while twice too large, resize the short side bicubically, cut the middle square out."""
+    from PIL.Image import Resampling
+
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC)
+    top, left = (image.height - size) // 2, (image.width - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]
 
 
 def to_pixels(images: np.ndarray) -> "torch.Tensor":
@@ -47,15 +104,64 @@ def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
     """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released sample_ddp.py:280 truncates)."""
     import torch
 
-    return pixels.add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def caption(label: int) -> str:
-    return f"a handwritten {WORDS[label]}"
+def captions(data: Data, labels: Sequence[int]) -> list[str]:
+    """What the CLIP score compares an image of a label with."""
+    if isinstance(data, Digits):
+        return [f"a handwritten {WORDS[label]}" for label in labels]
+    from open_clip import IMAGENET_CLASSNAMES
+
+    return [f"a photo of a {IMAGENET_CLASSNAMES[label]}" for label in labels]
 
 
-def make(data: Data, out: Path) -> dict:
-    """Build the data set folder `out`; returns its counts and checksum."""
+# ----------------------------------------------------------------------------------------------------------------- making
+
+
+def make(data: Data, out: Path, asset_records: Path | None = None) -> dict:
+    """Stage `data`: build the data set folder `out`; returns its counts and checksum."""
+    counts = _make_digits(data, out) if isinstance(data, Digits) else _make_index(data, out, asset_records)
+    return counts | {"sha256": artifacts.sha256(out)}
+
+
+def _make_index(data: ImageFolder, out: Path, asset_records: Path) -> dict:
+    """`train.json` and `reference.json`: relative paths and labels. The folders themselves are named in the record."""
+    files = {"train": asset_records / "data.train.json", "reference": asset_records / "data.held_out.json"}
+    roots = {split: assets.locate(path) for split, path in files.items()}
+    index = {split: _walk(root, data.classes) for split, root in roots.items()}
+    found = len(index["train"]["files"])
+    if found != data.train_images:
+        raise UserError(f"{roots['train']}: {found} images, data.train_images says {data.train_images}; is the folder complete?")
+    held_out = len(index["reference"]["files"])
+    if held_out < data.reference:
+        raise UserError(f"{roots['reference']}: {held_out} images, data.reference wants {data.reference}")
+    every = np.linspace(0, held_out, data.reference, endpoint=False).astype(int)  # evenly spaced: the list is sorted by class
+    index["reference"] = {key: [values[i] for i in every] for key, values in index["reference"].items()}
+    counts = {split: len(part["files"]) for split, part in index.items()}
+    facts = {"counts": counts, "roots": {split: str(root) for split, root in roots.items()}, "image_size": data.image_size}
+    with artifacts.artifact(out, stage="data", module=__name__, config=data, inputs=files.values(), **facts) as folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for split, part in index.items():
+            artifacts.write_json(folder / f"{split}.json", part)
+    return counts
+
+
+def _walk(root: Path, classes: int) -> dict[str, list]:
+    """Every image below `root`, by sorted sub-folder, which gives the label."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(folders) != classes:
+        raise UserError(f"{root}: {len(folders)} class folders, data.classes says {classes}; expected one sub-folder a class")
+    files, labels = [], []
+    for label, folder in enumerate(folders):
+        names = sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES)
+        files += names
+        labels += [label] * len(names)
+    return {"files": files, "labels": labels}
+
+
+def _make_digits(data: Digits, out: Path) -> dict:
     from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
     from datasets.utils.logging import disable_progress_bar
     from PIL import Image as Pil
@@ -78,7 +184,7 @@ def make(data: Data, out: Path) -> dict:
 
     def table(indices: np.ndarray) -> Dataset:
         labels = [int(raw.target[i]) for i in indices]
-        rows = {"image": [images[i] for i in indices], "label": labels, "caption": [caption(label) for label in labels]}
+        rows = {"image": [images[i] for i in indices], "label": labels, "caption": captions(data, labels)}
         return Dataset.from_dict(rows, features=features)
 
     disable_progress_bar()
@@ -86,17 +192,28 @@ def make(data: Data, out: Path) -> dict:
     with artifacts.artifact(out, stage="data", module=__name__, config=data, counts=counts) as folder:
         shutil.rmtree(folder, ignore_errors=True)
         DatasetDict(train=table(train), reference=table(reference)).save_to_disk(folder)
-    return counts | {"sha256": artifacts.sha256(out)}
+    return counts
+
+
+# ---------------------------------------------------------------------------------------------------------------- reading
 
 
 def load(folder: Path, split: str) -> Split:
-    """One split of a data set folder. Reads the Arrow files directly: importing `datasets` would take longer than the reading."""
+    """One split of a data set folder."""
+    artifacts.checked(folder)
+    index = Path(folder) / f"{split}.json"
+    if index.is_file():
+        part, facts = json.loads(index.read_text()), artifacts.meta(folder)
+        return OnDisk(Path(facts["roots"][split]), part["files"], np.asarray(part["labels"], dtype=np.int64), facts["image_size"])
+    return _load_arrow(Path(folder) / split)
+
+
+def _load_arrow(part: Path) -> InMemory:
+    """Reads the Arrow files directly: importing `datasets` would take longer than the reading."""
     import pyarrow as pa
     from PIL import Image as Pil
 
-    artifacts.checked(folder)
-    part = Path(folder) / split
     names = [file["filename"] for file in json.loads((part / "state.json").read_text())["_data_files"]]
     rows = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(part / name))).read_all() for name in names).to_pydict()
     images = np.stack([np.asarray(Pil.open(io.BytesIO(image["bytes"])).convert("RGB")) for image in rows["image"]])
-    return Split(images, np.asarray(rows["label"], dtype=np.int64), rows["caption"])
+    return InMemory(images, np.asarray(rows["label"], dtype=np.int64))

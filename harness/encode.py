@@ -1,28 +1,92 @@
-"""Stages `registers` and `latents`: the register neurons of an encoder variant, and its latents of the data."""
+"""Stages `encoder`, `registers` and `latents`: an encoder of the study, the register neurons of its variants, its latents of the data."""
 
+import math
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
-from harness import artifacts, data
-from harness.config import EncoderRegisters, Study
-from harness.latents import Moments
+from harness import artifacts, assets, data
+from harness.config import EncoderRegisters, UserError
+from harness.latents import Moments, load_encoder, token_norms
+from harness.models import autoencoder
 from harness.models import encoder as encoders
-from harness.models.test_time_registers import TestTimeRegisters, search_registers
-from harness.train.encoder import planted
+from harness.models.register_search import search_registers
+from harness.models.test_time_registers import mlp_output_layer, released_neurons
+from harness.runtime import Progress, device, stream
+from harness.study import PixelEncoder, PretrainedEncoder, Search, Study, TrainedEncoder, VaeEncoder
+from harness.train import encoder as train_encoder
 
 BATCH = 256
+NORM_IMAGES = 10_000  # at most: training images whose token norms are kept, where the latents themselves are not
+
+
+def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: Path, state: Path, out: Path) -> dict:
+    """Stage `encoder`: train it, or take the study's weights: checked against the study's sizes, and only what is used of them."""
+    section = study.encoder
+    if isinstance(section, TrainedEncoder):
+        return train_encoder.train(study, registers=name == "trained_registers", data_folder=data_folder, state=state, out=out)
+    if isinstance(section, PixelEncoder):
+        with artifacts.artifact(out, stage="encoder", module=__name__, config=section) as folder:
+            _emptied(folder)
+            artifacts.write_json(folder / "encoder.json", {"kind": "pixels"})
+        return {"encoder": "pixels"}
+    field = "encoder.weights" if isinstance(section, VaeEncoder) else f"encoder.{name}.weights"
+    record = asset_records / f"{field}.json"
+    source = assets.locate(record)
+    with artifacts.artifact(out, stage="encoder", module=__name__, config=section, inputs=[record]) as folder:
+        _emptied(folder)
+        if isinstance(section, VaeEncoder):
+            from harness.models import vae
+
+            vae.load(source, section.scale).model.save_pretrained(folder)
+        else:
+            wanted = section.plain if name == "plain" else section.trained_registers
+            model = encoders.from_pretrained(source, family=wanted.family, image_size=section.image_size)
+            _expect(model, section, source)
+            encoders.save(model, folder)
+    return {"encoder": str(source)}
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _expect(model: encoders.VisionEncoder, section: PretrainedEncoder, source: Path) -> None:
+    """The plan and the denoiser are made from the study's sizes, so the weights must have them."""
+    config = model.tower.config
+    found = {"width": model.width, "depth": model.depth, "heads": config.num_attention_heads, "patch": config.patch_size}
+    found["mlp"] = mlp_output_layer(model.layers[0]).in_features
+    for field, value in found.items():
+        if value != getattr(section, field):
+            raise UserError(f"{source}: encoder.{field} is {value} there, {getattr(section, field)} in the study; is it the right encoder?")
+
+
+# --------------------------------------------------------------------------------------------------------------- registers
 
 
 def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Path) -> dict:
-    """Find the register neurons of the encoder variant `key`; JSON with scores per round and, where planted, precision and recall."""
-    pixels = data.load(data_folder, "train").pixels()[: study.search.images]
-    registers, factor = EncoderRegisters.from_key(key), study.outlier_statistics.factor
-    with artifacts.artifact(out, stage="registers", module=__name__, config=study.search, inputs=[data_folder, backbone]) as path:
-        rounds, neurons, left = search_registers(encoders.load(backbone), pixels, registers, study.search, factor)
-        truth, found = planted(backbone), {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
+    """Stage `registers`: the register neurons of the encoder variant `key`, searched for or as published.
+
+    JSON with scores per round and, where outliers were planted, precision and recall.
+    """
+    section, factor = study.search, study.outlier_statistics.factor
+    with artifacts.artifact(out, stage="registers", module=__name__, config=section, inputs=[data_folder, backbone]) as path:
+        if key in section.released_neurons:
+            rounds, left = [], None
+            neurons = released_neurons(section.released_neurons[key], encoders.load(backbone))
+        else:
+            model, images = encoders.load(backbone).to(device()), _search_images(data.load(data_folder, "train"), section)
+            rounds, neurons, left = search_registers(model, images, EncoderRegisters.from_key(key), section, factor)
+        truth = train_encoder.planted(backbone) if study.outliers != "natural" else set()
+        found = {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
         result = {
             "encoder": key,
+            "source": section.released_neurons.get(key, "search"),
             "neurons": {str(layer): listed for layer, listed in sorted(neurons.items())},
             "rounds": [
                 {
@@ -44,40 +108,61 @@ def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Pa
     return result
 
 
-def load_encoder(backbone: Path, registers: Path | None) -> encoders.VisionEncoder:
-    """The encoder of a variant: the backbone, with test-time registers where a neuron list is given and not empty."""
-    model = encoders.load(backbone)
-    neurons = artifacts.read_json(registers)["neurons"] if registers else {}
-    if neurons:  # no outliers found: nothing to move, the encoder stays as it is
-        TestTimeRegisters(model, {int(layer): listed for layer, listed in neurons.items()})
-    return model
+def _search_images(split: data.Split, section: Search) -> Callable[[], Iterator[Tensor]]:
+    """Batches of the images that are searched over, decoded anew at each pass. Files are sorted by class, so these are spread out."""
+    count = min(section.images, len(split))
+    rows = np.linspace(0, len(split), count, endpoint=False).astype(int) if isinstance(split, data.OnDisk) else np.arange(count)
+    return lambda: (split.pixels(part.tolist()).to(device()) for part in torch.from_numpy(rows).split(section.batch))
 
 
-@torch.no_grad()
+# ----------------------------------------------------------------------------------------------------------------- latents
+
+
 def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
-    """Cache the whitened latents of both splits; statistics from the training split only."""
+    """Stage `latents`: whitening statistics from the training split only; the latents of the held-out images; cached, those for training."""
     inputs = [data_folder, backbone, *([registers] if registers else [])]
-    with artifacts.artifact(out, stage="latents", module=__name__, config=study.latents, inputs=inputs) as path:
-        encoder = load_encoder(backbone, registers)
-        moments, tensors = Moments(study.latents.whitening), {}
-        for name in ("train", "reference"):
-            split = data.load(data_folder, name)
-            tokens, norms = [], []
-            for batch in split.pixels().split(BATCH):
-                tokens.append(encoder(batch).transpose(1, 2).unflatten(2, (encoder.grid, encoder.grid)))
-                norms.append(torch.stack([state.norm(dim=-1) for state in encoder.hidden_states(batch)], dim=1))
-                if name == "train":
-                    moments.add(tokens[-1])
-            mean, std = moments.result()
-            raw = torch.cat(tokens)
+    section = study.latents
+    with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs) as path:
+        encoder, moments = load_encoder(study, backbone, registers), Moments(section.whitening)
+        split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+        kept, norms = ([], []), []
+        count = len(split) if section.cache or section.whitening != "none" else 0
+        count = min(count, section.images or count)
+        rows = np.linspace(0, len(split), count, endpoint=False).astype(int)
+        every = max(1, math.ceil(count / NORM_IMAGES))  # whole batches; all of them where the latents are cached
+        for number, (raw, layers) in enumerate(
+            _encoded(encoder, split, rows, flip=study.data.flip and not section.cache, what="training images")
+        ):
+            moments.add(raw)
+            if section.cache or number % every == 0:
+                kept[0].append(raw.cpu())
+                norms.append(layers.cpu() if layers is not None else None)
+        mean, std = (value.cpu() for value in moments.result())
+        tensors = {"mean": mean, "std": std, "train.labels": torch.from_numpy(split.labels)}
+        if kept[0]:
+            raw = torch.cat(kept[0])
             whitened = (raw - mean) / std
-            tensors |= {
-                f"{name}.latents": whitened,
-                f"{name}.labels": torch.from_numpy(split.labels),
-                f"{name}.norms": torch.cat(norms),
-                f"{name}.norm.pre_ln": torch.cat(norms)[:, -1],
-                f"{name}.norm.post_ln": raw.flatten(2).norm(dim=1),
-                f"{name}.norm.whitened": whitened.flatten(2).norm(dim=1),
-            }
-        artifacts.save_tensors(path, tensors | {"mean": mean, "std": std})
-    return {"train": tuple(tensors["train.latents"].shape), "reference": tuple(tensors["reference.latents"].shape)}
+            if section.cache:
+                tensors["train.latents"] = whitened
+            if norms[0] is not None:
+                tensors |= {f"train.norm.{name}": value for name, value in token_norms(torch.cat(norms), raw, whitened).items()}
+        raw, layers = zip(*_encoded(encoder, held_out, np.arange(len(held_out)), flip=False, what="held-out images"), strict=True)
+        tensors |= {"reference.latents": (torch.cat(raw).cpu() - mean) / std, "reference.labels": torch.from_numpy(held_out.labels)}
+        if layers[0] is not None:
+            tensors["reference.norms"] = torch.cat(layers).cpu()
+        artifacts.save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
+    return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
+
+
+def _encoded(
+    encoder: autoencoder.Encoder, split: data.Split, rows: np.ndarray, *, flip: bool, what: str
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """(raw latents, layer norms) of `rows`, batch by batch; every second image mirrored where training mirrors half of them."""
+    progress = Progress(f"encode {what}", len(rows), "images")
+    for first in range(0, len(rows), BATCH):
+        batch = rows[first : first + BATCH]
+        pixels = split.pixels(batch.tolist()).to(device())
+        if flip:
+            pixels[1::2] = pixels[1::2].flip(-1)
+        yield encoder(pixels, stream(0, f"posterior of {what}", first))
+        progress.update(first + len(batch))

@@ -1,22 +1,34 @@
-"""Whitened latents: the statistics that whiten, the file that caches, the container that the later stages read."""
+"""Whitened latents: the statistics that whiten, the file that caches, and the batches that training reads.
 
+The file holds the training latents (`cache: true`) or only their statistics; then every step encodes its images.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from harness import artifacts
+from harness import artifacts, data
 from harness.config import LossMask
+from harness.models import encoder as encoders
+from harness.models.autoencoder import Encoder, pixel_encoder, vae_encoder, vit_encoder
+from harness.models.test_time_registers import TestTimeRegisters
+from harness.runtime import device, stream
+from harness.study import PixelEncoder, Study, VaeEncoder
+from harness.train.loop import batch_indices
 
 EPSILON = 1e-5  # added to the variance, as released (rae.py:179-182)
 NORMS = ("pre_ln", "post_ln", "whitened")
+AHEAD = 2  # steps whose images are decoded before they are needed
 
 
 class Moments:
-    """Exact streaming mean and variance in float64, per channel or per channel and position."""
+    """Exact streaming mean and variance in float64, per channel or per channel and position; `none`: mean 0 and variance 1."""
 
     def __init__(self, whitening: str) -> None:
+        self.whitening = whitening
         self.axes = (0, 2, 3) if whitening == "channel" else (0,)
         self.count, self.mean, self.squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
@@ -26,40 +38,134 @@ class Moments:
         count = batch.numel() // batch[0].numel() * (batch.shape[2] * batch.shape[3] if len(self.axes) == 3 else 1)
         mean = batch.mean(self.axes, keepdim=True)[0]
         squares = (batch - mean).square().sum(self.axes, keepdim=True)[0]
-        delta, total = mean - self.mean, self.count + count
-        self.mean = self.mean + delta * (count / total)
-        self.squares = self.squares + squares + delta.square() * (self.count * count / total)
+        delta, total = mean - self.mean.to(mean.device), self.count + count
+        self.mean = self.mean.to(mean.device) + delta * (count / total)
+        self.squares = self.squares.to(mean.device) + squares + delta.square() * (self.count * count / total)
         self.count = total
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, float32, (C, 1, 1) or (C, H, W)."""
+        if self.whitening == "none":
+            return torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
         return self.mean.float(), (self.squares / self.count + EPSILON).sqrt().float()
 
 
 @dataclass(frozen=True)
-class Latents:
-    """Whitened latents (N, C, H, W), norms (N, depth + 1, P) of the encoder's residual stream, token norms (N, P) by name, labels (N,), whitening."""
+class Whitening:
+    """Mean and standard deviation of raw latents, (C, 1, 1) or (C, H, W)."""
 
-    latents: Tensor
-    layer_norms: Tensor
-    norms: dict[str, Tensor]
-    labels: Tensor
     mean: Tensor
     std: Tensor
 
-    def to_tokens(self, latents: Tensor) -> Tensor:
-        """Whitened (B, C, H, W) -> encoder tokens (B, P, C), what the decoder reads."""
-        return (latents * self.std + self.mean).flatten(2).transpose(1, 2)
+    def whiten(self, raw: Tensor) -> Tensor:
+        return (raw - self.mean) / self.std
 
-    def loss_weights(self, mask: LossMask, factor: float) -> Tensor:
-        """(N, 1, H, W) of 0 and 1: 0 where the token's norm exceeds `factor` times the median of that norm (released train.py:419-422)."""
-        norms = self.norms[mask.norm]
-        return (norms <= factor * norms.median()).float().unflatten(1, self.latents.shape[2:]).unsqueeze(1)
+    def unwhiten(self, latents: Tensor) -> Tensor:
+        """Whitened (B, C, H, W) -> the encoder's own, what the decoder reads."""
+        return latents * self.std + self.mean
+
+    def to(self, place: torch.device) -> "Whitening":
+        return Whitening(self.mean.to(place), self.std.to(place))
 
 
-def load(path: Path, split: str) -> Latents:
+@dataclass(frozen=True)
+class HeldOut:
+    """The reference split: whitened latents (N, C, H, W), labels (N,), norms (N, depth + 1, P) of the encoder's residual stream (None: no tokens)."""
+
+    latents: Tensor
+    labels: Tensor
+    layer_norms: Tensor | None
+    whitening: Whitening
+
+
+def held_out(path: Path) -> HeldOut:
     tensors, _ = artifacts.load_tensors(path)
-    norms = {name: tensors[f"{split}.norm.{name}"] for name in NORMS}
-    return Latents(
-        tensors[f"{split}.latents"], tensors[f"{split}.norms"], norms, tensors[f"{split}.labels"], tensors["mean"], tensors["std"]
-    )
+    whitening = Whitening(tensors["mean"], tensors["std"])
+    return HeldOut(tensors["reference.latents"], tensors["reference.labels"], tensors.get("reference.norms"), whitening)
+
+
+def token_norms(norms: Tensor, raw: Tensor, whitened: Tensor) -> dict[str, Tensor]:
+    """(B, P) token norms by name: residual stream before the final norm, after it, and of the whitened latent (released rae.py:163-189)."""
+    return {"pre_ln": norms[:, -1], "post_ln": raw.flatten(2).norm(dim=1), "whitened": whitened.flatten(2).norm(dim=1)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whitened latents (B, C, H, W), labels (B,), token norms (B, P) by name, pixels (B, 3, H, W) where they were asked for."""
+
+    latents: Tensor
+    labels: Tensor
+    norms: dict[str, Tensor]
+    pixels: Tensor | None
+
+
+class Batches:
+    """Training batches by step, a function of (seed, step) alone. Cached latents, or images that are encoded as they come.
+
+    `norms` are those of the images that the statistics were taken over; a loss mask's threshold comes from them.
+    """
+
+    def __init__(self, path: Path, *, seed: int, batch: int, split: data.Split | None = None, encoder: Encoder | None = None) -> None:
+        tensors, facts = artifacts.load_tensors(path)
+        self.whitening = Whitening(tensors["mean"], tensors["std"]).to(device())
+        self.norms = {name: tensors[f"train.norm.{name}"] for name in NORMS if f"train.norm.{name}" in tensors}
+        self.cached, self.labels = tensors.get("train.latents"), tensors["train.labels"]
+        self.seed, self.size, self.split, self.encoder, self.flip = seed, batch, split, encoder, facts["flip"]
+        self.coming: dict[int, Future] = {}
+        self.worker = ThreadPoolExecutor(1)  # hands a step's images to the decoding threads
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def threshold(self, mask: LossMask, factor: float) -> float:
+        """Norm above which a token is left out of the loss: `factor` times the median."""
+        return factor * self.norms[mask.norm].median()
+
+    def __call__(self, step: int) -> Batch:
+        rows = batch_indices(self.seed, step, len(self), self.size)
+        labels = self.labels[rows].to(device())
+        if self.cached is not None:
+            latents = self.cached[rows].to(device())
+            norms = {name: norms[rows].to(device()) for name, norms in self.norms.items()}
+            return Batch(latents, labels, norms, self.split.pixels(rows.tolist()).to(device()) if self.split else None)
+        pixels = self._decoded(step)
+        raw, norms = self.encoder(pixels, stream(self.seed, "posterior", step))
+        latents = self.whitening.whiten(raw)
+        return Batch(latents, labels, token_norms(norms, raw, latents) if norms is not None else {}, pixels)
+
+    def _decoded(self, step: int) -> Tensor:
+        """(B, 3, H, W) of a step, mirrored where (seed, step) says so; the next steps' are decoded meanwhile."""
+        for near in range(step, step + 1 + AHEAD):
+            if near not in self.coming:
+                self.coming[near] = self.worker.submit(self.split.pixels, batch_indices(self.seed, near, len(self), self.size).tolist())
+        pixels = self.coming.pop(step).result()
+        if self.flip:
+            mirrored = torch.rand(len(pixels), generator=stream(self.seed, "flip", step)) < 0.5
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+        return pixels.to(device(), non_blocking=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- encoders
+
+
+def load_encoder(study: Study, backbone: Path, registers: Path | None) -> Encoder:
+    """The encoder of a variant, frozen, on the device."""
+    section = study.encoder
+    if isinstance(section, PixelEncoder):
+        return pixel_encoder
+    if isinstance(section, VaeEncoder):
+        from harness.models import vae
+
+        artifacts.checked(backbone)
+        return vae_encoder(vae.load(backbone, section.scale).to(device()))
+    return vit_encoder(load_vision_encoder(study, backbone, registers))
+
+
+def load_vision_encoder(study: Study, backbone: Path, registers: Path | None) -> encoders.VisionEncoder:
+    """The backbone, with test-time registers where a neuron list is given and not empty."""
+    model = encoders.load(backbone).to(device())
+    neurons = artifacts.read_json(registers)["neurons"] if registers else {}
+    if neurons:  # no outliers found: nothing to move, the encoder stays as it is
+        listed = {int(layer): units for layer, units in neurons.items()}
+        TestTimeRegisters(model, listed, variant=study.search.variant)
+    return model

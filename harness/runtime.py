@@ -4,6 +4,7 @@ import importlib.util
 import os
 import sys
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,22 @@ def set_up(threads: int) -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without its import of the compiler (1.5 s)
+
+
+@cache
+def device() -> torch.device:
+    """The GPU where there is one; DSR_DEVICE=cpu says otherwise."""
+    return torch.device(os.environ.get("DSR_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let float32 matrix products on a GPU round their inputs to 10 bits of mantissa, as the released train.py:14 does."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def autocast(precision: str) -> torch.autocast:
+    """Context in which matrix products take bf16 inputs, for precision `bf16`; no change for `fp32`."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
 
 
 def stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:

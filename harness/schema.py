@@ -9,8 +9,12 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.config import UserError, nearest
+from harness.study import PretrainedEncoder, Study, TrainedEncoder, TrainedJudge
 
 SCHEMA = 1  # raise when a field changes its meaning
+HELD_OUT = "held_out"  # name of the reference that is made of the study's held-out images
+COMPARED = ("fid", "kid", "precision", "recall")  # with the study's first reference; `fid@NAME` is with another
+CLEAN_FID_WIDEST = 512  # features; at 2048 its matrix root takes more than a minute
 
 
 class ScoreInfo(BaseModel):
@@ -80,6 +84,7 @@ class ScoreFile(Strict):
     values: dict[str, float]  # score -> value
     n: int  # images scored
     reference: str  # hash of the data set compared with
+    references: dict[str, str] = {}  # score -> that hash, for the scores that are compared with another one
     extractor: str  # hash of the weights whose features are compared; the model measured, for outlier statistics
     subject: str  # hash of what is scored: samples, or the denoiser for outlier statistics
     config: str  # hash of the stage's part of the study
@@ -110,7 +115,45 @@ class Row(Strict):
 
 
 def score_info(name: str) -> ScoreInfo:
-    return SCORES[nearest(name, SCORES, "score")]
+    """UserError that names the nearest score for an unknown one. `fid@NAME` is FID against the reference NAME."""
+    base, at, reference = name.partition("@")
+    info = SCORES[nearest(base, SCORES, "score")]
+    if not at:
+        return info
+    if base not in COMPARED or not reference:
+        raise UserError(f"unknown score '{name}'; only {', '.join(COMPARED)} can be followed by @ and the name of a reference")
+    return info.model_copy(update={"title": f"{info.title} ({reference})", "about": f"{info.about}; reference: {reference}"})
+
+
+def references_of(study: Study) -> list[str]:
+    """Names of what samples are compared with; plain `fid` is against the first."""
+    names = [reference.name for reference in study.evaluation.references]
+    if HELD_OUT in names or len(set(names)) < len(names):
+        raise UserError(
+            f"study '{study.name}': evaluation.references must differ in name, and none may be called {HELD_OUT}; got {', '.join(names)}"
+        )
+    return [*names, HELD_OUT] if study.evaluation.reconstruction or not names else names
+
+
+def scores_of(study: Study) -> list[str]:
+    """Every score that a run of `study` gets, in the order of SCORES."""
+    evaluation = study.evaluation
+    lacking: set[str] = set()
+    if study.features > CLEAN_FID_WIDEST:
+        lacking |= {"fid_clean"}
+    if evaluation.clip is None:
+        lacking |= {"clip_score"}
+    if not isinstance(evaluation.judge, TrainedJudge):
+        lacking |= {"accuracy"}  # Inception's classes are not the study's
+    if not evaluation.reconstruction:
+        lacking |= {"rfid", "psnr"}
+    if not isinstance(study.encoder, TrainedEncoder | PretrainedEncoder):
+        lacking |= {"encoder_outlier_share", "encoder_max_over_median"}
+    names = []
+    for name in SCORES:
+        if name not in lacking:
+            names += [name, *(f"{name}@{reference}" for reference in references_of(study)[1:] if name in COMPARED)]
+    return names
 
 
 def rows_of(file: ScoreFile) -> list[Row]:
@@ -122,9 +165,10 @@ def rows_of(file: ScoreFile) -> list[Row]:
         )
     common = {
         field: getattr(file, field)
-        for field in ("study", "method", "seed", "n", "reference", "extractor", "subject", "config", "code", "commit", "precision")
+        for field in ("study", "method", "seed", "n", "extractor", "subject", "config", "code", "commit", "precision")
     }
-    return [
-        Row(score=name, value=value, better=score_info(name).better, shared=score_info(name).shared, **common)
-        for name, value in file.values.items()
-    ]
+    rows = []
+    for name, value in file.values.items():
+        info, reference = score_info(name), file.references.get(name, file.reference)
+        rows.append(Row(score=name, value=value, better=info.better, shared=info.shared, reference=reference, **common))
+    return rows

@@ -2,14 +2,15 @@
 
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 from hypothesis import settings
+from pipeline import Pipeline
 from safetensors import safe_open
 
 from harness import config, runtime
+from harness.study import parse_study, read_study
 
 settings.register_profile("default", deadline=None, max_examples=25)
 settings.load_profile("default")
@@ -34,42 +35,19 @@ def _set_up():
 
 def tiny_values(**changes):
     """The raw values of the tiny study, for tests that spoil one."""
-    return config.merge(config.merge(config._read_study("digits"), TINY), changes)
+    return config.merge(config.merge(read_study("digits"), TINY), changes)
 
 
 @pytest.fixture(scope="session")
 def study():
-    return config.parse_study("tiny", tiny_values())
+    return parse_study("tiny", tiny_values())
 
 
 @pytest.fixture(scope="session")
 def built(study, tmp_path_factory):
-    """Results folder with data, judge, clip, both backbones and all encoder variants with latents and decoders."""
-    from harness import data, encode
-    from harness.train import decoder, judge
-    from harness.train import encoder as train_encoder
-
+    """The tiny study's data, judge, clip, references, and all encoder variants with latents and decoders."""
     runtime.set_up(1)
-    root = tmp_path_factory.mktemp("results")
-    paths = SimpleNamespace(root=root, data=root / "data", judge=root / "judge.safetensors", clip=root / "clip", state=root / "state")
-    data.make(study.data, paths.data)
-    judge.train_judge(study, data_folder=paths.data, state=paths.state, out=paths.judge)
-    judge.train_clip(study, data_folder=paths.data, state=paths.state, out=paths.clip)
-    paths.backbones = {name: root / "backbones" / name for name in ("plain", "trained_registers")}
-    for name, folder in paths.backbones.items():
-        train_encoder.train(study, registers=name != "plain", data_folder=paths.data, state=paths.state, out=folder)
-    paths.encoders, paths.found = {}, {}
-    for key in ("plain", "ttr_1", "ttr_until_clean", "trained_registers"):
-        folder = root / "encoders" / key
-        backbone = paths.backbones[config.EncoderRegisters.from_key(key).backbone]
-        registers = folder / "registers.json" if key.startswith("ttr") else None
-        if registers:
-            paths.found[key] = encode.search(study, key, data_folder=paths.data, backbone=backbone, out=registers)
-        latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
-        encode.make(study, data_folder=paths.data, backbone=backbone, registers=registers, out=latents)
-        decoder.train(study, key=key, data_folder=paths.data, latents_file=latents, state=paths.state, out=weights)
-        paths.encoders[key] = SimpleNamespace(latents=latents, decoder=weights, registers=registers)
-    return paths
+    return Pipeline(study, tmp_path_factory.mktemp("results")).prepare(["plain", "ttr_1", "ttr_until_clean", "trained_registers"])
 
 
 METHODS = ["baseline", "masked", "dsr"]
@@ -79,48 +57,8 @@ SEEDS = [0, 1]
 @pytest.fixture(scope="session")
 def runs(study, built):
     """`built` with denoisers, samples, scores and outlier statistics of three methods and two seeds."""
-    from harness import sample
-    from harness.evaluate import outliers, scores
-    from harness.train import denoiser
-
-    built.runs = {}
     for method in METHODS:
-        encoder = built.encoders[config.load_method(method).encoder.key]
-        folders = [built.root / "runs" / method / f"seed{seed}" for seed in SEEDS]
-        for seed, folder in zip(SEEDS, folders, strict=True):
-            weights = folder / "denoiser.safetensors"
-            denoiser.train(study, method_name=method, seed=seed, latents_file=encoder.latents, state=built.state, out=weights)
-            sample.draw(
-                study,
-                method_name=method,
-                seed=seed,
-                denoiser=weights,
-                decoder=encoder.decoder,
-                latents_file=encoder.latents,
-                out=folder / "samples.npz",
-            )
-        scores.score_runs(
-            study,
-            method_name=method,
-            seeds=SEEDS,
-            sample_files=[f / "samples.npz" for f in folders],
-            denoiser_files=[f / "denoiser.safetensors" for f in folders],
-            decoder=encoder.decoder,
-            latents_file=encoder.latents,
-            data_folder=built.data,
-            judge=built.judge,
-            clip=built.clip,
-            outs=[f / "scores.json" for f in folders],
-        )
-        outliers.measure_runs(
-            study,
-            method_name=method,
-            seeds=SEEDS,
-            denoiser_files=[f / "denoiser.safetensors" for f in folders],
-            latents_file=encoder.latents,
-            outs=[f / "outliers.json" for f in folders],
-        )
-        built.runs[method] = folders
+        built.run(method, SEEDS)
     return built
 
 

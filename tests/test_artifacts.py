@@ -85,7 +85,6 @@ def test_not_safetensors(tmp_path):
 
 STAGES = {
     "data": "harness.data",
-    "encoder": "harness.train.encoder",
     "latents": "harness.encode",
     "decoder": "harness.train.decoder",
     "denoiser": "harness.train.denoiser",
@@ -104,7 +103,8 @@ STAGES = {
         ("evaluate/clip_score.py", {"scores"}),
         ("report/table.py", {"table"}),
         ("models/flow.py", {"denoiser", "samples", "scores", "outliers"}),
-        ("models/test_time_registers.py", {"encoder", "latents"}),
+        ("models/register_search.py", {"latents"}),
+        ("models/planting.py", {"latents"}),
         ("cli.py", set()),
     ],
 )

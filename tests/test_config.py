@@ -5,19 +5,20 @@ from hypothesis import strategies as st
 
 from harness import config
 from harness.config import EncoderRegisters, Method, UserError
+from harness.study import load_study, parse_study, study_names
 
 PAPER_METHODS = {"baseline", "masked", "ttr", "recursive_ttr", "trained_registers", "diffusion_registers", "dsr", "dsr_trained"}
 
 
-@pytest.mark.parametrize("name", config.study_names())
+@pytest.mark.parametrize("name", study_names())
 def test_every_study_is_valid(name):
-    assert config.load_study(name).name == name
+    assert load_study(name).name == name
 
 
 def test_control_differs_from_digits_only_in_its_outliers():
-    digits, control = (config.load_study(n).model_dump(exclude={"name", "title", "outliers"}) for n in ("digits", "digits_control"))
+    digits, control = (load_study(n).model_dump(exclude={"name", "title", "outliers"}) for n in ("digits", "digits_control"))
     assert digits == control
-    assert config.load_study("digits_control").outliers == "none"
+    assert load_study("digits_control").outliers == "none"
 
 
 def test_all_methods_of_the_paper_are_there_and_baseline_comes_first():
@@ -69,7 +70,7 @@ def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
 )
 def test_a_bad_study_value_is_one_line(changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        config.parse_study("tiny", tiny_values(**changes))
+        parse_study("tiny", tiny_values(**changes))
     assert "\n" not in str(caught.value)
 
 
@@ -81,7 +82,7 @@ def test_seeds_that_are_not_a_list_of_whole_numbers(seeds):
 
 def test_unknown_names_come_with_the_nearest():
     with pytest.raises(UserError, match="unknown study 'digts', did you mean 'digits'"):
-        config.load_study("digts")
+        load_study("digts")
     with pytest.raises(UserError, match="unknown method 'drs', did you mean 'dsr'"):
         config.load_method("drs")
 

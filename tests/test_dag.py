@@ -12,6 +12,7 @@ from conftest import tiny_values
 
 from harness import config
 from harness.dag import Run
+from harness.study import parse_study
 
 BIN = Path(sys.executable).parent
 
@@ -113,6 +114,6 @@ def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
         for rule, names in re.findall(r"^rule (\w+):.*?config=RUN\.config\((.*?)\)", path.read_text(), re.MULTILINE | re.DOTALL):
             sections[rule] = re.findall(r'"([\w.]+)"', names)
     assert len(sections) == 13
-    studies = [config.parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
+    studies = [parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
     before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
     assert {rule for rule in sections if before[rule] != after[rule]} - {"table1", "figures"} == rerun

@@ -24,23 +24,32 @@ def test_streamed_moments_are_exact_however_they_are_split(whitening, sizes, off
     assert torch.allclose(std, (exact.var(axes, correction=0, keepdim=True)[0] + latents.EPSILON).sqrt().float(), rtol=1e-5)
 
 
-def test_cached_latents_are_white_and_invertible(built):
-    source = latents.load(built.encoders["plain"].latents, "train")
-    assert source.latents.mean((0, 2, 3)).abs().max() < 1e-4
-    assert source.latents.var((0, 2, 3)).sub(1).abs().max() < 1e-2
-    tokens = source.to_tokens(source.latents)
-    assert tokens.norm(dim=-1).sub(source.norms["post_ln"]).abs().max() < 1e-3
+@pytest.fixture
+def batches(built):
+    return latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
 
 
-def test_post_ln_norm_is_constant_so_that_mask_is_inert(built):  # the released default filters 0 %
-    source = latents.load(built.encoders["plain"].latents, "train")
-    assert source.loss_weights(LossMask(norm="post_ln"), 3.0).min() == 1
+def test_cached_latents_are_white_and_invertible(batches):
+    assert batches.cached.mean((0, 2, 3)).abs().max() < 1e-4
+    assert batches.cached.var((0, 2, 3)).sub(1).abs().max() < 1e-2
+    raw = batches.whitening.unwhiten(batches.cached)
+    assert raw.flatten(2).norm(dim=1).sub(batches.norms["post_ln"]).abs().max() < 1e-3
 
 
-def test_pre_ln_mask_filters_the_outliers(built):
-    source = latents.load(built.encoders["plain"].latents, "train")
-    weights = source.loss_weights(LossMask(norm="pre_ln"), 3.0)
-    norms = source.layer_norms[:, -1]
-    assert weights.shape == (len(norms), 1, 4, 4)
-    assert torch.equal(weights.flatten(1) == 0, norms > 3 * norms.median())
-    assert 0 < 1 - weights.mean() < 0.2
+def test_trap6_post_ln_norm_is_constant_so_that_mask_is_inert(batches):  # the released default filters 0 %
+    limit = batches.threshold(LossMask(norm="post_ln"), 3.0)
+    assert not (batches.norms["post_ln"] > limit).any()
+
+
+def test_pre_ln_mask_filters_the_outliers(batches):
+    limit = batches.threshold(LossMask(norm="pre_ln"), 3.0)
+    norms = batches.norms["pre_ln"]
+    assert limit == 3 * norms.median()
+    assert 0 < (norms > limit).float().mean() < 0.2
+
+
+def test_batches_depend_on_seed_and_step_alone(batches, built):
+    later = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
+    for step in (5, 0, 40):
+        assert torch.equal(batches(step).latents, later(step).latents)
+    assert not torch.equal(batches(0).latents, latents.Batches(built.encoders["plain"].latents, seed=1, batch=32)(0).latents)

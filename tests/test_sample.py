@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from harness import artifacts, sample
 from harness.config import UserError
+from harness.study import Guidance
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 12), cut=st.integers(1, 11))
@@ -57,7 +58,7 @@ def test_labels_are_equal_in_number(runs):
 
 def test_guidance_moves_the_samples(study, runs, tmp_path):
     images, _ = sample.load(runs.runs["baseline"][0] / "samples.npz")
-    guided, _ = draw(study, runs, tmp_path / "x.npz", guidance=3.0)
+    guided, _ = draw(study, runs, tmp_path / "x.npz", guidance=Guidance(scale=3.0))
     assert (images != guided).mean() > 0.01
 
 
@@ -68,7 +69,8 @@ def test_guidance_extrapolates_from_the_unconditional_prediction(study):
         calls.append(y.tolist())
         return y.view(-1, 1, 1, 1).float().expand_as(x)
 
-    guided = sample.guided(model, torch.tensor([3]), study.sampling.model_copy(update={"guidance": 2.0}))
+    scaled = study.model_copy(update={"sampling": study.sampling.model_copy(update={"guidance": Guidance(scale=2.0)})})
+    guided = sample.guided(scaled, model, None, torch.tensor([3]))
     out = guided(torch.zeros(1, 1, 1, 1), torch.ones(1))
     assert calls == [[3, 10]]
     assert out.item() == 10 + 2 * (3 - 10)

@@ -3,20 +3,25 @@
 import numpy as np
 import torch
 
-from harness import data
-from harness.models.clip import WordTokenizer
+from harness.models.clip import Preprocess, Tokenizer
+from harness.runtime import allow_tf32, device
 
 BATCH = 256
 
 
 @torch.no_grad()
-def clip_score(images: np.ndarray, captions: list[str], model: torch.nn.Module, tokenizer: WordTokenizer) -> dict[str, float]:
-    """(N, H, W, 3) uint8 and N captions -> `clip_score`."""
-    kinds = sorted(set(captions))
-    texts = dict(zip(kinds, model.encode_text(tokenizer(kinds), normalize=True), strict=True))
+def clip_score(
+    images: np.ndarray, captions: list[str], model: torch.nn.Module, tokenizer: Tokenizer, preprocess: Preprocess
+) -> dict[str, float]:
+    """(N, H, W, 3) uint8 and N captions -> `clip_score`. The model is on the device of the run."""
+    allow_tf32(False)
+    kinds, texts = sorted(set(captions)), {}
+    for first in range(0, len(kinds), BATCH):
+        some = kinds[first : first + BATCH]
+        texts |= dict(zip(some, model.encode_text(tokenizer(some).to(device()), normalize=True), strict=True))
     cosines = []
     for first in range(0, len(images), BATCH):
-        image = model.encode_image(data.to_pixels(images[first : first + BATCH]), normalize=True)
+        image = model.encode_image(preprocess(images[first : first + BATCH]).to(device()), normalize=True)
         text = torch.stack([texts[c] for c in captions[first : first + BATCH]])
-        cosines.append((image * text).sum(-1))
+        cosines.append((image * text).sum(-1).cpu())
     return {"clip_score": (100 * torch.cat(cosines)).clamp(min=0).double().mean().item()}

@@ -1,17 +1,65 @@
-"""What a method costs: parameters and FLOPs of its denoiser, counted by torch as in the paper (2 per multiply-add, attention included)."""
+"""What a network costs: parameters, bytes and FLOPs of one forward pass, counted by torch as in the paper (2 per multiply-add, attention
+included). Everything is built on the `meta` device, where tensors have shapes and no values: any size is counted in well under a second.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
 
-from harness.config import Study
-from harness.train import denoiser as denoisers
+from harness.study import Study
+
+META = torch.device("meta")
+FIXED = ("pos_embed", ".W")  # buffers of the denoisers that are parameters in the released code
+
+
+@dataclass(frozen=True)
+class Price:
+    """Of one network. `flops`: one forward pass of one image."""
+
+    parameters: int  # trainable ones
+    all_parameters: int  # and the fixed position tables and Fourier frequencies, which are parameters in the released code
+    stored: int  # values of a saved state: rotary tables too
+    flops: int
+
+
+def flops(call: Callable[[], object]) -> int:
+    """FLOPs of what `call` computes. Tensors that it creates are on `meta`."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with META, torch.no_grad(), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def price(build: Callable[[], nn.Module], *shape: int, run: Callable[[nn.Module, Tensor], object] = lambda model, x: model(x)) -> Price:
+    """Of the module that `build` returns, run on one input of `shape`, batch axis included."""
+    with META:
+        model = build().to(META).eval()
+        counted = flops(lambda: run(model, torch.empty(shape)))
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    fixed = sum(table.numel() for name, table in model.named_buffers() if name.endswith(FIXED))
+    return Price(parameters, parameters + fixed, sum(value.numel() for value in model.state_dict().values()), counted)
+
+
+def denoiser(study: Study, build: Callable[[], nn.Module]) -> Price:
+    """Of a denoiser on one latent of the study."""
+
+    def run(model: nn.Module, x: Tensor) -> Tensor:
+        return model(x, torch.empty(1), torch.empty(1, dtype=torch.long))
+
+    return price(build, 1, *study.latent_shape, run=run)
+
+
+def of_method(study: Study, method_name: str) -> Price:
+    """Of the method's denoiser, changes by its `modify_denoiser` included."""
+    from harness.train import denoiser as denoisers
+
+    return denoiser(study, lambda: denoisers.build(study, method_name))
 
 
 def cost(study: Study, method_name: str) -> dict[str, float]:
     """`parameters`: trainable ones. `gflops`: one forward pass of one latent."""
-    model = denoisers.build(study, method_name).eval()
-    shape = (1, study.encoder.width, study.grid, study.grid)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.zeros(shape), torch.zeros(1), torch.zeros(1, dtype=torch.long))
-    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    return {"parameters": parameters, "gflops": counter.get_total_flops() / 1e9}
+    found = of_method(study, method_name)
+    return {"parameters": found.parameters, "gflops": found.flops / 1e9}

@@ -3,7 +3,8 @@
 from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
-from harness.config import Evaluation, UserError
+from harness.config import UserError
+from harness.study import Evaluation
 
 
 def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> dict[str, float]:

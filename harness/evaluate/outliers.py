@@ -5,6 +5,7 @@ Registers are not patch tokens and are left out. As in the released code, the no
 that of the residual stream: in the encoder before the final norm (TTR/shared/algorithms.py), in the denoiser after each block.
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,10 +14,10 @@ from pyarrow import parquet
 from torch import Tensor
 
 from harness import artifacts, latents
-from harness.config import Study
 from harness.models.flow import at_time
-from harness.runtime import stream
+from harness.runtime import device, stream
 from harness.schema import ScoreFile
+from harness.study import Study
 from harness.train import denoiser as denoisers
 
 QUANTILES = (0.01, 0.25, 0.75, 0.99, 0.999)
@@ -41,12 +42,19 @@ def norm_statistics(norms: Tensor, factor: float) -> dict[str, float]:
 def denoiser_norms(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float) -> list[Tensor]:
     """Norms (B, P) of the patch tokens after each block, at noise level t; registers are the first rows and are cut off."""
     patches, outputs = model.grid**2, []
-    handles = [block.register_forward_hook(lambda _m, _a, out: outputs.append(out[:, -patches:].norm(dim=-1))) for block in model.blocks]
-    times = torch.full((len(clean),), t)
+    handles = [
+        block.register_forward_hook(lambda _m, _a, out: outputs.append(out[:, -patches:].norm(dim=-1).cpu())) for block in model.blocks
+    ]
+    times = torch.full((len(clean),), t, device=clean.device)
     model(at_time(clean, noise, times), times, labels)
     for handle in handles:
         handle.remove()
     return outputs
+
+
+def _in_batches(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float, size: int) -> Iterator[list[Tensor]]:
+    for parts in zip(clean.split(size), noise.split(size), labels.split(size), strict=True):
+        yield denoiser_norms(model, *(part.to(device()) for part in parts), t)
 
 
 def measure_runs(
@@ -54,11 +62,13 @@ def measure_runs(
 ) -> dict:
     """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer (-1: embeddings), and per block and noise level."""
     config = study.outlier_statistics
-    source = latents.load(latents_file, "reference")
-    encoder = [
-        {"part": "encoder", "layer": layer, "t": None, **norm_statistics(norms, config.factor)}
-        for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
-    ]
+    source = latents.held_out(latents_file)
+    encoder = []
+    if source.layer_norms is not None:
+        encoder = [
+            {"part": "encoder", "layer": layer, "t": None, **norm_statistics(norms, config.factor)}
+            for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
+        ]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
     measured, printed = artifacts.measured_by(__name__, config), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
@@ -66,10 +76,11 @@ def measure_runs(
         with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
             model = denoisers.load(study, method_name, path)
             noise = torch.stack([torch.randn(clean.shape[1:], generator=stream(seed, "outliers", i)) for i in range(len(clean))])
+            noise = noise * study.denoiser.noise_scale
             denoiser = [
-                {"part": "denoiser", "layer": block, "t": t, **norm_statistics(norms, config.factor)}
+                {"part": "denoiser", "layer": block, "t": t, **norm_statistics(torch.cat(norms), config.factor)}
                 for t in config.times
-                for block, norms in enumerate(denoiser_norms(model, clean, noise, labels, t))
+                for block, norms in enumerate(zip(*_in_batches(model, clean, noise, labels, t, config.batch), strict=True))
             ]
             parquet.write_table(pa.Table.from_pylist(encoder + denoiser), lines)
             values, details = worst(encoder + denoiser)
@@ -93,7 +104,7 @@ def measure_runs(
 def worst(lines: list[dict]) -> tuple[dict[str, float], dict[str, dict]]:
     """The largest share and max / median of each part, and where they are (layer or block, noise level)."""
     values, details = {}, {}
-    for part in ("encoder", "denoiser"):
+    for part in dict.fromkeys(line["part"] for line in lines):
         for score, column in ((f"{part}_outlier_share", "share"), (f"{part}_max_over_median", "max_over_median")):
             line = max((line for line in lines if line["part"] == part), key=lambda line: line[column])
             values[score], details[score] = line[column], {"layer": line["layer"], "t": line["t"]}

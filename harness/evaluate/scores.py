@@ -7,7 +7,7 @@ import torch
 
 from harness import artifacts, data, latents
 from harness import sample as samples
-from harness.config import Study
+from harness.config import UserError
 from harness.evaluate.accuracy import accuracy
 from harness.evaluate.clip_score import clip_score
 from harness.evaluate.cost import cost
@@ -16,8 +16,12 @@ from harness.evaluate.fid import fid
 from harness.evaluate.inception_score import inception_score
 from harness.evaluate.kid import kid
 from harness.evaluate.precision_recall import precision_recall
+from harness.evaluate.references import ReferenceStatistics, load_references
 from harness.models import clip as clips
-from harness.schema import ScoreFile
+from harness.models.autoencoder import Decoder
+from harness.runtime import device
+from harness.schema import COMPARED, HELD_OUT, ScoreFile, references_of
+from harness.study import Evaluation, Study, TrainedJudge
 from harness.train import decoder as decoders
 
 
@@ -32,40 +36,52 @@ def score_runs(
     latents_file: Path,
     data_folder: Path,
     judge: Path,
-    clip: Path,
+    clip: Path | None,
+    references: Path,
     outs: list[Path],
 ) -> dict:
     """Score the samples, decoder and cost of a method, all seeds in one process: importing the metric libraries costs more than scoring."""
-    truth = data.load(data_folder, "reference").images
-    extract, (clip_model, tokenizer) = Extractor(study, judge), clips.load(clip)
-    reference = extract(truth)["features"]
-    reconstructed = reconstruction(decoders.load(study, decoder), latents.load(latents_file, "reference"), truth, extract, reference)
-    measured, printed = artifacts.measured_by(__name__, study.evaluation), {}
+    evaluation, extract, known = study.evaluation, Extractor(study, judge), load_references(references)
+    _check_references(study, known, extract, references)
+    first, *others = known.values()
+    if evaluation.clip and clip is None:
+        raise UserError(f"study '{study.name}' has a CLIP score: name its open_clip folder with --clip")
+    clip_model = clips.load(clip) if evaluation.clip else None
+    shared, elsewhere = {}, {f"{score}@{other.name}": other.sha256 for other in others for score in COMPARED}
+    if evaluation.reconstruction:
+        truth, source = data.load(data_folder, "reference"), latents.held_out(latents_file)
+        shared = reconstruction(study, decoders.load(study, decoder), source, truth, extract, known[HELD_OUT])
+        elsewhere |= dict.fromkeys(shared, known[HELD_OUT].sha256)
+    elsewhere = {score: sha256 for score, sha256 in elsewhere.items() if sha256 != first.sha256}
+    measured, printed = artifacts.measured_by(__name__, evaluation), {}
     price = cost(study, method_name)
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
-        with artifacts.artifact(
-            out, stage="scores", module=__name__, inputs=[path, denoiser, decoder, latents_file, data_folder, judge, clip]
-        ) as temporary:
+        inputs = [path, denoiser, decoder, latents_file, data_folder, judge, references, *([clip] if clip else [])]
+        with artifacts.artifact(out, stage="scores", module=__name__, inputs=inputs) as temporary:
             images, labels = samples.load(path)
             found = extract(images)
+            features = found["features"]
             values = {
-                **fid(found["features"], reference),
+                **fid(features, first),
                 **inception_score(found["logits"]),
-                **kid(found["features"], reference, study.evaluation),
-                **precision_recall(found["features"], reference, study.evaluation.neighbours),
-                **clip_score(images, [data.caption(label) for label in labels], clip_model, tokenizer),
-                **accuracy(found["logits"], labels),
-                **reconstructed,
-                **price,
-                "filtered_share": artifacts.meta(denoiser)["filtered_share"],
+                **kid(features, first.features, evaluation),
+                **precision_recall(features, first.features, evaluation.neighbours),
             }
+            if clip_model:
+                values |= clip_score(images, data.captions(study.data, labels), *clip_model)
+            if isinstance(evaluation.judge, TrainedJudge):
+                values |= accuracy(found["logits"], labels)
+            values |= shared | price | {"filtered_share": artifacts.meta(denoiser)["filtered_share"]}
+            for other in others:
+                values |= {f"{score}@{other.name}": value for score, value in compared(features, other, evaluation).items()}
             file = ScoreFile(
                 study=study.name,
                 method=method_name,
                 seed=seed,
                 values=values,
                 n=len(images),
-                reference=artifacts.checked(data_folder),
+                reference=first.sha256,
+                references=elsewhere,
                 extractor=extract.sha256,
                 subject=artifacts.checked(path),
                 **measured,
@@ -75,12 +91,37 @@ def score_runs(
     return printed
 
 
+def compared(features: torch.Tensor, reference: ReferenceStatistics, evaluation: Evaluation) -> dict[str, float]:
+    """The scores of COMPARED, of (N, D) features against one more reference."""
+    found = {
+        **fid(features, reference),
+        **kid(features, reference.features, evaluation),
+        **precision_recall(features, reference.features, evaluation.neighbours),
+    }
+    return {score: found[score] for score in COMPARED}
+
+
+def _check_references(study: Study, known: dict[str, ReferenceStatistics], extract: Extractor, path: Path) -> None:
+    """UserError if the references are not the study's, or were made with another judge."""
+    if list(known) != references_of(study):
+        raise UserError(
+            f"{path}: has the references {', '.join(known)}; the study names {', '.join(references_of(study))}; delete it and run the same command again"
+        )
+    for reference in known.values():
+        if reference.extractor != extract.sha256:
+            raise UserError(
+                f"{path}: made with another judge ({reference.extractor[:16]}... instead of {extract.sha256[:16]}...); make it again"
+            )
+
+
 @torch.no_grad()
 def reconstruction(
-    decoder: torch.nn.Module, source: latents.Latents, truth: np.ndarray, extract: Extractor, reference: torch.Tensor
+    study: Study, decode: Decoder, source: latents.HeldOut, truth: data.Split, extract: Extractor, reference: ReferenceStatistics
 ) -> dict[str, float]:
-    """`rfid` and `psnr` (dB, mean over images) of the decoder on the reference images' own latents."""
-    images = data.to_uint8(decoder(source.to_tokens(source.latents)))
-    error = ((images.astype(np.float64) - truth) ** 2).mean(axis=(1, 2, 3))
+    """`rfid` and `psnr` (dB, mean over images) of the decoder on the held-out images' own latents."""
+    whitening = source.whitening.to(device())
+    parts = source.latents.split(study.sampling.batch)
+    images = np.concatenate([data.to_uint8(decode(whitening.unwhiten(part.to(device())))) for part in parts])
+    error = np.array([((image.astype(np.float64) - truth[i]) ** 2).mean() for i, image in enumerate(images)])
     psnr = 10 * np.log10(255**2 / np.maximum(error, 1e-3))
     return {"rfid": fid(extract(images)["features"], reference)["fid"], "psnr": float(psnr.mean())}

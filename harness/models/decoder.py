@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.models.denoiser import sincos_2d
+from harness.models.denoisers.layers import sincos_2d
 
 
 class SelfAttention(nn.Module):

@@ -1,10 +1,19 @@
-"""Flow matching on the linear path x_t = (1 - t) data + t noise: t = 0 is data, t = 1 is noise (released src/stage2/transport)."""
+"""Flow matching on the linear path x_t = (1 - t) data + t noise: t = 0 is data, t = 1 is noise (released src/stage2/transport).
+
+Batches are (B, C, H, W) with one t per element, (B,), unless a docstring says otherwise.
+"""
 
 import itertools
+import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+from harness.config import UserError
+
+Prediction = Literal["data", "velocity"]
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:
@@ -12,9 +21,35 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def logit_normal_time(count: int, shift: float, generator: torch.Generator) -> Tensor:
-    """(count,) times in (0, 1): sigmoid of a standard normal, then shifted."""
-    return shift_time(torch.randn(count, generator=generator).sigmoid(), shift)
+def shift_of_dimension(dimension: int, base: int = 4096) -> float:
+    """Shift for data of `dimension` values: sqrt(dimension / base) (released `train.py:152-154`).
+
+    16 x 16 tokens of 768 channels: 6.928. The released SigLIP2-So400M configs keep that although 1152 channels give 8.485.
+    """
+    return math.sqrt(dimension / base)
+
+
+def sample_time(
+    count: int,
+    distribution: Literal["logit_normal", "uniform"],
+    shift: float,
+    generator: torch.Generator,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Tensor:
+    """(count,) training times in [0, 1], shifted, on the generator's device.
+
+    logit_normal: sigmoid of a normal with `mean` and `std`; uniform: `mean` and `std` are unused. The released code cuts the times of a
+    velocity model at 0.999 before the shift (`Transport.check_interval`); this does not. Raises UserError for another distribution.
+    """
+    match distribution:
+        case "logit_normal":
+            t = (torch.randn(count, generator=generator, device=generator.device) * std + mean).sigmoid()
+        case "uniform":
+            t = torch.rand(count, generator=generator, device=generator.device)
+        case _:
+            raise UserError(f"time distribution '{distribution}': choose logit_normal or uniform")
+    return shift_time(t, shift)
 
 
 def at_time(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -23,14 +58,37 @@ def at_time(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * data + t * noise
 
 
-def velocity(x_t: Tensor, prediction: Tensor, t: Tensor, t_min: float) -> Tensor:
-    """Velocity noise - data that an x-prediction implies; t is clamped from below (released `transport.py:219-228`)."""
-    return (x_t - prediction) / t[:, None, None, None].clamp(min=t_min)
+def velocity(x_t: Tensor, output: Tensor, t: Tensor, prediction: Prediction, t_min: float) -> Tensor:
+    """(B, C, H, W) velocity noise - data that a model's output stands for.
+
+    data: (x_t - output) / max(t, t_min) (released `transport.py:219-228`); velocity: the output itself, `t_min` unused. Raises UserError
+    for another prediction.
+    """
+    match prediction:
+        case "data":
+            return (x_t - output) / t[:, None, None, None].clamp(min=t_min)
+        case "velocity":
+            return output
+        case _:
+            raise UserError(f"prediction '{prediction}': choose data or velocity")
+
+
+def flow_loss(data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: Prediction, t_min: float) -> Tensor:
+    """(B, C, H, W) squared error of the velocity against noise - data; `output` is the model's at `at_time(data, noise, t)`."""
+    return (velocity(at_time(data, noise, t), output, t, prediction, t_min) - (noise - data)).square()
+
+
+# old names, to be deleted
+
+
+def logit_normal_time(count: int, shift: float, generator: torch.Generator) -> Tensor:
+    """(count,) times in (0, 1): sigmoid of a standard normal, then shifted."""
+    return shift_time(torch.randn(count, generator=generator).sigmoid(), shift)
 
 
 def v_loss(data: Tensor, noise: Tensor, t: Tensor, prediction: Tensor, t_min: float) -> Tensor:
     """(B, C, H, W) squared error of the velocity of an x-prediction."""
-    return (velocity(at_time(data, noise, t), prediction, t, t_min) - (noise - data)).square()
+    return flow_loss(data, noise, t, prediction, "data", t_min)
 
 
 def euler_grid(points: int, shift: float) -> Tensor:
@@ -44,5 +102,5 @@ def euler(denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, grid: Tens
     x = noise
     for now, then in itertools.pairwise(grid):
         t = now.expand(len(x))
-        x = x + (then - now) * velocity(x, denoise(x, t), t, t_min)
+        x = x + (then - now) * velocity(x, denoise(x, t), t, "data", t_min)
     return x

@@ -14,9 +14,10 @@ from matplotlib.patches import Rectangle
 from safetensors.numpy import load_file
 
 from harness import artifacts, data
-from harness.config import Study, load_method, method_names
+from harness.config import load_method, method_names
 from harness.report import rows as row_files
 from harness.report.statistics import by_seed, difference, estimate
+from harness.study import Study
 
 # Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
 PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#8C6D31"]
@@ -107,7 +108,7 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
     chosen = int(sum(counts / max(1, counts.max()) for counts in outliers.values()).argmax())  # outliers in as many variants as possible
     layers = maps[next(iter(variants))].shape[1]
     scale = LogNorm(min(m[chosen].min() for m in maps.values()), max(m[chosen].max() for m in maps.values()))
-    image = data.load(results / "data", "reference").images[chosen]
+    image = data.load(results / "data", "reference")[chosen]
     figure, axes = plt.subplots(
         len(variants), layers + 1, figsize=(TWO_COLUMNS, 0.95 * len(variants) + 0.5), squeeze=False, layout="constrained"
     )

@@ -9,10 +9,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from harness import artifacts
-from harness.config import Study, UserError, explain, load_method
+from harness.config import UserError, explain, load_method
 from harness.report import rows as row_files
 from harness.report.statistics import by_seed, difference, estimate
-from harness.schema import score_info
+from harness.schema import score_info, scores_of
+from harness.study import Study, TrainedJudge
 
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
 
@@ -45,6 +46,12 @@ class Spec(Strict):
     title: str
     baseline: str
     panels: Annotated[list[Panel], Field(min_length=1)]
+
+    def for_study(self, study: Study) -> "Spec":
+        """Without the columns of scores that the study does not have, such as the judge's accuracy where that is Inception."""
+        has = set(scores_of(study))
+        panels = [p.model_copy(update={"columns": [c for c in p.columns if c.score in has]}) for p in self.panels]
+        return self.model_copy(update={"panels": [panel for panel in panels if panel.columns]})
 
 
 @dataclass(frozen=True)
@@ -142,7 +149,6 @@ def notes(study: Study, table: pd.DataFrame, seeds: list[int]) -> list[str]:
     """The lines under the table: how its numbers were made."""
     fid = table[table["score"] == "fid"].iloc[0]
     commits = ", ".join(sorted(set(table["commit"])))
-    guidance = "none" if study.sampling.guidance == 1 else f"classifier-free, scale {study.sampling.guidance:g}"
     spread = (
         f"Mean ± half-width of the 95 % Student-t interval over {len(seeds)} seeds ({', '.join(map(str, seeds))}); ΔFID is paired by seed. "
         "Bold: best value of a column whose difference to the baseline, paired by seed, excludes zero at 95 % (not corrected for many comparisons)."
@@ -153,10 +159,8 @@ def notes(study: Study, table: pd.DataFrame, seeds: list[int]) -> list[str]:
         spread,
         "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; DSR (trained): trained encoder registers instead of TTR.",
         "Values without an interval are the same for every seed: encoder and decoder are trained once per study, and cost does not vary.",
-        f"N = {fid['n']} samples a run, equal labels; reference: {study.data.reference} held-out images (data {fid['reference'][:12]}); "
-        f"judge: a classifier trained in this DAG, {study.evaluation.judge.width} standardised features (weights {fid['extractor'][:12]}) "
-        "in Inception's place, and a small open_clip model in ViT-L/14's, so FID, IS, KID and CLIP score cannot be compared with other papers'.",
-        f"Sampler: Euler, NFE {study.sampling.grid_points - 1}, guidance {guidance}, EMA {study.denoiser.ema:g}. FID agrees with clean-fid on the same features.",
+        f"N = {fid['n']} samples a run, {study.sampling.labels} labels; {judged(study, fid)}",
+        sampled(study),
         f"Outlier: patch token with L2 norm above {study.outlier_statistics.factor:g} × the median of its layer; shares and max/median are those "
         f"of the worst layer (denoiser: worst block at t in {', '.join(f'{t:g}' for t in study.outlier_statistics.times)}); registers excluded.",
     ]
@@ -165,16 +169,42 @@ def notes(study: Study, table: pd.DataFrame, seeds: list[int]) -> list[str]:
             f"This is the embedded study '{study.name}': its outliers are planted, {len(study.planted)} populations of register neurons written into "
             "the encoder after training. The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
         )
-    else:
+    elif study.outliers == "none":
         lines.append(
             f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them."
         )
     return [*lines, f"Commit {commits}."]
 
 
+def judged(study: Study, fid: pd.Series) -> str:
+    """What the samples are compared with, and by which network."""
+    section, weights = study.evaluation, fid["extractor"][:12]
+    if isinstance(section.judge, TrainedJudge):
+        return (
+            f"reference: {study.data.reference} held-out images (data {fid['reference'][:12]}); "
+            f"judge: a classifier trained in this DAG, {section.judge.width} standardised features (weights {weights}) "
+            "in Inception's place, and a small open_clip model in ViT-L/14's, so FID, IS, KID and CLIP score cannot be compared with other papers'."
+        )
+    first = f"'{section.references[0].name}'" if section.references else f"{study.data.reference} held-out images"
+    return f"reference: {first} (sha256 {fid['reference'][:12]}); judge: Inception of torch-fidelity, layer {section.judge.features} (weights {weights})."
+
+
+def sampled(study: Study) -> str:
+    """Sampler, NFE, guidance, average of the weights."""
+    section, guidance = study.sampling, study.sampling.guidance
+    name = {"euler": "Euler", "heun": "Heun", "euler_maruyama": "Euler-Maruyama (SDE)"}[section.sampler]
+    steps = section.grid_points - 1
+    nfe = 2 * steps - 1 if section.sampler == "heun" else steps
+    kind = "autoguidance" if guidance.weak else "classifier-free"
+    interval = "" if guidance.interval == (0.0, 1.0) else f" for t in [{guidance.interval[0]:g}, {guidance.interval[1]:g}]"
+    text = "none" if guidance.scale == 1 else f"{kind}, scale {guidance.scale:g}{interval}"
+    check = "clean-fid" if "fid_clean" in scores_of(study) else "an eigen-decomposition in double precision"
+    return f"Sampler: {name}, NFE {nfe}, guidance {text}, EMA {study.ema:g}. FID agrees with {check} on the same features."
+
+
 def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
     """Write `out` (.md), and beside it .csv, .tex and times.csv."""
-    wanted, table = load_spec(spec), row_files.collect(study.name, methods, seeds, results)
+    wanted, table = load_spec(spec).for_study(study), row_files.collect(study.name, methods, seeds, results)
     panels = [(panel, [cells(table, column, methods, wanted.baseline) for column in panel.columns]) for panel in wanted.panels]
     title, under = f"{wanted.title}: {study.title}", notes(study, table, seeds)
     body = "\n".join(markdown(panel, columns, methods) for panel, columns in panels)

@@ -4,6 +4,7 @@ from harness import dag
 dag.put_own_python_first()
 RUN = dag.checked_config(config)
 STUDY, SEEDS, METHODS = RUN.study.name, RUN.seeds, RUN.methods
+JOB = RUN.study.job
 
 
 wildcard_constraints:
@@ -11,22 +12,52 @@ wildcard_constraints:
     method="|".join(METHODS),
     encoder="|".join(RUN.encoders),
     backbone="plain|trained_registers",
+    asset="|".join(RUN.study.assets) or "none",
     seed=r"\d+",
+
+
+def records(*fields):
+    """Records of assets. Their age does not count: what they say is part of the params and of every hash."""
+    return [ancient(path) for path in RUN.records(*fields)]
+
+
+def backbone_records(wildcards):
+    return records("encoder.weights", f"encoder.{wildcards.backbone}") or [ancient(p) for p in RUN.records("encoder")]
+
+
+def decoder_records(wildcards):
+    return [ancient(path) for path in RUN.decoder_records(wildcards.encoder)]
 
 
 def registers(wildcards):
     """The neuron list of an encoder variant with test-time registers; nothing for the others."""
-    found = "results/{study}/encoders/{encoder}/registers.json"
-    return [found.format(**wildcards)] if wildcards.encoder.startswith("ttr_") else []
+    encoder = wildcards.get("encoder") or RUN.encoder(wildcards.method)
+    return [f"results/{wildcards.study}/encoders/{encoder}/registers.json"] if encoder.startswith("ttr_") else []
 
 
 def backbone(wildcards):
-    return f"results/{wildcards.study}/backbones/{RUN.backbone(wildcards.encoder)}"
+    encoder = wildcards.get("encoder") or RUN.encoder(wildcards.method)
+    return f"results/{wildcards.study}/backbones/{RUN.backbone(encoder)}"
+
+
+def images(wildcards):
+    """What encoding at every step reads: images, backbone, registers; nothing where the latents are cached."""
+    return [] if RUN.caches else [f"results/{wildcards.study}/data", backbone(wildcards), *registers(wildcards)]
+
+
+def images_options(wildcards):
+    """The same as options of a stage."""
+    return " ".join(f"--{option} {path}" for option, path in zip(["data", "backbone", "registers"], images(wildcards)))
 
 
 def encoder_file(name):
     """Input function: a file of the encoder variant that the method uses."""
     return lambda wildcards: f"results/{wildcards.study}/encoders/{RUN.encoder(wildcards.method)}/{name}"
+
+
+def decoder_file(wildcards):
+    """The decoder of the method's encoder variant; a VAE's folder decodes as well."""
+    return backbone(wildcards) if RUN.decodes_itself else encoder_file("decoder.safetensors")(wildcards)
 
 
 def runs(name):

@@ -1,7 +1,30 @@
-# Images with labels and captions, as a Hugging Face `datasets` folder.
+# Images with labels, and the records of what the study's user supplies.
+
+
+rule asset:
+    output:
+        "results/{study}/assets/{asset}.json",
+    log:
+        "results/{study}/logs/asset-{asset}.log",
+    priority: 200
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=120,
+    params:
+        code=dag.code_hash("harness.assets"),
+        config=lambda wildcards: RUN.asset(wildcards.asset),
+    message:
+        "Check asset {wildcards.asset} of {wildcards.study}"
+    shell:
+        "python -m harness asset --study {wildcards.study} --name {wildcards.asset} --assets {config[assets]} --out {output} 2>&1 | tee {log}"
 
 
 rule data:
+    input:
+        records=records("data"),
     output:
         directory("results/{study}/data"),
     log:
@@ -10,12 +33,12 @@ rule data:
         "../../envs/harness.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
     params:
         code=dag.code_hash("harness.data"),
         config=RUN.config("data"),
     message:
         "Data set of {wildcards.study}"
     shell:
-        "python -m harness data --study {wildcards.study} --out {output} 2>&1 | tee {log}"
+        "python -m harness data --study {wildcards.study} --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"

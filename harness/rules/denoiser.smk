@@ -4,32 +4,37 @@
 rule denoiser:
     input:
         latents=encoder_file("latents.safetensors"),
+        images=images,
     output:
-        "results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
+        weights="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
+        averages=["results/{study}/runs/{method}/seed{seed}/" + name for name in RUN.other_averages],
     log:
         "results/{study}/logs/denoiser-{method}-seed{seed}.log",
     priority: 60
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=120,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.train.denoiser"),
         config=RUN.config("denoiser", "outlier_statistics.factor"),
         method=lambda wildcards: RUN.method(wildcards.method),
+        images=images_options,
     message:
         "Train the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m harness denoiser --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
-        " --latents {input.latents} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+        " --latents {input.latents} {params.images} --state results/{wildcards.study}/state --out {output.weights} 2>&1 | tee {log}"
 
 
 rule samples:
     input:
-        denoiser=rules.denoiser.output,
-        decoder=encoder_file("decoder.safetensors"),
+        denoiser=rules.denoiser.output.weights,
+        decoder=decoder_file,
+        records=records("sampling"),
         latents=encoder_file("latents.safetensors"),
     output:
         "results/{study}/runs/{method}/seed{seed}/samples.npz",
@@ -38,15 +43,16 @@ rule samples:
     priority: 40
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.sample"),
-        config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min"),
+        config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
     message:
         "Draw samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m harness samples --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
-        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --out {output} 2>&1 | tee {log}"
+        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"

@@ -4,6 +4,7 @@
 rule encoder:
     input:
         data=rules.data.output,
+        records=backbone_records,
     output:
         directory("results/{study}/backbones/{backbone}"),
     log:
@@ -11,18 +12,19 @@ rule encoder:
     priority: 100
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
-        code=dag.code_hash("harness.train.encoder"),
+        code=dag.code_hash("harness.encode"),
         config=RUN.config("encoder", "outliers", "planted"),
     message:
-        "Train the encoder of {wildcards.study}: {wildcards.backbone}"
+        "Encoder of {wildcards.study}: {wildcards.backbone}"
     shell:
         "python -m harness encoder --study {wildcards.study} --backbone {wildcards.backbone} --data {input.data}"
-        " --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
 rule registers:
@@ -36,13 +38,15 @@ rule registers:
     priority: 90
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.encode"),
         config=RUN.config("search", "outlier_statistics.factor"),
+        lists=dag.published_neurons(),
     message:
         "Search for register neurons in {wildcards.study}: {wildcards.encoder}"
     shell:
@@ -62,13 +66,14 @@ rule latents:
     priority: 80
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.encode"),
-        config=RUN.config("latents"),
+        config=RUN.config("latents", "search.variant"),
         registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
     message:
         "Whitened latents of {wildcards.study}: {wildcards.encoder}"
@@ -81,6 +86,8 @@ rule decoder:
     input:
         data=rules.data.output,
         latents=rules.latents.output,
+        images=images,
+        records=decoder_records,
     output:
         "results/{study}/encoders/{encoder}/decoder.safetensors",
     log:
@@ -88,15 +95,17 @@ rule decoder:
     priority: 50
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.train.decoder"),
         config=RUN.config("decoder"),
+        images=images_options,
     message:
-        "Train the decoder of {wildcards.study}: {wildcards.encoder}"
+        "Decoder of {wildcards.study}: {wildcards.encoder}"
     shell:
-        "python -m harness decoder --study {wildcards.study} --encoder {wildcards.encoder} --data {input.data}"
-        " --latents {input.latents} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+        "python -m harness decoder --study {wildcards.study} --encoder {wildcards.encoder} --latents {input.latents} --data {input.data} {params.images}"
+        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"

@@ -3,78 +3,114 @@
 
 rule judge:
     input:
-        data=rules.data.output,
+        data=rules.data.output if RUN.trains_judge else [],
+        records=records("evaluation.judge"),
     output:
         "results/{study}/judge.safetensors",
     log:
         "results/{study}/logs/judge.log",
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.train.judge"),
         config=RUN.config("evaluation.judge", "data.image_size"),
+        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
     message:
-        "Train the judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
+        "The judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
     shell:
-        "python -m harness judge --study {wildcards.study} --data {input.data}"
-        " --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+        "python -m harness judge --study {wildcards.study} {params.data}"
+        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
 rule clip:
     input:
-        data=rules.data.output,
+        data=rules.data.output if RUN.trains_clip else [],
+        records=records("evaluation.clip"),
     output:
         directory("results/{study}/clip"),
     log:
         "results/{study}/logs/clip.log",
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=30,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.train.judge"),
         config=RUN.config("evaluation.clip", "data.image_size"),
+        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
     message:
-        "Train the CLIP model of {wildcards.study}"
+        "CLIP model of {wildcards.study}"
     shell:
-        "python -m harness clip --study {wildcards.study} --data {input.data}"
-        " --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+        "python -m harness clip --study {wildcards.study} {params.data}"
+        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+
+
+rule references:
+    input:
+        data=rules.data.output,
+        judge=rules.judge.output,
+        records=records("evaluation.references"),
+    output:
+        "results/{study}/references.safetensors",
+    log:
+        "results/{study}/logs/references.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: JOB.threads
+    resources:
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
+    params:
+        code=dag.code_hash("harness.evaluate.references"),
+        config=RUN.config("evaluation.references", "evaluation.reconstruction", "evaluation.judge"),
+    message:
+        "What the samples of {wildcards.study} are compared with"
+    shell:
+        "python -m harness references --study {wildcards.study} --data {input.data} --judge {input.judge}"
+        " --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
 
 
 rule scores:
     input:
         samples=runs("samples.npz"),
         denoisers=runs("denoiser.safetensors"),
-        decoder=encoder_file("decoder.safetensors"),
+        decoder=decoder_file,
         latents=encoder_file("latents.safetensors"),
         data=rules.data.output,
         judge=rules.judge.output,
-        clip=rules.clip.output,
+        clip=rules.clip.output if RUN.has_clip else [],
+        references=rules.references.output,
     output:
         runs("scores.json"),
     log:
         "results/{study}/logs/scores-{method}.log",
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.evaluate.scores"),
         config=RUN.config("evaluation"),
         seeds=SEEDS,
+        clip=lambda wildcards, input: f"--clip {input.clip}" if input.clip else "",
     message:
         "Scores of {wildcards.study}: {wildcards.method}"
     shell:
         "python -m harness scores --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
-        " --samples {input.samples} --denoisers {input.denoisers} --decoder {input.decoder} --latents {input.latents} --data {input.data} --judge {input.judge} --clip {input.clip} --out {output} 2>&1 | tee {log}"
+        " --samples {input.samples} --denoisers {input.denoisers} --decoder {input.decoder} --latents {input.latents} --data {input.data}"
+        " --judge {input.judge} --references {input.references} {params.clip} --out {output} 2>&1 | tee {log}"
 
 
 rule outliers:
@@ -88,10 +124,11 @@ rule outliers:
         "results/{study}/logs/outliers-{method}.log",
     conda:
         "../../envs/harness.yaml"
-    threads: RUN.study.threads
+    threads: JOB.threads
     resources:
-        mem_mb=1500,
-        runtime=60,
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.evaluate.outliers"),
         config=RUN.config("outlier_statistics"),

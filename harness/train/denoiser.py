@@ -1,33 +1,26 @@
-"""Stage `denoiser`: train one method's denoiser on cached latents."""
+"""Stage `denoiser`: train one method's denoiser."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from harness import artifacts, latents
-from harness.config import Study, UserError, denoiser_hook, load_method, method_file
-from harness.models.denoiser import LightningDiT
-from harness.models.flow import at_time, logit_normal_time, v_loss
-from harness.runtime import seed_initialisation
-from harness.train.loop import batch_indices, fit
+from harness import artifacts, data
+from harness.config import UserError, denoiser_hook, load_method, method_file
+from harness.latents import Batches, load_encoder
+from harness.models.denoisers import ARCHITECTURES
+from harness.models.flow import at_time, flow_loss, sample_time
+from harness.runtime import autocast, device, seed_initialisation
+from harness.study import Shape, Study
+from harness.train.loop import fit
 
-CLASSES = 10
 
-
-def build(study: Study, method_name: str) -> torch.nn.Module:
+def build(study: Study, method_name: str) -> nn.Module:
     """The method's denoiser with fresh weights from the global generator."""
-    config, registers = study.denoiser, load_method(method_name).registers(study)
-    model = LightningDiT(
-        input_size=study.grid,
-        in_channels=study.encoder.width,
-        hidden_size=config.width,
-        depth=config.depth,
-        num_heads=config.heads,
-        num_classes=CLASSES,
-        mlp_ratio=config.mlp_ratio,
-        registers=registers.count if registers else 0,
-        register_start=registers.start if registers else 0,
-    )
+    registers = load_method(method_name).registers(study)
+    count, start = (registers.count, registers.start) if registers else (0, 0)
+    model = of_shape(study, study.denoiser, registers=count, register_start=start)
     hook = denoiser_hook(method_name)
     if hook is None:
         return model
@@ -35,48 +28,114 @@ def build(study: Study, method_name: str) -> torch.nn.Module:
         changed = hook(model)
     except Exception as error:
         raise UserError(f"baselines/{method_name}.py: modify_denoiser failed: {type(error).__name__}: {error}") from None
-    if not isinstance(changed, torch.nn.Module):
+    if not isinstance(changed, nn.Module):
         raise UserError(f"baselines/{method_name}.py: modify_denoiser must return the model, got {type(changed).__name__}")
     return changed
 
 
-def train(study: Study, *, method_name: str, seed: int, latents_file: Path, state: Path, out: Path) -> dict:
-    """Write the EMA weights; the record beside them holds the share of tokens that a loss mask filtered."""
+def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: int = 0) -> nn.Module:
+    """A denoiser of `shape` for the study's latents and classes."""
+    head = {f"head_{field}": value for field, value in shape.head.model_dump().items()} if shape.head else {}
+    return ARCHITECTURES[shape.architecture](
+        input_size=study.grid,
+        in_channels=study.channels,
+        hidden_size=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        num_classes=study.classes,
+        patch_size=shape.patch,
+        mlp_ratio=shape.mlp_ratio,
+        registers=registers,
+        register_start=register_start,
+        **head,
+    )
+
+
+def average_file(out: Path, study: Study, decay: float) -> Path:
+    """Where the weights of an EMA decay are: `out` for the one that is sampled, its neighbour for another."""
+    return out if decay == study.ema else out.with_name(f"{out.stem}-ema{decay:g}{out.suffix}")
+
+
+def train(
+    study: Study,
+    *,
+    method_name: str,
+    seed: int,
+    latents_file: Path,
+    data_folder: Path | None = None,
+    backbone: Path | None = None,
+    registers: Path | None = None,
+    state: Path,
+    out: Path,
+) -> dict:
+    """Write the weights of every EMA decay; the record beside them holds the share of tokens that a loss mask filtered.
+
+    Data, backbone and registers are read only where the study does not cache its latents.
+    """
     config, method = study.denoiser, load_method(method_name)
     facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name))}
-    source = latents.load(latents_file, "train")
-    weights = source.loss_weights(method.loss_mask, study.outlier_statistics.factor) if method.loss_mask else None
-    facts["filtered_share"] = 1 - weights.mean().item() if weights is not None else 0.0
+    images = {}
+    if not study.latents.cache:
+        images = {"split": data.load(data_folder, "train"), "encoder": load_encoder(study, backbone, registers)}
+    batches = Batches(latents_file, seed=seed, batch=config.training.batch, **images)
+    limit, facts["filtered_share"] = float("inf"), 0.0
+    if method.loss_mask:
+        if not batches.norms:
+            raise UserError(f"method '{method_name}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
+        limit = batches.threshold(method.loss_mask, study.outlier_statistics.factor)
+        facts["filtered_share"] = 1 - (batches.norms[method.loss_mask.norm] <= limit).float().mean().item()
     if facts["filtered_share"] == 1:
         raise UserError(
             f"method '{method_name}': the loss mask filters every token; look at the norm it thresholds ({method.loss_mask.norm})"
         )
-    with artifacts.trained_artifact(out, state=state, stage="denoiser", module=__name__, config=config, inputs=[latents_file], **facts) as (
+    inputs = [p for p in (latents_file, data_folder, backbone, registers) if p is not None]
+    with artifacts.trained_artifact(out, state=state, stage="denoiser", module=__name__, config=config, inputs=inputs, **facts) as (
         path,
         checkpoints,
     ):
         seed_initialisation(seed)
-        model = build(study, method_name)
+        model = build(study, method_name).to(device())
+        denoise = torch.compile(model) if config.training.compile else model
 
-        def loss(step: int, generator: torch.Generator) -> torch.Tensor:
-            rows = batch_indices(seed, step, len(source.latents), config.training.batch)
-            clean = source.latents[rows]
-            t = logit_normal_time(len(rows), config.time_shift, generator)
-            noise = torch.randn(clean.shape, generator=generator)
-            drop = torch.rand(len(rows), generator=generator) < config.class_dropout
-            labels = source.labels[rows].masked_fill(drop, CLASSES)
-            prediction = model(at_time(clean, noise, t), t, labels)
-            per_element = v_loss(clean, noise, t, prediction, config.t_min)
-            if weights is None:
-                return per_element.mean()
-            kept = weights[rows]
-            return (per_element * kept).mean() / kept.mean().clamp(min=1e-12)  # mean over kept tokens
+        def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
+            batch = batches(step)
+            clean, count = batch.latents, len(batch.labels)
+            t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std).to(clean.device)
+            noise = torch.randn(clean.shape, generator=generator).to(clean.device) * config.noise_scale
+            drop = torch.rand(count, generator=generator) < config.class_dropout
+            labels = batch.labels.masked_fill(drop.to(clean.device), study.classes)
+            if method.loss_mask:
+                kept = (batch.norms[method.loss_mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
+                kept_share = kept.mean().clamp(min=1e-12)  # of the whole batch, also where it is split
+            for part in torch.arange(count, device=clean.device).split(config.training.micro_batch or count):
+                rows = slice(int(part[0]), int(part[-1]) + 1)
+                with autocast(config.training.precision):
+                    output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
+                per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
+                mean = (per_element * kept[rows]).mean() / kept_share if method.loss_mask else per_element.mean()
+                yield mean * (len(part) / count)
 
-        name = f"denoiser {method_name}/seed{seed}"
-        artifacts.save_tensors(path, fit(model, loss, config.training, name=name, seed=seed, state=checkpoints, ema=config.ema))
-    return {"filtered_share": facts["filtered_share"]}
+        averages = fit(
+            model,
+            loss,
+            config.training,
+            images=len(batches),
+            name=f"denoiser {method_name}/seed{seed}",
+            seed=seed,
+            state=checkpoints,
+            ema=config.ema,
+            ema_warm_up=config.ema_warm_up,
+        )
+        for decay, weights in zip(config.ema, averages, strict=True):
+            if decay != study.ema:
+                other = average_file(out, study, decay)
+                with artifacts.artifact(other, stage="denoiser", module=__name__, config=config, inputs=inputs, **facts, ema=decay) as file:
+                    artifacts.save_tensors(file, weights)
+        artifacts.save_tensors(path, averages[config.ema.index(study.ema)])
+    return {"filtered_share": facts["filtered_share"], "steps": study.steps, "ema": config.ema}
 
 
-def load(study: Study, method_name: str, path: Path) -> torch.nn.Module:
+def load(study: Study, method_name: str, path: Path) -> nn.Module:
+    """The trained denoiser, frozen, on the device."""
     tensors, _ = artifacts.load_tensors(path)
-    return artifacts.load_weights(build(study, method_name), tensors, path).eval().requires_grad_(False)
+    return artifacts.load_weights(build(study, method_name), tensors, path).eval().requires_grad_(False).to(device())

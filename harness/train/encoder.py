@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from harness import artifacts, data
-from harness.config import Study, UserError
+from harness.config import UserError
 from harness.models import encoder as encoders
 from harness.models.planting import plant
 from harness.runtime import seed_initialisation, stream
+from harness.study import Study
 from harness.train.loop import batch_indices, fit
 
 SEED = 0  # the encoder is part of the study, as a pretrained one would be; the run's seed does not reach it
@@ -52,7 +53,7 @@ def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out:
             rows = batch_indices(SEED, step, len(split), config.training.batch)
             return pretraining(pixels[rows], labels[rows])
 
-        fit(pretraining, loss, config.training, name=name, seed=SEED, state=checkpoints)
+        fit(pretraining, loss, config.training, images=len(split), name=name, seed=SEED, state=checkpoints)
         planted = []
         if study.outliers == "planted" and not registers:
             planted = plant(model, pixels, study.planted, stream(SEED, "planting"))

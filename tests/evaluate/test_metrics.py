@@ -1,43 +1,84 @@
+import json
+
 import numpy as np
+import open_clip
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image as Pil
 
-from harness import data
+from harness import artifacts, assets, data
 from harness.config import UserError
 from harness.evaluate.accuracy import accuracy
 from harness.evaluate.clip_score import clip_score
 from harness.evaluate.cost import cost
 from harness.evaluate.features import Extractor
-from harness.evaluate.fid import fid
+from harness.evaluate.fid import fid, symmetric_distance
 from harness.evaluate.inception_score import inception_score
 from harness.evaluate.kid import kid
 from harness.evaluate.precision_recall import precision_recall
+from harness.evaluate.references import ReferenceStatistics
+from harness.evaluate.references import make as make_references
+from harness.evaluate.scores import score_runs
 from harness.models import clip as clips
 from harness.runtime import stream
+from harness.schema import ScoreFile, rows_of, scores_of
+from harness.study import OpenClip, Reference
 
 
 def gaussian(count, shift=0.0, width=8, purpose="a"):
     return torch.randn(count, width, generator=stream(0, purpose)) + shift
 
 
+def reference(features):
+    return ReferenceStatistics.of_features("reference", features)
+
+
 def test_fid_of_a_set_with_itself_is_zero():
-    assert fid(gaussian(200), gaussian(200))["fid"] == pytest.approx(0, abs=1e-6)
+    assert fid(gaussian(200), reference(gaussian(200)))["fid"] == pytest.approx(0, abs=1e-6)
 
 
 @given(st.floats(0.5, 5))
 def test_fid_of_a_shifted_set_is_the_squared_shift(shift):
-    found = fid(gaussian(300), gaussian(300) + shift)
+    found = fid(gaussian(300), reference(gaussian(300) + shift))
     assert found["fid"] == pytest.approx(8 * shift**2, rel=1e-3)
     assert found["fid_clean"] == pytest.approx(found["fid"], rel=1e-5)
 
 
+@given(st.integers(2, 24), st.integers(0, 1000))
+def test_the_three_frechet_distances_agree(width, seed):
+    features = [
+        torch.randn(200, width, generator=stream(seed, p)).relu() @ torch.randn(width, width, generator=stream(seed, p, 1)) for p in "ab"
+    ]
+    found, (first, second) = fid(features[0], reference(features[1])), [reference(f) for f in features]
+    symmetric = symmetric_distance(first.mu, first.sigma, second.mu, second.sigma)
+    assert found["fid_clean"] == pytest.approx(found["fid"], rel=1e-6)
+    assert symmetric == pytest.approx(found["fid"], rel=1e-5)
+
+
+def test_beyond_512_features_the_check_is_the_symmetric_form(monkeypatch):
+    monkeypatch.setattr("harness.evaluate.fid.CLEAN_FID_WIDEST", 4)
+    ours, other = gaussian(200), reference(gaussian(200, 0.5, purpose="b"))
+    assert list(fid(ours, other)) == ["fid"]
+    monkeypatch.setattr("harness.evaluate.fid.symmetric_distance", lambda *_: 0.0)
+    with pytest.raises(UserError, match="its symmetric form 0 on the same features; the features are degenerate"):
+        fid(ours, other)
+
+
+def test_statistics_in_double_precision_are_compared_in_double_precision():
+    single = reference(gaussian(200, purpose="b"))
+    double = ReferenceStatistics("d", single.mu.astype(np.float64), single.sigma, single.features, "", "given", "")
+    assert fid(gaussian(200), double)["fid"] == pytest.approx(fid(gaussian(200), single)["fid"], rel=1e-5)
+
+
 def test_too_few_samples_are_refused(study):
     with pytest.raises(UserError, match="FID needs more samples than features: got 8 for 8"):
-        fid(gaussian(8), gaussian(100))
+        fid(gaussian(8), reference(gaussian(100)))
     with pytest.raises(UserError, match="more reference images than features"):
-        fid(gaussian(100), gaussian(8))
+        reference(gaussian(8))
+    with pytest.raises(UserError, match="the Inception Score needs at least 10 samples, there are 9"):
+        inception_score(gaussian(9))
     with pytest.raises(UserError, match=r"KID needs evaluation\.kid_subset = 50 images on both sides, there are 49"):
         kid(gaussian(49), gaussian(100), study.evaluation)
     with pytest.raises(UserError, match=r"more than evaluation\.neighbours = 3 images, there are 3"):
@@ -59,6 +100,23 @@ def test_precision_and_recall():
     assert half["recall"] == 1.0
 
 
+def test_precision_and_recall_in_blocks_are_those_at_once(monkeypatch):
+    from torch_fidelity import metric_prc
+
+    ours, other = gaussian(90), gaussian(70, 0.7, purpose="b")
+    at_once = precision_recall(ours, other, 3)
+    part = metric_prc.calculate_precision_recall_part
+    monkeypatch.setattr(metric_prc, "calculate_precision_recall_part", lambda a, b, k, _size: part(a, b, k, 11))
+    assert precision_recall(ours, other, 3) == pytest.approx(at_once, abs=0.02)
+
+
+def test_generated_samples_come_first_in_precision_and_recall():
+    cluster, spread = gaussian(60) * 0.01, gaussian(60, purpose="b")  # samples of one mode: all real, little covered
+    found = precision_recall(cluster, spread, 3)
+    assert found["precision"] > 0.9
+    assert found["recall"] < 0.2
+
+
 def test_inception_score_ends():
     assert inception_score(torch.zeros(100, 10))["is"] == pytest.approx(1)
     sure = 100 * torch.nn.functional.one_hot(torch.arange(1000) % 10, 10)
@@ -70,14 +128,111 @@ def test_accuracy():
 
 
 def test_clip_score_prefers_the_right_caption(study, built):
-    model, tokenizer = clips.load(built.clip)
+    model, tokenizer, preprocess = clips.load(built.clip)
     split = data.load(built.data, "reference")
-    wrong = [data.caption((label + 1) % 10) for label in split.labels]
-    right = clip_score(split.images, split.captions, model, tokenizer)["clip_score"]
-    assert 0 <= clip_score(split.images, wrong, model, tokenizer)["clip_score"] <= 100
-    assert 0 <= right <= 100
+    right, wrong = data.captions(study.data, split.labels), data.captions(study.data, (split.labels + 1) % 10)
+    assert 0 <= clip_score(split.images, right, model, tokenizer, preprocess)["clip_score"] <= 100
+    assert 0 <= clip_score(split.images, wrong, model, tokenizer, preprocess)["clip_score"] <= 100
     with pytest.raises(UserError, match="was not trained on the word 'elephant'"):
         tokenizer(["a handwritten elephant"])
+
+
+TINY_CLIP = {
+    "embed_dim": 16,
+    "vision_cfg": {"image_size": 32, "layers": 1, "width": 16, "head_width": 8, "patch_size": 16},
+    "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """(model, a file of its weights); open_clip knows the model as `tiny`, and as `tiny-quickgelu`."""
+    known = {"tiny": TINY_CLIP, "tiny-quickgelu": TINY_CLIP | {"quick_gelu": True}}
+    monkeypatch.setattr("open_clip.factory._MODEL_CONFIGS", known)
+    torch.manual_seed(0)
+    model = open_clip.CLIP(**TINY_CLIP).eval()
+    torch.save({"state_dict": {f"module.{key}": value for key, value in model.state_dict().items()}}, tmp_path / "tiny.pt")
+    return model, tmp_path / "tiny.pt"
+
+
+def published_clip(name):
+    return OpenClip(kind="open_clip", model=name, weights={"path": "x", "source": "y"})
+
+
+def record(folder):
+    """Give a folder the record that its stage would write."""
+    artifacts.write_json(folder.with_name(folder.name + artifacts.META), {"sha256": artifacts.sha256(folder)})
+    return folder
+
+
+def test_a_published_clip_scores_as_open_clip_does(published, tmp_path):
+    model, source = published
+    assert clips.import_published(published_clip("tiny"), source, tmp_path / "out")["parameters"] > 0
+    again, tokenizer, preprocess = clips.load(record(tmp_path / "out"))
+    images = torch.randint(0, 256, (5, 48, 48, 3), generator=stream(0, "images"), dtype=torch.uint8).numpy()
+    captions = ["a photo of a tench", "a photo of a goldfish"] * 2 + ["a photo of a tench"]
+    found = clip_score(images, captions, again, tokenizer, preprocess)["clip_score"]
+    small = open_clip.transform.image_transform(32, is_train=False)  # resize, crop, and CLIP's mean and standard deviation
+    with torch.no_grad():
+        image = model.encode_image(torch.stack([small(Pil.fromarray(i)) for i in images]), normalize=True)
+        text = model.encode_text(open_clip.tokenize(captions, context_length=20), normalize=True)
+    assert found == pytest.approx((100 * (image * text).sum(1)).clamp(min=0).mean().item(), rel=1e-5)
+
+
+def test_a_published_clip_comes_as_safetensors_half_precision_or_folder(published, tmp_path):
+    from safetensors.torch import save_file
+
+    model, _ = published
+    halved = {key: value.half() for key, value in model.state_dict().items()} | {
+        "logit_scale": model.logit_scale.detach().half().reshape(1)
+    }
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    save_file(halved, folder / "open_clip_model.safetensors")
+    preprocess = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": preprocess}))
+    clips.import_published(published_clip("tiny"), folder / "open_clip_model.safetensors", tmp_path / "a")
+    clips.import_published(published_clip("local-dir"), folder, tmp_path / "b")
+    one, two = clips.load(record(tmp_path / "a")), clips.load(record(tmp_path / "b"))
+    for key, value in one[0].state_dict().items():
+        assert value.dtype == torch.float32
+        assert torch.equal(value, two[0].state_dict()[key])
+    black = np.zeros((1, 32, 32, 3), dtype=np.uint8)
+    assert one[2](black)[0, :, 0, 0].tolist() == pytest.approx(
+        [-m / s for m, s in zip(open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD, strict=True)]
+    )
+    assert two[2](black)[0, :, 0, 0].tolist() == pytest.approx([-0.1, -0.2, -0.3])
+
+
+def test_openai_weights_without_quickgelu_are_refused(published, tmp_path):
+    model, _ = published
+    torch.save(model.state_dict() | {"input_resolution": torch.tensor(32), "context_length": torch.tensor(20)}, tmp_path / "openai.pt")
+    with pytest.raises(UserError, match="OpenAI's weights need QuickGELU"):
+        clips.import_published(published_clip("tiny"), tmp_path / "openai.pt", tmp_path / "out")
+    assert clips.import_published(published_clip("tiny-quickgelu"), tmp_path / "openai.pt", tmp_path / "out")["quick_gelu"]
+
+
+def test_what_is_no_clip_is_refused_in_one_line(published, tmp_path):
+    model, source = published
+
+    def refused(name, path, match):
+        with pytest.raises(UserError, match=match) as caught:
+            clips.import_published(published_clip(name), path, tmp_path / "out")
+        assert "\n" not in str(caught.value)
+
+    refused("tinny", source, "unknown open_clip model 'tinny', did you mean 'tiny'")
+    refused("tiny", tmp_path, "a folder; set evaluation.clip.model to local-dir")
+    refused("local-dir", source, "not a folder; name the architecture")
+    refused("local-dir", tmp_path, "no readable open_clip_config.json")
+    torch.save({key: value for key, value in model.state_dict().items() if key != "text_projection"}, tmp_path / "less.pt")
+    refused("tiny", tmp_path / "less.pt", r"'text_projection' is nothing in the file, \(16, 16\) in the model")
+    torch.save({"weights": Exception}, tmp_path / "objects.pt")
+    refused("tiny", tmp_path / "objects.pt", r"objects\.pt: holds more than weights")
+    for name in ("cut.pt", "cut.safetensors"):
+        (tmp_path / name).write_bytes(source.read_bytes()[:1000])
+        refused("tiny", tmp_path / name, "not a readable")
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), tmp_path / "script.pt")
+    refused("tiny", tmp_path / "script.pt", "a TorchScript archive, which is code")
 
 
 def test_features_do_not_depend_on_the_batch(study, built, monkeypatch):
@@ -102,3 +257,51 @@ def test_registers_cost_parameters_and_flops(study):
     plain, registers = cost(study, "baseline"), cost(study, "diffusion_registers")
     assert registers["parameters"] - plain["parameters"] == study.denoiser.registers.count * study.denoiser.width
     assert 1 < registers["gflops"] / plain["gflops"] < 1.3
+
+
+def test_a_run_has_the_scores_that_its_study_names(study, runs):
+    for folders in runs.runs.values():
+        for folder in folders:
+            found = [json.loads((folder / f"{name}.json").read_text())["values"] for name in ("scores", "outliers")]
+            assert sorted([*found[0], *found[1]]) == sorted(scores_of(study))
+
+
+def test_references_side_by_side_keep_their_own_hash(study, runs, tmp_path):
+    """The reference decides FID as much as the method does, so every row says which it is."""
+    asset = {"path": "virtual.npz", "source": "made by the test"}
+    evaluation = study.evaluation.model_copy(update={"references": [Reference(name="virtual", file=asset)]})
+    both = study.model_copy(update={"evaluation": evaluation})
+    np.savez(tmp_path / "virtual.npz", arr_0=data.load(runs.data, "train").images[:80])
+    name = "evaluation.references.virtual.file"
+    assets.record(both, name, tmp_path, tmp_path / f"{name}.json")
+    references, run, encoder = tmp_path / "references.safetensors", runs.runs["baseline"][0], runs.encoders["plain"]
+    make_references(both, data_folder=runs.data, judge=runs.judge, assets=tmp_path, out=references)
+
+    def scored(scoring):
+        return score_runs(
+            scoring,
+            method_name="baseline",
+            seeds=[0],
+            sample_files=[run / "samples.npz"],
+            denoiser_files=[run / "denoiser.safetensors"],
+            decoder=encoder.decoder,
+            latents_file=encoder.latents,
+            data_folder=runs.data,
+            judge=runs.judge,
+            clip=runs.clip,
+            references=references,
+            outs=[tmp_path / "scores.json"],
+        )
+
+    scored(both)
+    file, alone = (ScoreFile.model_validate_json(path.read_text()) for path in (tmp_path / "scores.json", run / "scores.json"))
+    rows = {row.score: row for row in rows_of(file)}
+    assert set(rows) == {score for score in scores_of(both) if "outlier" not in score and "median" not in score}
+    for score in ("fid", "kid", "precision", "recall"):
+        assert rows[f"{score}@held_out"].value == alone.values[score]
+        assert rows[f"{score}@held_out"].reference == alone.reference == rows["rfid"].reference
+        assert rows[score].reference == artifacts.sha256(tmp_path / "virtual.npz")
+    assert file.values["fid"] != alone.values["fid"]
+    assert file.values["rfid"] == alone.values["rfid"]
+    with pytest.raises(UserError, match="has the references virtual, held_out; the study names held_out"):
+        scored(study)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.evaluate.outliers import denoiser_norms, norm_statistics
-from harness.models.denoiser import LightningDiT
+from harness.models.denoisers import LightningDiT
 from harness.runtime import stream
 from harness.schema import ScoreFile
 

@@ -19,6 +19,7 @@ def test_training_twice_gives_the_same_bytes(study, built, tmp_path):
 
 def test_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
+    monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 4)
     options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents}
     denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "whole.safetensors")
@@ -29,12 +30,12 @@ def test_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_path, mon
             raise KeyboardInterrupt
         return original(seed, step, *rest)
 
-    monkeypatch.setattr(denoiser, "batch_indices", stop)
+    monkeypatch.setattr(latents, "batch_indices", stop)
     with pytest.raises(KeyboardInterrupt):
         denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
     assert not (tmp_path / "parts.safetensors").exists()
     assert list((tmp_path / "s").glob("denoiser-*/checkpoint.safetensors"))
-    monkeypatch.setattr(denoiser, "batch_indices", original)
+    monkeypatch.setattr(latents, "batch_indices", original)
     denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert not list((tmp_path / "s").iterdir())
@@ -54,19 +55,18 @@ def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
 def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
     path = tmp_path / "masked.safetensors"
     found = denoiser.train(study, method_name="masked", seed=0, latents_file=built.encoders["plain"].latents, state=tmp_path, out=path)
-    source = latents.load(built.encoders["plain"].latents, "train")
-    weights = source.loss_weights(config.load_method("masked").loss_mask, study.outlier_statistics.factor)
-    assert found["filtered_share"] == pytest.approx(1 - weights.mean().item())
+    source = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
+    norms, limit = source.norms["pre_ln"], source.threshold(config.load_method("masked").loss_mask, study.outlier_statistics.factor)
+    assert found["filtered_share"] == pytest.approx((norms > limit).float().mean().item())
     assert found["filtered_share"] > 0
     assert artifacts.meta(path)["filtered_share"] == found["filtered_share"]
 
 
 def test_decoder_learns_and_is_loaded_back(study, built):
-    source = latents.load(built.encoders["plain"].latents, "reference")
-    model = decoder.load(study, built.encoders["plain"].decoder)
-    image = model(source.to_tokens(source.latents[:2]))
+    source = latents.held_out(built.encoders["plain"].latents)
+    image = decoder.load(study, built.encoders["plain"].decoder)(source.whitening.unwhiten(source.latents[:2]))
     assert image.shape == (2, 3, 16, 16)
-    assert not any(p.requires_grad for p in model.parameters())
+    assert not image.requires_grad
 
 
 def test_weights_of_another_method_are_refused(study, built, tmp_path):

@@ -1,0 +1,44 @@
+"""What a denoiser's space is made of: an encoder from pixels to raw latents, and a decoder back. A ViT, a VAE, or the pixels themselves."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from harness.models.encoder import VisionEncoder
+
+# (pixels (B, 3, H, W) in [-1, 1], generator) -> raw latents (B, C, h, w), norms (B, depth + 1, P) of the residual stream or None
+Encoder = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
+# raw latents -> pixels
+Decoder = Callable[[Tensor], Tensor]
+
+
+def vit_encoder(model: VisionEncoder) -> Encoder:
+    def encode(pixels: Tensor, _generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            tokens, norms = model.encode(pixels)
+        return tokens.transpose(1, 2).unflatten(2, (model.grid, model.grid)), norms
+
+    return encode
+
+
+def vit_decoder(model: torch.nn.Module) -> Decoder:
+    """The decoder reads tokens (B, P, C)."""
+    return lambda raw: model(raw.flatten(2).transpose(1, 2))
+
+
+def vae_encoder(vae: torch.nn.Module) -> Encoder:
+    """Draws from the posterior; the generator gives the noise."""
+
+    def encode(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+        config = vae.model.config
+        side = pixels.shape[-1] // 2 ** (len(config.block_out_channels) - 1)
+        noise = torch.randn((len(pixels), config.latent_channels, side, side), generator=generator)
+        with torch.no_grad():
+            return vae.encode(pixels, noise.to(pixels.device)), None
+
+    return encode
+
+
+def pixel_encoder(pixels: Tensor, _generator: torch.Generator) -> tuple[Tensor, None]:
+    return pixels, None

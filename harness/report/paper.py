@@ -1,0 +1,209 @@
+"""The values that the paper prints, from harness/paper.yaml, each with its source. Imports no torch."""
+
+import math
+from functools import cache
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness.config import ROOT, Count, Positive, UserError, explain, method_names, nearest
+from harness.schema import score_info
+from harness.study import load_study, study_names
+
+FILE = ROOT / "harness" / "paper.yaml"
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Named = Annotated[list[str], Field(min_length=1)]
+Counts = Literal["trainable", "all"]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Printed(Strict):
+    """A value as printed: in the units of harness.schema, with `digits` decimals (-6: whole millions). `samples`, `epochs`: where given.
+
+    Of parameters, `counts` says which ones. `cut`: further digits were cut off, not rounded.
+    """
+
+    value: float
+    digits: int
+    sources: list[str]
+    epochs: Positive | None = None
+    samples: Count | None = None
+    note: str | None = None
+    counts: Counts = "trainable"
+    cut: bool = False
+
+    @property
+    def text(self) -> str:
+        return f"{self.value:.{self.digits}f}" if self.digits >= 0 else f"{self.value / 10**-self.digits:.0f}"
+
+    def matches(self, ours: float) -> bool:
+        """Whether `ours`, rounded or cut as the paper does, is the printed value."""
+        unit = 10**self.digits
+        return (math.floor if self.cut else round)(ours * unit) == round(self.value * unit)
+
+
+class Row(Strict):
+    """Scores of one method, in every study that stands for the same row."""
+
+    studies: Named
+    method: str
+    sources: Named
+    scores: Annotated[dict[str, float], Field(min_length=1)]
+    epochs: Positive | None = None
+    samples: Count | None = None
+    guided: bool = False
+    note: str | None = None
+    counts: Counts = "trainable"
+    cut: bool = False
+
+
+class Curve(Strict):
+    """A score over epochs, read off a figure to within `error`."""
+
+    study: str
+    method: str
+    source: str
+    score: str
+    error: Positive
+    samples: Count | None = None
+    epochs: Annotated[list[Count], Field(min_length=1)]
+    values: list[float]
+
+    @model_validator(mode="after")
+    def _pairs(self) -> Self:
+        if len(self.epochs) != len(self.values) or self.epochs != sorted(set(self.epochs)):
+            raise ValueError("a curve needs rising epochs, and one value for each")
+        return self
+
+
+class BlockShares(Strict):
+    blocks: list[Share]
+    output: Share
+
+
+class OutlierShares(Strict):
+    """Shares of outlier tokens after `blocks` (0-based) of the denoiser, by method."""
+
+    study: str
+    source: str
+    blocks: list[Annotated[int, Field(ge=0)]]
+    methods: dict[str, BlockShares]
+
+    @model_validator(mode="after")
+    def _columns(self) -> Self:
+        if any(len(shares.blocks) != len(self.blocks) for shares in self.methods.values()):
+            raise ValueError("every method needs one share for each block")
+        return self
+
+
+class Quoted(Strict):
+    """A model that the paper quotes from another paper."""
+
+    model: str
+    source: str
+    epochs: Count
+    parameters: Count
+    fid: Positive | None = None
+    guided_fid: Positive | None = None
+
+
+class TextToImage(Strict):
+    """Benchmarks of text to image, in percent."""
+
+    model: str
+    sources: Named
+    geneval: Positive
+    dpg_bench: Positive
+
+
+class Paper(Strict):
+    sources: dict[str, str]
+    digits: dict[str, int]
+    rows: list[Row]
+    curves: list[Curve]
+    outlier_shares: OutlierShares
+    quoted: list[Quoted]
+    text_to_image: list[TextToImage]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        """Studies, methods, scores, sources and numbers of decimals."""
+        try:
+            for row in self.rows:
+                for study in row.studies:
+                    _check_method(study, row.method)
+                for score in row.scores:
+                    score_info(score)
+                    nearest(score, self.digits, "entry of digits")
+            for curve in self.curves:
+                _check_method(curve.study, curve.method)
+                score_info(curve.score)
+            for method in self.outlier_shares.methods:
+                _check_method(self.outlier_shares.study, method)
+            named = [source for row in [*self.rows, *self.text_to_image] for source in row.sources]
+            for source in [*named, *(one.source for one in [*self.curves, self.outlier_shares, *self.quoted])]:
+                nearest(source, self.sources, "source")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        seen: set[tuple[str, str, bool, str]] = set()
+        for row in self.rows:
+            for key in [(study, row.method, row.guided, score) for study in row.studies for score in row.scores]:
+                if key in seen:
+                    raise ValueError(f"{key[3]} of {key[1]} in {key[0]} stands there twice")
+                seen.add(key)
+        return self
+
+
+def _check_method(study: str, method: str) -> None:
+    known = method_names()
+    nearest(method, known, "method")
+    nearest(method, load_study(study).methods or known, f"method of study '{nearest(study, study_names(), 'study')}'")
+
+
+@cache
+def paper() -> Paper:
+    """The whole file. UserError, in one line, for a value that does not fit or a name that does not exist."""
+    try:
+        return parse(yaml.safe_load(FILE.read_text()))
+    except yaml.YAMLError as error:
+        raise UserError(f"{FILE}: not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def parse(values: dict) -> Paper:
+    try:
+        return Paper(**values)
+    except ValidationError as error:
+        raise UserError(f"{FILE}: {explain(error, Paper)}") from None
+
+
+def values(study: str, guided: bool = False) -> dict[str, dict[str, Printed]]:
+    """method -> score -> what the paper prints for it in this study; nothing where the paper has no such row.
+
+    `guided`: the values under guidance. UserError for an unknown study.
+    """
+    nearest(study, study_names(), "study")
+    source = paper()
+    found: dict[str, dict[str, Printed]] = {}
+    for row in source.rows:
+        if study in row.studies and row.guided == guided:
+            facts = row.model_dump(include={"epochs", "samples", "note", "counts", "cut"})
+            facts["sources"] = [source.sources[name] for name in row.sources]
+            scores = found.setdefault(row.method, {})
+            scores |= {score: Printed(value=value, digits=source.digits[score], **facts) for score, value in row.scores.items()}
+    return found
+
+
+def curves(study: str) -> dict[str, Curve]:
+    """method -> its digitised FID over epochs; `source` spelled out."""
+    nearest(study, study_names(), "study")
+    source = paper()
+    return {
+        curve.method: curve.model_copy(update={"source": f"{source.sources[curve.source]}, ±{curve.error:g}"})
+        for curve in source.curves
+        if curve.study == study
+    }

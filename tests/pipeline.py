@@ -1,0 +1,104 @@
+"""The stages of the DAG over a study, in this process, with the paths that the rules give them."""
+
+from types import SimpleNamespace
+
+from harness import assets, config, data, encode, sample
+from harness.dag import Run
+from harness.evaluate import outliers, references, scores
+from harness.train import decoder, denoiser, judge
+
+
+class Pipeline:
+    """Results of `study` below `root`; `asset_root` is the folder of its assets."""
+
+    def __init__(self, study, root, asset_root=None):
+        self.study, self.root, self.asset_root = study, root, asset_root
+        self.dag = Run(study, [0], ["baseline"])
+        self.data, self.judge, self.clip, self.state = root / "data", root / "judge.safetensors", root / "clip", root / "state"
+        self.references, self.records = root / "references.safetensors", root / "assets"
+        self.backbones, self.encoders, self.found, self.runs = {}, {}, {}, {}
+
+    def prepare(self, encoders):
+        """Everything before the denoiser, for the encoder variants named."""
+        study = self.study
+        for name in study.assets:
+            assets.record(study, name, self.asset_root, self.records / f"{name}.json")
+        data.make(study.data, self.data, self.records)
+        judge.make_judge(study, data_folder=self.data, assets=self.records, state=self.state, out=self.judge)
+        if study.evaluation.clip:
+            judge.make_clip(study, data_folder=self.data, assets=self.records, state=self.state, out=self.clip)
+        references.make(study, data_folder=self.data, judge=self.judge, assets=self.records, out=self.references)
+        for key in encoders:
+            self._encoder(key)
+        return self
+
+    def _encoder(self, key):
+        study, name = self.study, config.EncoderRegisters.from_key(key).backbone
+        if name not in self.backbones:
+            self.backbones[name] = self.root / "backbones" / name
+            encode.make_backbone(study, name, data_folder=self.data, asset_records=self.records, state=self.state, out=self.backbones[name])
+        folder, backbone = self.root / "encoders" / key, self.backbones[name]
+        registers = folder / "registers.json" if key.startswith("ttr") else None
+        if registers:
+            self.found[key] = encode.search(study, key, data_folder=self.data, backbone=backbone, out=registers)
+        latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
+        encode.make(study, data_folder=self.data, backbone=backbone, registers=registers, out=latents)
+        images = {} if study.latents.cache else {"backbone": backbone, "registers": registers}
+        if self.dag.decodes_itself:
+            weights = backbone
+        else:
+            decoder.make(
+                study,
+                key=key,
+                data_folder=self.data,
+                latents_file=latents,
+                asset_records=self.records,
+                state=self.state,
+                out=weights,
+                **images,
+            )
+        images |= {} if study.latents.cache else {"data_folder": self.data}
+        self.encoders[key] = SimpleNamespace(latents=latents, decoder=weights, registers=registers, images=images)
+
+    def run(self, method, seeds):
+        """Denoiser, samples, scores and outlier statistics of a method."""
+        study, encoder = self.study, self.encoders[config.load_method(method).encoder.key]
+        folders = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
+        for seed, folder in zip(seeds, folders, strict=True):
+            weights = folder / "denoiser.safetensors"
+            denoiser.train(
+                study, method_name=method, seed=seed, latents_file=encoder.latents, state=self.state, out=weights, **encoder.images
+            )
+            sample.draw(
+                study,
+                method_name=method,
+                seed=seed,
+                denoiser=weights,
+                decoder=encoder.decoder,
+                latents_file=encoder.latents,
+                asset_records=self.records,
+                out=folder / "samples.npz",
+            )
+        scores.score_runs(
+            study,
+            method_name=method,
+            seeds=seeds,
+            sample_files=[f / "samples.npz" for f in folders],
+            denoiser_files=[f / "denoiser.safetensors" for f in folders],
+            decoder=encoder.decoder,
+            latents_file=encoder.latents,
+            data_folder=self.data,
+            judge=self.judge,
+            clip=self.clip if study.evaluation.clip else None,
+            references=self.references,
+            outs=[f / "scores.json" for f in folders],
+        )
+        outliers.measure_runs(
+            study,
+            method_name=method,
+            seeds=seeds,
+            denoiser_files=[f / "denoiser.safetensors" for f in folders],
+            latents_file=encoder.latents,
+            outs=[f / "outliers.json" for f in folders],
+        )
+        self.runs[method] = folders

@@ -1,0 +1,166 @@
+"""Paper-scale studies at toy size: the same sections and the same stages, small assets made here."""
+
+import json
+
+import numpy as np
+import torch
+from PIL import Image
+
+from harness import artifacts, config
+from harness.models import encoder as encoders
+from harness.study import OwnDecoder, PretrainedEncoder, VaeEncoder, load_study, parse_study, read_study
+
+SIDE = 32  # pixels
+TRAIN, HELD_OUT, CLASSES = 6, 66, 3
+TRAINING = {"epochs": 1, "batch": 6, "micro_batch": 3, "compile": False}  # one step; the compiler takes longer than all the rest
+SIZES = {
+    "job": {"threads": 1, "gpus": 0},
+    "data": {"image_size": SIDE, "classes": CLASSES, "train_images": TRAIN, "reference": HELD_OUT},
+    "search": {"images": 4, "batch": 2, "top_k": 3},
+    "denoiser": {"width": 32, "depth": 3, "heads": 2, "registers": {"count": 4, "start": 1}, "training": TRAINING},
+    "sampling": {"count": 66, "batch": 33, "grid_points": 4, "guidance": {"scale": 1.5, "interval": [0.2, 1.0]}},
+    "evaluation": {"judge": {"features": 64}, "clip": {"model": "local-dir"}, "kid_subset": 5, "kid_subsets": 2, "neighbours": 2},
+    "outlier_statistics": {"images": 4, "batch": 2, "times": [0.5]},
+}
+
+
+def toy_values(name):
+    """The raw values of a study with only its sizes changed, and the hashes of the real assets left out."""
+    study = load_study(name)
+    values = config.merge(read_study(name), SIZES)
+    if isinstance(study.encoder, PretrainedEncoder):
+        patch = study.encoder.image_size // 32  # 8 for 256, 7 for 224: a grid of 4 either way
+        sizes = {"image_size": 4 * patch, "patch": patch, "width": 32, "depth": 3, "heads": 2, "mlp": 64}
+        if study.search.released_neurons:  # a published list fits its own encoder's depth and MLP only
+            sizes |= {"depth": study.encoder.depth, "mlp": study.encoder.mlp}
+        values = config.merge(values, {"encoder": sizes, "search": {"highest_layer": 2}})
+        losses = {
+            "perceptual": {"widths": [4] * 5},
+            "adversarial": {"width": 32, "depth": 2, "heads": 2, "blocks": [0, 1], "image_size": 16},
+        }
+        losses["adversarial"] |= {"discriminator_from": 0, "generator_from": 0}
+        values = config.merge(
+            values, {"decoder": {"width": 32, "depth": 1, "heads": 2, "mlp": 64, "patch": 8, "training": TRAINING, **losses}}
+        )
+    if isinstance(study.encoder, VaeEncoder):
+        values = config.merge(values, {"encoder": {"downsampling": 2}})
+    if study.denoiser.architecture == "jit":
+        values = config.merge(values, {"denoiser": {"patch": 8}})
+    if study.denoiser.head:
+        values = config.merge(values, {"denoiser": {"head": {"width": 64, "depth": 1, "heads": 2}}})
+    return _without_hashes(values)
+
+
+def toy_study(name):
+    return parse_study(name, toy_values(name))
+
+
+def _without_hashes(values):
+    if isinstance(values, dict):
+        return {key: _without_hashes(value) for key, value in values.items() if not (key in ("sha256", "bytes") and "path" in values)}
+    return [_without_hashes(value) for value in values] if isinstance(values, list) else values
+
+
+def make_assets(study, root):
+    """Every asset of a toy study, in the format of the real one."""
+    makers = {"data.": _images, "encoder.": _encoder, "decoder.released.": _decoder, "decoder.perceptual.": _perceptual}
+    makers |= {
+        "decoder.adversarial.": _dino,
+        "evaluation.judge.": _inception,
+        "evaluation.clip.": _clip,
+        "evaluation.references.": _reference,
+    }
+    for name, asset in study.assets.items():
+        path = root / asset.path
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            next(make for start, make in makers.items() if name.startswith(start))(study, name, path)
+    return root
+
+
+def _images(_study, name, path):
+    rng = np.random.default_rng(0)
+    for i in range(TRAIN if name == "data.train" else HELD_OUT):
+        folder = path / f"n{i % CLASSES:08d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 255, (4, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((60, 48)).save(folder / f"{i:03d}.JPEG")
+
+
+def _encoder(study, name, path):
+    section = study.encoder
+    torch.manual_seed(0)
+    if isinstance(section, VaeEncoder):
+        from diffusers import AutoencoderKL
+
+        blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
+        AutoencoderKL(block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1, **blocks).save_pretrained(path)
+        return
+    family = (section.plain if "plain" in name else section.trained_registers).family
+    registers = 4 if family == "dinov2_with_registers" else 0
+    shape = {field: getattr(section, field) for field in ("width", "depth", "heads", "mlp", "patch", "image_size")}
+    model = encoders.from_shape(family, **shape, registers=registers)
+    if family == "siglip" and section.depth == 3:  # two huge MLP outputs, so that the search has something to find
+        for layer, unit in ((0, 5), (1, 7)):
+            model.layers[layer].mlp.fc2.weight.data[:, unit] = 40.0
+    model.tower.save_pretrained(path)
+
+
+def _decoder(study, _name, path):
+    from harness.train.decoder import build
+
+    torch.save({"model": build(study).state_dict()}, path)
+
+
+def _perceptual(study, name, path):
+    from harness.models.perceptual import Perceptual
+
+    torch.manual_seed(0)
+    model = Perceptual(study.decoder.perceptual.widths)
+    state = (
+        model.vgg.state_dict() if name.endswith("vgg") else {k: v.abs() for k, v in model.state_dict().items() if not k.startswith("vgg.")}
+    )
+    torch.save(state, path)
+
+
+def _dino(study, _name, path):
+    from harness.models.discriminator import Discriminator
+
+    torch.manual_seed(0)
+    c = study.decoder.adversarial
+    torch.save(
+        Discriminator(size=c.image_size, width=c.width, depth=c.depth, attention_heads=c.heads, blocks=c.blocks).backbone.state_dict(), path
+    )
+
+
+def _inception(study, _name, path):
+    from test_inception import random_weights
+
+    torch.save(random_weights(), path)
+
+
+def _clip(_study, _name, path):
+    import open_clip
+
+    path.mkdir()
+    tower = {"width": 32, "layers": 1}
+    cfg = {
+        "embed_dim": 16,
+        "vision_cfg": {**tower, "head_width": 16, "image_size": 32, "patch_size": 16},
+        "text_cfg": {**tower, "heads": 2},
+    }
+    torch.manual_seed(0)
+    artifacts.save_tensors(path / "open_clip_model.safetensors", open_clip.CLIP(**cfg).state_dict())
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": {"size": 32}}))
+
+
+def _reference(study, _name, path):
+    rng = np.random.default_rng(1)
+    width = study.features
+    root = rng.standard_normal((width, width)) / 8
+    images = rng.integers(0, 255, (12, SIDE, SIDE, 3), dtype=np.uint8)
+    np.savez(path, arr_0=images, mu=rng.standard_normal(width), sigma=root @ root.T)
+
+
+def is_vit(study):
+    return not isinstance(study.decoder, OwnDecoder)
