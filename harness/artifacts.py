@@ -17,10 +17,14 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from harness.config import ROOT, UserError, digest
+
+if TYPE_CHECKING:
+    from harness.study import Study
 
 META = ".meta.json"
 
@@ -189,26 +193,32 @@ def commit() -> str:
 
 @cache
 def provenance() -> dict:
-    """What a number depends on besides its inputs: commit, versions, device, precision."""
+    """What a number depends on besides its inputs and settings: commit, versions, device. (Precision and compilation are settings.)"""
     import torch
 
-    cuda = torch.cuda.is_available()
+    from harness.runtime import device
+
+    cuda = device().type == "cuda"
     return {
         "commit": commit(),
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "torch-fidelity", "transformers", "open-clip-torch")},
         "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
-        "precision": "float32",
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if cuda else False,
-        "compile": False,
     }
 
 
-def measured_by(module: str, config: BaseModel) -> dict[str, str]:
-    """The fields of a ScoreFile that say how it was measured: settings, code, commit, precision."""
-    facts = provenance()
-    return {"config": digest(config), "code": code_hash(module), "commit": facts["commit"], "precision": facts["precision"]}
+def measured_by(module: str, config: BaseModel, study: "Study") -> dict[str, str]:
+    """The fields of a ScoreFile that say how it was measured: settings, code, commit, arithmetic of the run."""
+    return {"config": digest(config), "code": code_hash(module), "commit": commit(), "precision": arithmetic(study)}
+
+
+def arithmetic(study: "Study") -> str:
+    """In what precision a run was trained and sampled; `float32` for plain float32 throughout."""
+    training = study.denoiser.training
+    trained = training.precision + ("+tf32" if training.tf32 else "") + ("+compile" if training.compile else "")
+    return "float32" if (trained, study.sampling.precision) == ("fp32", "fp32") else f"train {trained}, sample {study.sampling.precision}"
 
 
 # ----------------------------------------------------------------------------------------------------------------- tensors

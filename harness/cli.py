@@ -251,6 +251,28 @@ def import_(a: argparse.Namespace) -> int:
     return 0
 
 
+def benchmark(a: argparse.Namespace) -> int:
+    import tempfile
+
+    from harness.benchmark import append
+    from harness.benchmark import benchmark as measure
+    from harness.config import merge
+    from harness.runtime import set_up
+    from harness.study import parse_study
+
+    load_method(a.method)
+    study = load_study(a.study)
+    training = {"precision": a.precision, "compile": a.compile, "batch": a.batch, "micro_batch": a.micro_batch}
+    changes = {"denoiser": {"training": {key: value for key, value in training.items() if value is not None}}}
+    study = parse_study(study.name, merge(study.model_dump(exclude={"name"}), changes))
+    set_up(study.job.threads, study.job.gpus)
+    with tempfile.TemporaryDirectory() as state:
+        line = measure(study, a.method, steps=a.steps, peak_tflops=a.peak_tflops, state=Path(state))
+    append(line, a.out)
+    print(json.dumps(line))
+    return 0
+
+
 def compute(a: argparse.Namespace) -> int:
     from harness.plan import compute_table
 
@@ -274,11 +296,21 @@ def _add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) 
     sub.add_argument("--method", default="baseline", **NAME, help="for a denoiser: whose registers it has (default: baseline)")
     sub.add_argument("--part", choices=["denoiser", "decoder"], default="denoiser", help="which of the study's models it is")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="safetensors to write")
+    sub = add("benchmark", benchmark, "speed and memory of a study's denoiser on this machine; adds a line to a CSV")
+    sub.add_argument("--study", required=True, **NAME, help="whose denoiser, recipe and sampler")
+    sub.add_argument("--method", default="dsr", **NAME, help="whose registers (default: dsr)")
+    sub.add_argument("--steps", type=int, default=10, help="training steps that are timed (default: 10)")
+    sub.add_argument("--precision", choices=["fp32", "bf16"], help="of training; default: the study's")
+    sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
+    sub.add_argument("--batch", type=int, help="default: the study's")
+    sub.add_argument("--micro-batch", type=int, help="default: the study's")
+    sub.add_argument("--peak-tflops", type=float, default=989.0, help="that utilisation is a share of (default: an H100's in bf16)")
+    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="CSV to add the line to")
     sub = add("compute", compute, "render the compute table of the paper-scale studies")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
 
 
-COMMANDS = ("plan", "parity", "import", "compute")
+COMMANDS = ("plan", "parity", "import", "benchmark", "compute")
 
 
 class Parser(argparse.ArgumentParser):
@@ -349,5 +381,5 @@ def _run_stage(arguments: argparse.Namespace) -> object:
     if arguments.stage not in ("asset", "table", "figures"):  # they compute nothing, so they are spared the import of torch
         from harness.runtime import set_up
 
-        set_up(study.job.threads)
+        set_up(study.job.threads, study.job.gpus)
     return arguments.function(study, arguments)

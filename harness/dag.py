@@ -13,7 +13,7 @@ from harness.assets import missing
 from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
 from harness.study import OwnDecoder, PretrainedEncoder, Study, TrainedClip, TrainedEncoder, TrainedJudge, load_study
 
-__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "published_neurons", "put_own_python_first"]
+__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "figures_of", "published_neurons", "put_own_python_first"]
 
 FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
 KEYS = ("study", "seeds", "methods", "assets")
@@ -71,7 +71,7 @@ class Run:
 
     def records(self, *fields: str) -> list[str]:
         """Records of the assets below `fields` (`data`, `encoder.plain`, ...), where the study has any."""
-        names = [name for name in self.study.assets if name.startswith(tuple(f"{field}." for field in fields))]
+        names = [name for name in self.study.assets if f"{name}.".startswith(tuple(f"{field}." for field in fields))]
         return [f"results/{self.study.name}/assets/{name}.json" for name in names]
 
     def asset(self, name: str) -> str:
@@ -126,6 +126,12 @@ def checked_config(config: dict) -> Run:
         return Run(study, seeds, [name for name in known if name in methods])
     except UserError as error:
         _stop(str(error))
+
+
+def figures_of(study: Study) -> tuple[str, ...]:
+    """The figures of a study; only a ViT encoder has token norms."""
+    is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
+    return FIGURES if is_vit else tuple(name for name in FIGURES if name != "encoder_norms")
 
 
 def published_neurons() -> str:

@@ -6,18 +6,20 @@ The file holds the training latents (`cache: true`) or only their statistics; th
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from harness import artifacts, data
 from harness.config import LossMask
-from harness.models import encoder as encoders
 from harness.models.autoencoder import Encoder, pixel_encoder, vae_encoder, vit_encoder
-from harness.models.test_time_registers import TestTimeRegisters
 from harness.runtime import device, stream
 from harness.study import PixelEncoder, Study, VaeEncoder
 from harness.train.loop import batch_indices
+
+if TYPE_CHECKING:
+    from harness.models.encoder import VisionEncoder
 
 EPSILON = 1e-5  # added to the variance, as released (rae.py:179-182)
 NORMS = ("pre_ln", "post_ln", "whitened")
@@ -161,8 +163,11 @@ def load_encoder(study: Study, backbone: Path, registers: Path | None) -> Encode
     return vit_encoder(load_vision_encoder(study, backbone, registers))
 
 
-def load_vision_encoder(study: Study, backbone: Path, registers: Path | None) -> encoders.VisionEncoder:
-    """The backbone, with test-time registers where a neuron list is given and not empty."""
+def load_vision_encoder(study: Study, backbone: Path, registers: Path | None) -> "VisionEncoder":
+    """The backbone, with test-time registers where a neuron list is given and not empty. (transformers takes 3 s to import.)"""
+    from harness.models import encoder as encoders
+    from harness.models.test_time_registers import TestTimeRegisters
+
     model = encoders.load(backbone).to(device())
     neurons = artifacts.read_json(registers)["neurons"] if registers else {}
     if neurons:  # no outliers found: nothing to move, the encoder stays as it is

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ from harness import dag
 from harness.config import EncoderRegisters, UserError, denoiser_hook, load_method, method_names
 from harness.evaluate import cost
 from harness.evaluate.cost import Price
+from harness.models.decoder import Layer
 from harness.report import paper
 from harness.schema import HELD_OUT, references_of
 from harness.study import (
@@ -44,7 +46,7 @@ FLOAT = 4  # bytes
 HASHED = 10**9  # bytes; larger files are left to the run to hash
 ADM_IMAGES = 10_000  # in arr_0 of an ADM reference batch
 NORM_IMAGES = 10_000  # training images whose token norms are kept beside the statistics (harness.encode)
-DINOV2_REGISTERS = 4  # that the published DINOv2 was trained with
+EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
 INCEPTION_SIDE = 299  # pixels that Inception is fed
 
 
@@ -168,6 +170,25 @@ def make(
     )
 
 
+class VisionTower(nn.Module):
+    """The matrices of SigLIP and DINOv2, `extra` tokens beside the patches: pixels (B, 3, H, W) -> (B, patches + extra, width).
+
+    For counting alone: importing transformers takes longer than the rest of a plan.
+    """
+
+    def __init__(self, *, width: int, depth: int, heads: int, mlp: int, patch: int, patches: int, extra: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.positions = nn.Parameter(torch.empty(1, patches, width))
+        self.extra = nn.Parameter(torch.empty(1, extra, width))
+        self.layers = nn.Sequential(*(Layer(width, heads, mlp, 1e-6) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens = self.patches(pixels).flatten(2).transpose(1, 2) + self.positions
+        return self.norm(self.layers(torch.cat([tokens, self.extra.expand(len(tokens), -1, -1)], dim=1)))
+
+
 class _Counter:
     """Stages of a study, priced. Each network is counted once."""
 
@@ -196,22 +217,15 @@ class _Counter:
             return Price(0, 0, 0, 0)
         if isinstance(section, VaeEncoder):
             return cost.price(self._vae, 1, 3, self.size, self.size, run=lambda model, x: model.encode(x))
-        from harness.models import encoder as encoders
-
-        def build() -> nn.Module:
-            trained = wanted.kind == "trained"
-            if isinstance(section, TrainedEncoder):
-                model = encoders.build(section, self.size, section.trained_registers if trained else 0)
-            else:
-                shape = {name: getattr(section, name) for name in ("width", "depth", "heads", "mlp", "patch", "image_size")}
-                family = (section.trained_registers if trained else section.plain).family
-                count = DINOV2_REGISTERS if family == "dinov2_with_registers" else 0
-                model = encoders.from_shape(family, **shape, registers=count)
-            if wanted.kind == "test_time":
-                model.append_tokens(lambda: next(model.parameters()).new_zeros(1, section.width))
-            return model
-
-        return cost.price(build, 1, 3, self.size, self.size)
+        trained = wanted.kind == "trained"
+        extra = int(wanted.kind == "test_time")
+        if isinstance(section, TrainedEncoder):
+            extra += section.trained_registers if trained else 0
+        else:
+            extra += EXTRA_TOKENS[(section.trained_registers if trained else section.plain).family]
+        shape = {name: getattr(section, name) for name in ("width", "depth", "heads", "mlp", "patch")}
+        side = self.study.grid * section.patch
+        return cost.price(lambda: VisionTower(**shape, patches=self.study.grid**2, extra=extra), 1, 3, side, side)
 
     def _vae(self) -> nn.Module:
         """Stable Diffusion's AutoencoderKL, whose widths double twice."""
@@ -689,7 +703,7 @@ def _notes(found: Plan) -> list[str]:
     if found.assets:
         lines.append(
             f"`verified`: the sha256 is the published one. `present`: there, nothing to compare with. Files above {bytes_text(HASHED)} are not "
-            "hashed here (`not hashed`), and folders are not looked into; the run checks both before it uses them."
+            "hashed here (`not hashed`); the run hashes them before it uses them. Folders are not looked into."
         )
     return lines
 
@@ -818,7 +832,7 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
         "which they are prepended. The paper states 36 @ 8; its GFLOPs of the two models with 12 blocks are those of 36 @ 4.",
         "Parameters: trainable ones; `all` adds the fixed position table and Fourier frequencies, which are parameters in the released code. "
         "The paper's 676M is the trainable count with its decimals cut off, its 839M the count of all, rounded; no one convention gives both.",
-        f"Training: 3 forward passes an image and one of the encoder; in brackets GPU-hours on an H100 (TF32 {PEAKS['tf32']:g}, bf16 "
+        f"Training: 3 forward passes an image and one of the encoder, where there is one; in brackets GPU-hours on an H100 (TF32 {PEAKS['tf32']:g}, bf16 "
         f"{PEAKS['bf16']:g} TFLOP/s) at an assumed utilisation of {utilisation:g}. An epoch is what is left of {found[0].study.data.train_images:,} images in whole batches.",
     ]
     return (

@@ -4,7 +4,6 @@ import importlib.util
 import os
 import sys
 import time
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,17 +38,20 @@ def ensure_torchvision() -> None:
 ensure_torchvision()
 
 
-def set_up(threads: int) -> None:
+_gpus = [0]
+
+
+def set_up(threads: int, gpus: int = 0) -> None:
     """Fix what else would change the last bits of a float. CUDA needs the workspace setting before its first call."""
+    _gpus[0] = gpus
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without its import of the compiler (1.5 s)
 
 
-@cache
 def device() -> torch.device:
-    """The GPU where there is one; DSR_DEVICE=cpu says otherwise."""
-    return torch.device(os.environ.get("DSR_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu"))
+    """The GPU, where the study's jobs ask for one (`job.gpus`) and there is one; else the CPU."""
+    return torch.device("cuda" if _gpus[0] and torch.cuda.is_available() else "cpu")
 
 
 def allow_tf32(allowed: bool) -> None:
@@ -62,10 +64,10 @@ def autocast(precision: str) -> torch.autocast:
     return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
 
 
-def stream(seed: int, purpose: str, index: int = 0) -> torch.Generator:
-    """A CPU generator that depends on (seed, purpose, index) and nothing else."""
+def stream(seed: int, purpose: str, index: int = 0, place: str | torch.device = "cpu") -> torch.Generator:
+    """A generator that depends on (seed, purpose, index) and nothing else. A GPU's draws are other numbers than a CPU's."""
     words = [seed, index, *purpose.encode()]
-    return torch.Generator().manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+    return torch.Generator(place).manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
 
 
 def seed_initialisation(seed: int) -> None:

@@ -21,7 +21,7 @@ def test_record_says_how_it_came_about(tmp_path):
         temporary.write_text("another")
     record = artifacts.meta(tmp_path / "second")
     assert record["inputs"] == {str(first): artifacts.sha256(first)}
-    assert set(record["provenance"]) == {"commit", "python", "versions", "device", "threads", "precision", "tf32", "compile"}
+    assert set(record["provenance"]) == {"commit", "python", "versions", "device", "threads", "tf32"}
     assert record["code"] == artifacts.code_hash("harness.data")
 
 

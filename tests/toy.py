@@ -1,6 +1,8 @@
 """Paper-scale studies at toy size: the same sections and the same stages, small assets made here."""
 
+import io
 import json
+from functools import cache
 
 import numpy as np
 import torch
@@ -8,7 +10,7 @@ from PIL import Image
 
 from harness import artifacts, config
 from harness.models import encoder as encoders
-from harness.study import OwnDecoder, PretrainedEncoder, VaeEncoder, load_study, parse_study, read_study
+from harness.study import PretrainedEncoder, VaeEncoder, load_study, parse_study, read_study
 
 SIDE = 32  # pixels
 TRAIN, HELD_OUT, CLASSES = 6, 66, 3
@@ -16,8 +18,14 @@ TRAINING = {"epochs": 1, "batch": 6, "micro_batch": 3, "compile": False}  # one 
 SIZES = {
     "job": {"threads": 1, "gpus": 0},
     "data": {"image_size": SIDE, "classes": CLASSES, "train_images": TRAIN, "reference": HELD_OUT},
-    "search": {"images": 4, "batch": 2, "top_k": 3},
-    "denoiser": {"width": 32, "depth": 3, "heads": 2, "registers": {"count": 4, "start": 1}, "training": TRAINING},
+    "denoiser": {
+        "width": 32,
+        "depth": 3,
+        "heads": 2,
+        "registers": {"count": 4, "start": 1},
+        "ema": [0.0, 0.5, 0.9],
+        "training": TRAINING | {"lr": 0.05},
+    },
     "sampling": {"count": 66, "batch": 33, "grid_points": 4, "guidance": {"scale": 1.5, "interval": [0.2, 1.0]}},
     "evaluation": {"judge": {"features": 64}, "clip": {"model": "local-dir"}, "kid_subset": 5, "kid_subsets": 2, "neighbours": 2},
     "outlier_statistics": {"images": 4, "batch": 2, "times": [0.5]},
@@ -33,7 +41,7 @@ def toy_values(name):
         sizes = {"image_size": 4 * patch, "patch": patch, "width": 32, "depth": 3, "heads": 2, "mlp": 64}
         if study.search.released_neurons:  # a published list fits its own encoder's depth and MLP only
             sizes |= {"depth": study.encoder.depth, "mlp": study.encoder.mlp}
-        values = config.merge(values, {"encoder": sizes, "search": {"highest_layer": 2}})
+        values = config.merge(values, {"encoder": sizes, "search": {"images": 4, "batch": 2, "top_k": 3, "highest_layer": 2}})
         losses = {
             "perceptual": {"widths": [4] * 5},
             "adversarial": {"width": 32, "depth": 2, "heads": 2, "blocks": [0, 1], "image_size": 16},
@@ -117,10 +125,7 @@ def _perceptual(study, name, path):
 
     torch.manual_seed(0)
     model = Perceptual(study.decoder.perceptual.widths)
-    state = (
-        model.vgg.state_dict() if name.endswith("vgg") else {k: v.abs() for k, v in model.state_dict().items() if not k.startswith("vgg.")}
-    )
-    torch.save(state, path)
+    torch.save(model.vgg.state_dict() if name.endswith("vgg") else {k: v.abs() for k, v in model.heads.state_dict().items()}, path)
 
 
 def _dino(study, _name, path):
@@ -133,10 +138,26 @@ def _dino(study, _name, path):
     )
 
 
-def _inception(study, _name, path):
-    from test_inception import random_weights
+def _inception(_study, _name, path):
+    torch.save(inception_weights(), path)
 
-    torch.save(random_weights(), path)
+
+@cache
+def inception_weights():
+    """A state dict like the published one: no counters of the batch norms, scales that keep the signal alive."""
+    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+    class Blank(FeatureExtractorInceptionV3):
+        def load_state_dict(self, *_args, **_options):
+            return None
+
+    empty = io.BytesIO()
+    torch.save({}, empty)
+    empty.seek(0)
+    torch.manual_seed(0)
+    tensors = Blank("blank", ["2048"], feature_extractor_weights_path=empty).state_dict()
+    tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    return {key: value * 2.2 if key.endswith("bn.weight") else value for key, value in tensors.items()}
 
 
 def _clip(_study, _name, path):
@@ -160,7 +181,3 @@ def _reference(study, _name, path):
     root = rng.standard_normal((width, width)) / 8
     images = rng.integers(0, 255, (12, SIDE, SIDE, 3), dtype=np.uint8)
     np.savez(path, arr_0=images, mu=rng.standard_normal(width), sigma=root @ root.T)
-
-
-def is_vit(study):
-    return not isinstance(study.decoder, OwnDecoder)

@@ -1,5 +1,6 @@
 """What a network costs: parameters, bytes and FLOPs of one forward pass, counted by torch as in the paper (2 per multiply-add, attention
-included). Everything is built on the `meta` device, where tensors have shapes and no values: any size is counted in well under a second.
+included). Everything is built on the `meta` device, where tensors have shapes and no values: any size is counted in well under a second,
+and the count is the same on every machine. (Of real tensors it is not: the counter does not know the CPU's fused attention.)
 """
 
 from collections.abc import Callable

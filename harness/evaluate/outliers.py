@@ -70,7 +70,7 @@ def measure_runs(
             for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
         ]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
-    measured, printed = artifacts.measured_by(__name__, config), {}
+    measured, printed = artifacts.measured_by(__name__, config, study), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
         with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:

@@ -53,7 +53,7 @@ def score_runs(
         shared = reconstruction(study, decoders.load(study, decoder), source, truth, extract, known[HELD_OUT])
         elsewhere |= dict.fromkeys(shared, known[HELD_OUT].sha256)
     elsewhere = {score: sha256 for score, sha256 in elsewhere.items() if sha256 != first.sha256}
-    measured, printed = artifacts.measured_by(__name__, evaluation), {}
+    measured, printed = artifacts.measured_by(__name__, evaluation, study), {}
     price = cost(study, method_name)
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
         inputs = [path, denoiser, decoder, latents_file, data_folder, judge, references, *([clip] if clip else [])]

@@ -1,11 +1,13 @@
 """What a denoiser's space is made of: an encoder from pixels to raw latents, and a decoder back. A ViT, a VAE, or the pixels themselves."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from harness.models.encoder import VisionEncoder
+if TYPE_CHECKING:
+    from harness.models.encoder import VisionEncoder
 
 # (pixels (B, 3, H, W) in [-1, 1], generator) -> raw latents (B, C, h, w), norms (B, depth + 1, P) of the residual stream or None
 Encoder = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
@@ -13,7 +15,7 @@ Encoder = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
 Decoder = Callable[[Tensor], Tensor]
 
 
-def vit_encoder(model: VisionEncoder) -> Encoder:
+def vit_encoder(model: "VisionEncoder") -> Encoder:
     def encode(pixels: Tensor, _generator: torch.Generator) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             tokens, norms = model.encode(pixels)

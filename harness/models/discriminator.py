@@ -137,13 +137,13 @@ class Discriminator(nn.Module):
 def diff_augment(images: Tensor, generator: torch.Generator) -> Tensor:
     """DiffAug at prob 1 and cutout 0: shift by up to 1/8 of the side (zeros come in), then brightness, saturation, contrast.
 
-    (B, 3, H, W) in [-1, 1] -> same shape, values not clamped. `generator` is on the CPU and gives five numbers per image, image after
+    (B, 3, H, W) in [-1, 1] -> same shape, values not clamped. `generator` gives five numbers per image, image after
     image, so that an image's draw does not depend on how many follow it.
     """
-    draws = torch.rand(len(images), 5, generator=generator)
+    draws = torch.rand(len(images), 5, generator=generator, device=generator.device)
     brightness, saturation, contrast = (draws[:, i].view(-1, 1, 1, 1).to(images) for i in (2, 3, 4))
     height, width = images.shape[-2:]
-    most = torch.tensor([round(height * SHIFT), round(width * SHIFT)])
+    most = torch.tensor([round(height * SHIFT), round(width * SHIFT)], device=draws.device)
     starts = (draws[:, :2] * (2 * most + 1)).long().tolist()
     down, across = most.tolist()
     padded = F.pad(images, (across, across, down, down))

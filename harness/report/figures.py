@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from harness import artifacts, data
 from harness.config import load_method, method_names
+from harness.dag import figures_of
 from harness.report import rows as row_files
 from harness.report.statistics import by_seed, difference, estimate
 from harness.study import Study
@@ -39,15 +40,15 @@ def render(study: Study, *, methods: list[str], seeds: list[int], results: Path,
     """Every figure of the study into the folder `out`."""
     table = row_files.collect(study.name, methods, seeds, results)
     with plt.rc_context(STYLE):
-        figures = {
-            "samples": samples(study, methods, seeds[0], results),
-            "encoder_norms": encoder_norms(study, methods, results),
-            "denoiser_outliers": denoiser_outliers(study, methods, seeds, results),
-            "fid": fid(study, methods, table),
+        drawn = {
+            "samples": lambda: samples(study, methods, seeds[0], results),
+            "encoder_norms": lambda: encoder_norms(study, methods, results),
+            "denoiser_outliers": lambda: denoiser_outliers(study, methods, seeds, results),
+            "fid": lambda: fid(study, methods, table),
         }
-        for name, figure in figures.items():
-            save(figure, out / name)
-    return {"figures": sorted(figures)}
+        for name in figures_of(study):
+            save(drawn[name](), out / name)
+    return {"figures": sorted(figures_of(study))}
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -16,17 +16,13 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def records(*fields):
-    """Records of assets. Their age does not count: what they say is part of the params and of every hash."""
-    return [ancient(path) for path in RUN.records(*fields)]
-
-
 def backbone_records(wildcards):
-    return records("encoder.weights", f"encoder.{wildcards.backbone}") or [ancient(p) for p in RUN.records("encoder")]
+    """Records of the assets that a backbone is made from."""
+    return RUN.records(f"encoder.{wildcards.backbone}") or RUN.records("encoder.weights")
 
 
 def decoder_records(wildcards):
-    return [ancient(path) for path in RUN.decoder_records(wildcards.encoder)]
+    return RUN.decoder_records(wildcards.encoder)
 
 
 def registers(wildcards):

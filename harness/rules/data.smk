@@ -13,18 +13,19 @@ rule asset:
     resources:
         mem_mb=1000,
         runtime=120,
+        folder=config["assets"],  # no param: where an asset is does not change what it is
     params:
         code=dag.code_hash("harness.assets"),
         config=lambda wildcards: RUN.asset(wildcards.asset),
     message:
         "Check asset {wildcards.asset} of {wildcards.study}"
     shell:
-        "python -m harness asset --study {wildcards.study} --name {wildcards.asset} --assets {config[assets]} --out {output} 2>&1 | tee {log}"
+        "python -m harness asset --study {wildcards.study} --name {wildcards.asset} --assets {resources.folder} --out {output} 2>&1 | tee {log}"
 
 
 rule data:
     input:
-        records=records("data"),
+        records=RUN.records("data"),
     output:
         directory("results/{study}/data"),
     log:

@@ -7,7 +7,7 @@ rule denoiser:
         images=images,
     output:
         weights="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
-        averages=["results/{study}/runs/{method}/seed{seed}/" + name for name in RUN.other_averages],
+        averages=expand("results/{{study}}/runs/{{method}}/seed{{seed}}/{name}", name=RUN.other_averages),
     log:
         "results/{study}/logs/denoiser-{method}-seed{seed}.log",
     priority: 60
@@ -34,7 +34,7 @@ rule samples:
     input:
         denoiser=rules.denoiser.output.weights,
         decoder=decoder_file,
-        records=records("sampling"),
+        records=RUN.records("sampling"),
         latents=encoder_file("latents.safetensors"),
     output:
         "results/{study}/runs/{method}/seed{seed}/samples.npz",

@@ -4,7 +4,7 @@
 rule judge:
     input:
         data=rules.data.output if RUN.trains_judge else [],
-        records=records("evaluation.judge"),
+        records=RUN.records("evaluation.judge"),
     output:
         "results/{study}/judge.safetensors",
     log:
@@ -30,7 +30,7 @@ rule judge:
 rule clip:
     input:
         data=rules.data.output if RUN.trains_clip else [],
-        records=records("evaluation.clip"),
+        records=RUN.records("evaluation.clip"),
     output:
         directory("results/{study}/clip"),
     log:
@@ -57,7 +57,7 @@ rule references:
     input:
         data=rules.data.output,
         judge=rules.judge.output,
-        records=records("evaluation.references"),
+        records=RUN.records("evaluation.references"),
     output:
         "results/{study}/references.safetensors",
     log:

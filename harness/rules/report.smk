@@ -36,7 +36,7 @@ rule figures:
         rows=rows(STUDY),
         samples=expand(f"results/{STUDY}/runs/{{method}}/seed{SEEDS[0]}/samples.npz", method=METHODS),
     output:
-        expand(f"reports/{STUDY}/{{figure}}.{{kind}}", figure=dag.FIGURES, kind=["png", "pdf"]),
+        expand(f"reports/{STUDY}/{{figure}}.{{kind}}", figure=dag.figures_of(RUN.study), kind=["png", "pdf"]),
     log:
         f"results/{STUDY}/logs/figures.log",
     conda:

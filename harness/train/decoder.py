@@ -139,8 +139,8 @@ class _Losses:
         batch = self.batches(step)
         self.seen = batch
         clean, count = batch.latents, len(batch.latents)
-        sigma = self.config.noise * torch.rand(count, 1, 1, 1, generator=generator)
-        noisy = clean + (sigma * torch.randn(clean.shape, generator=generator)).to(clean.device)
+        sigma = self.config.noise * torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
+        noisy = clean + sigma * torch.randn(clean.shape, generator=generator, device=generator.device)
         for rows in self._rows(count):
             images, truth = self._decode(noisy[rows]), batch.pixels[rows]
             loss = self.config.l1 * F.l1_loss(images, truth)

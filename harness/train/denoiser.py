@@ -1,19 +1,19 @@
 """Stage `denoiser`: train one method's denoiser."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from harness import artifacts, data
-from harness.config import UserError, denoiser_hook, load_method, method_file
-from harness.latents import Batches, load_encoder
+from harness.config import LossMask, UserError, denoiser_hook, load_method, method_file
+from harness.latents import Batch, Batches, load_encoder
 from harness.models.denoisers import ARCHITECTURES
 from harness.models.flow import at_time, flow_loss, sample_time
 from harness.runtime import autocast, device, seed_initialisation
 from harness.study import Shape, Study
-from harness.train.loop import fit
+from harness.train.loop import Loss, fit
 
 
 def build(study: Study, method_name: str) -> nn.Module:
@@ -49,6 +49,34 @@ def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: 
         register_start=register_start,
         **head,
     )
+
+
+def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
+    """The flow-matching loss of a step, micro-batch by micro-batch; tokens whose norm exceeds `limit` do not count where there is a mask.
+
+    Every draw is for the whole batch, so that its split changes nothing but rounding.
+    """
+    config = study.denoiser
+
+    def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
+        batch = batches(step)
+        clean, count = batch.latents, len(batch.labels)
+        t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)
+        noise = torch.randn(clean.shape, generator=generator, device=generator.device) * config.noise_scale
+        drop = torch.rand(count, generator=generator, device=generator.device) < config.class_dropout
+        labels = batch.labels.masked_fill(drop, study.classes)
+        if mask:
+            kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
+            kept_share = kept.mean().clamp(min=1e-12)  # of the whole batch, also where it is split
+        size = config.training.micro_batch or count
+        for rows in (slice(first, min(first + size, count)) for first in range(0, count, size)):
+            with autocast(config.training.precision):
+                output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
+            per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
+            mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()
+            yield mean * ((rows.stop - rows.start) / count)
+
+    return loss
 
 
 def average_file(out: Path, study: Study, decay: float) -> Path:
@@ -96,25 +124,7 @@ def train(
         seed_initialisation(seed)
         model = build(study, method_name).to(device())
         denoise = torch.compile(model) if config.training.compile else model
-
-        def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
-            batch = batches(step)
-            clean, count = batch.latents, len(batch.labels)
-            t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std).to(clean.device)
-            noise = torch.randn(clean.shape, generator=generator).to(clean.device) * config.noise_scale
-            drop = torch.rand(count, generator=generator) < config.class_dropout
-            labels = batch.labels.masked_fill(drop.to(clean.device), study.classes)
-            if method.loss_mask:
-                kept = (batch.norms[method.loss_mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
-                kept_share = kept.mean().clamp(min=1e-12)  # of the whole batch, also where it is split
-            for part in torch.arange(count, device=clean.device).split(config.training.micro_batch or count):
-                rows = slice(int(part[0]), int(part[-1]) + 1)
-                with autocast(config.training.precision):
-                    output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
-                per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
-                mean = (per_element * kept[rows]).mean() / kept_share if method.loss_mask else per_element.mean()
-                yield mean * (len(part) / count)
-
+        loss = loss_of(study, method.loss_mask, limit, batches, denoise)
         averages = fit(
             model,
             loss,

@@ -17,7 +17,7 @@ from torch.optim.adamw import adamw
 
 from harness import artifacts
 from harness.config import UserError
-from harness.runtime import Progress, allow_tf32, stream
+from harness.runtime import Progress, allow_tf32, device, stream
 from harness.study import Training
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
@@ -53,7 +53,8 @@ def fit(
 ) -> list[dict[str, Tensor]]:
     """Train `model` in place on a set of `images`; returns the weights to keep: an exponential moving average for each decay of `ema`.
 
-    loss_of(step, generator) -> scalar loss, or the micro-batches' shares of it, one after the other; it draws from `generator` only.
+    loss_of(step, generator) -> scalar loss, or the micro-batches' shares of it, one after the other; it draws from `generator` only, which
+    is on the device: a batch of a large study has 200 million normals, a second of a CPU's time.
     `state` is a folder of this run's own. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
     Raises UserError at the first loss that is not finite; the last good checkpoint stays.
     """
@@ -66,7 +67,7 @@ def fit(
     model.train()
     losses, saved, pause = [], time.monotonic(), SAVE_EVERY
     for step in range(start, steps):
-        lr, generator = training.lr * rate(step, training, images), stream(seed, "step", step)
+        lr, generator = training.lr * rate(step, training, images), stream(seed, "step", step, device())
         losses.append((step, lr, _descend(run.weights, loss_of(step, generator), training, lr)))
         run.weights.follow([min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema])  # the warm-up is EDM's
         if opponent and step >= opponent.start:

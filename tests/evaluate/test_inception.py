@@ -1,7 +1,5 @@
 """torch-fidelity's Inception from a local file, with random weights and small inputs: the real file is not needed."""
 
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
+from toy import inception_weights
 
 from harness import artifacts, assets
 from harness.config import UserError, merge
@@ -20,13 +19,6 @@ from harness.study import parse_study, read_study
 from harness.train import judge
 
 
-class Blank(FeatureExtractorInceptionV3):
-    """Random weights."""
-
-    def load_state_dict(self, *_args, **_options):
-        return None
-
-
 @pytest.fixture(autouse=True)
 def _small_inputs(monkeypatch):
     monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
@@ -34,15 +26,8 @@ def _small_inputs(monkeypatch):
 
 @pytest.fixture(scope="module")
 def weights():
-    """A state dict like the published one: no counters of the batch norms, scales that keep the signal alive."""
     set_up(1)
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    torch.manual_seed(0)
-    tensors = Blank("blank", ["2048"], feature_extractor_weights_path=empty).state_dict()
-    tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    return {key: value * 2.2 if key.endswith("bn.weight") else value for key, value in tensors.items()}
+    return inception_weights()
 
 
 def study_with(layer=64, file="inception.pth"):
