@@ -13,7 +13,7 @@ from harness.assets import missing
 from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
 from harness.study import OwnDecoder, PretrainedEncoder, Study, TrainedClip, TrainedEncoder, TrainedJudge, load_study
 
-__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "figures_of", "published_neurons", "put_own_python_first"]
+__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "figures_of", "paper_sizes", "published_neurons", "put_own_python_first"]
 
 FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
 KEYS = ("study", "seeds", "methods", "assets")
@@ -132,6 +132,16 @@ def figures_of(study: Study) -> tuple[str, ...]:
     """The figures of a study; only a ViT encoder has token norms."""
     is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
     return FIGURES if is_vit else tuple(name for name in FIGURES if name != "encoder_norms")
+
+
+SIZES = ["siglip2_b_dit_s", "siglip2_b_dit_b", "siglip2_b_dit_l", "siglip2_b", "siglip2_b_ditdh", "siglip2_so400m", "sit_xl", "jit_h"]
+SIZED = [f"imagenet256_{name}" for name in SIZES]  # one study for each size of denoiser in the paper, in the order of compute.md
+
+
+def paper_sizes() -> str:
+    """Hash of what reports/compute.md is rendered from, besides code."""
+    paper = sha256(Path(__file__).parent / "paper.yaml")
+    return digest([paper, *(load_study(name).model_dump(mode="json") for name in SIZED)])
 
 
 def published_neurons() -> str:

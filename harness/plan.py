@@ -803,7 +803,7 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
             counts.append([
                 model if method == "baseline" else f"+ registers {registers}", f"{price.parameters / 1e6:.2f}",
                 f"{price.all_parameters / 1e6:.2f}", *_beside(one, method, "parameters"),
-                f"{price.flops / 1e9:.2f}", *_beside(one, method, "gflops"),
+                f"{price.flops / 1e9:.1f}", *_beside(one, method, "gflops"),
                 "" if method == "baseline" else f"+{price.flops / one.plain.flops - 1:.1%}",
             ])  # fmt: skip
         epoch = section.training.epoch(study.data.train_images) * section.training.batch

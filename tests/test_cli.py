@@ -1,10 +1,18 @@
+import csv
 import re
 import subprocess
 import sys
 
 import pytest
+import torch
+from conftest import DATA
+from safetensors import safe_open
+from safetensors.torch import save_file
 
-from harness import cli
+from harness import artifacts, cli, config
+from harness.study import load_study
+from harness.train import denoiser as denoisers
+from harness.train.denoiser import build
 
 
 def dsr(*arguments):
@@ -82,3 +90,108 @@ def test_module_and_version():
 def test_the_command_line_does_not_import_torch():
     code = "import sys, harness.cli, harness.dag, harness.report.table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_plan_is_printed(monkeypatch, capsys, tmp_path):
+    code, out, _ = call(monkeypatch, capsys, "plan", "imagenet256_siglip2_b_dit_s", "--seeds", "3", "--assets", str(tmp_path))
+    assert code == 0
+    assert "3 seeds" in out
+    assert "**missing**" in out
+    assert str(tmp_path / "imagenet" / "train") in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["plan", "imagenet256_siglip2"], "unknown study 'imagenet256_siglip2', did you mean 'imagenet256_siglip2_b'"),
+        (["plan", "imagenet256_sit_xl", "--methods", "baseline", "ttr"], "method 'ttr' works on the tokens of a ViT encoder"),
+        (["parity", "nowhere.safetensors"], "nowhere.safetensors"),
+        (["import", "nowhere.pt", "--study", "smoke", "--out", "x"], "nowhere.pt: no such file"),
+        (["benchmark", "--study", "smoke", "--batch", "30", "--micro-batch", "4", "--out", "x"], "30 is not a multiple of micro_batch 4"),
+    ],
+)
+def test_a_mistake_of_a_command_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = call(monkeypatch, capsys, *arguments)
+    assert code == 2
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert message in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_parity_of_the_golden_files(monkeypatch, capsys):
+    files = sorted(str(path) for path in DATA.glob("*.safetensors"))
+    assert len(files) == 6
+    code, out, _ = call(monkeypatch, capsys, "parity", *files)
+    assert code == 0
+    for quantity in ("block.2", "loss.per_element", "ode.velocity_sample", "out.image", "hidden"):
+        assert quantity in out
+
+
+def test_parity_exits_with_1_above_the_limit(monkeypatch, capsys, tmp_path):
+    with safe_open(DATA / "ditdh_plain.safetensors", "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()
+    tensors["out"] = tensors["out"] * 1.001
+    save_file(tensors, tmp_path / "x.safetensors", metadata)
+    code, out, _ = call(monkeypatch, capsys, "parity", str(tmp_path / "x.safetensors"))
+    assert code == 1
+    assert "out" in out
+
+
+def released(tmp_path, method="diffusion_registers", **changes):
+    """A checkpoint as released: EMA weights under `ema`, beside others."""
+    weights = build(load_study("smoke"), method).state_dict()
+    torch.save({"ema": weights | changes, "model": {"other": torch.zeros(1)}, "epoch": 3}, tmp_path / "ep-0000080.pt")
+    return tmp_path / "ep-0000080.pt", weights
+
+
+def test_a_released_checkpoint_is_imported_with_its_provenance(monkeypatch, capsys, tmp_path):
+    path, weights = released(tmp_path)
+    out = tmp_path / "x.safetensors"
+    arguments = ["import", str(path), "--study", "smoke", "--method", "diffusion_registers", "--out", str(out)]
+    code, printed, _ = call(monkeypatch, capsys, *arguments)
+    assert code == 0
+    assert artifacts.sha256(path) in printed
+    tensors, _ = artifacts.load_tensors(out)
+    assert set(tensors) == set(weights)
+    assert all(torch.equal(tensors[name], weights[name]) for name in weights)
+    assert artifacts.meta(out)["checkpoint_sha256"] == artifacts.sha256(path)
+    assert denoisers.load(load_study("smoke"), "diffusion_registers", out).registers == 4
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "message"),
+    [
+        ("baseline", {}, "'register_tokens' is (1, 4, 64) in the file, nothing in the model"),
+        (
+            "diffusion_registers",
+            {"x_embedder.proj.weight": torch.zeros(64, 16, 1, 1)},
+            "'x_embedder.proj.weight' is (64, 16, 1, 1) in the file",
+        ),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused_by_its_first_mismatch(monkeypatch, capsys, tmp_path, method, changes, message):
+    path, _ = released(tmp_path, **changes)
+    code, _, err = call(
+        monkeypatch, capsys, "import", str(path), "--study", "smoke", "--method", method, "--out", str(tmp_path / "x.safetensors")
+    )
+    assert code == 2
+    assert message in err
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_benchmark_adds_a_line(monkeypatch, capsys, tmp_path):
+    out = tmp_path / "speed.csv"
+    for switch in ("baseline", "dsr"):
+        arguments = ["benchmark", "--study", "smoke", "--method", switch, "--steps", "2", "--micro-batch", "16", "--out", str(out)]
+        assert call(monkeypatch, capsys, *arguments)[0] == 0
+    lines = list(csv.DictReader(out.read_text().splitlines()))
+    assert [line["registers"] for line in lines] == ["none", "4@1"]
+    assert all(float(line["train_images_per_second"]) > 0 and float(line["samples_per_second"]) > 0 for line in lines)
+    assert lines[0]["nfe"] == "5"
+
+
+def test_compute_table_is_the_committed_one(monkeypatch, capsys, tmp_path):
+    assert call(monkeypatch, capsys, "compute", "--out", str(tmp_path / "compute.md"))[0] == 0
+    assert (tmp_path / "compute.md").read_text() == (config.ROOT / "reports" / "reference" / "compute.md").read_text()

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from conftest import tiny_values
 from hypothesis import given
@@ -5,7 +7,7 @@ from hypothesis import strategies as st
 
 from harness import config
 from harness.config import EncoderRegisters, Method, UserError
-from harness.study import load_study, parse_study, study_names
+from harness.study import load_study, parse_study, read_study, study_names
 
 PAPER_METHODS = {"baseline", "masked", "ttr", "recursive_ttr", "trained_registers", "diffusion_registers", "dsr", "dsr_trained"}
 
@@ -72,6 +74,68 @@ def test_a_bad_study_value_is_one_line(changes, message):
     with pytest.raises(UserError, match=message) as caught:
         parse_study("tiny", tiny_values(**changes))
     assert "\n" not in str(caught.value)
+
+
+PAPER = "imagenet256_siglip2_b"
+
+
+@pytest.mark.parametrize(
+    ("study", "changes", "message"),
+    [
+        (PAPER, {"denoiser": {"training": {"base_lr": 1e-4}}}, "unknown field 'denoiser.training.base_lr'"),
+        (PAPER, {"denoiser": {"training": {"steps": 3}}}, "training needs either steps or epochs"),
+        (PAPER, {"denoiser": {"training": {"micro_batch": 100}}}, "training.batch 1024 is not a multiple of micro_batch 100"),
+        (PAPER, {"denoiser": {"registers": {"count": 0}}}, "denoiser.registers.count"),
+        (PAPER, {"denoiser": {"registers": {"start": 28}}}, "beyond the last of 28 blocks"),
+        (PAPER, {"denoiser": {"patch": 3}}, "denoiser.patch 3 does not divide the latent grid 16"),
+        (PAPER, {"denoiser": {"head": {"width": 2048, "depth": 2, "heads": 16}}}, "denoiser.head belongs to architecture ditdh"),
+        (PAPER, {"sampling": {"ema": 0.5}}, "sampling.ema 0.5 is not one of denoiser.ema"),
+        (PAPER, {"sampling": {"count": 2048}}, "sampling.count 2048 is too few: the judge's features needs at least 2049"),
+        (PAPER, {"encoder": {"patch": 15}}, "encoder.patch 15 does not divide encoder.image_size 256"),
+        (PAPER, {"decoder": {"patch": 8}}, "decoder.patch 8 x grid 16 is not data.image_size 256"),
+        (PAPER, {"encoder": {"plain": {"weights": {"sha256": "xyz"}}}}, "encoder.plain.weights.sha256"),
+        (PAPER, {"outliers": "planted"}, "outliers can be planted only into an encoder that the study trains"),
+        (PAPER, {"latents": {"cache": True, "images": 10}}, "latents.images belongs to latents.cache: false"),
+        (PAPER, {"evaluation": {"judge": {"kind": "vgg"}}}, "evaluation.judge"),
+        ("imagenet256_sit_xl", {"decoder": {"kind": "vit"}}, "decoder"),
+        (
+            "imagenet256_siglip2_b_ditdh",
+            {"denoiser": {"training": {"schedule": {"until": 30}}}},
+            "schedule.until 30 comes before the decay begins",
+        ),
+    ],
+)
+def test_trap23_a_value_of_a_paper_scale_study_that_cannot_be_meant_is_one_line(study, changes, message):
+    """The released code reads neither base_lr nor the scheduler's fields: they can be changed without effect."""
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        parse_study("x", config.merge(read_study(study), changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_paper_scale_studies_share_the_released_recipe():
+    study = load_study(PAPER)
+    assert study.steps == 80 * 1251
+    assert load_study(f"{PAPER}_800ep").steps == 800 * 1251
+    assert study.time_shift == pytest.approx(6.928, abs=1e-3)
+    assert (study.denoiser.registers.count, study.denoiser.registers.start) == (36, 8)
+    assert study.denoiser.ema == [0.9999, 0.9995, 0.999]
+    assert study.latent_shape == (768, 16, 16)
+
+
+def test_trap8_both_time_shifts_of_so400m_can_be_chosen():
+    own, released = load_study("imagenet256_siglip2_so400m"), load_study("imagenet256_siglip2_so400m_released")
+    assert own.latent_shape == released.latent_shape == (1152, 16, 16)
+    assert own.time_shift == pytest.approx(8.485, abs=1e-3)
+    assert released.time_shift == pytest.approx(6.928, abs=1e-3)
+
+
+@pytest.mark.parametrize("size", ["s", "b", "l"])
+def test_scaling_studies_differ_from_xl_in_the_denoiser_alone(size):
+    small, xl = (load_study(name).model_dump() for name in (f"{PAPER}_dit_{size}", PAPER))
+    assert {field for field in xl if small[field] != xl[field]} == {"name", "title", "methods", "denoiser"}
+    sizes = {field for field in xl["denoiser"] if small["denoiser"][field] != xl["denoiser"][field]}
+    assert sizes <= {"width", "depth", "heads", "registers"}
+    assert small["denoiser"]["registers"]["start"] == (8 if size == "l" else 4)
 
 
 @pytest.mark.parametrize("seeds", [None, 3, "0,1", [], [0.5], [True], [-1], ["0"]])

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from conftest import tiny_values
 
 from harness import config
 from harness.dag import Run
-from harness.study import parse_study
+from harness.study import load_study, parse_study, study_names
 
 BIN = Path(sys.executable).parent
 
@@ -48,6 +49,44 @@ def test_seeds_and_methods_can_be_chosen():
     assert found["scores"] == 2
 
 
+PAPER_SCALE = [name for name in study_names() if name.startswith("imagenet256_")]
+
+
+@pytest.fixture(scope="module")
+def planned():
+    """Dry runs of every paper-scale study, on a machine without any of the assets."""
+    with ThreadPoolExecutor(2) as pool:
+        runs = pool.map(lambda name: snakemake("--config", f"study={name}", "assets=nowhere", "--", "reports/table1.md"), PAPER_SCALE)
+        return dict(zip(PAPER_SCALE, runs, strict=True))
+
+
+@pytest.mark.parametrize("name", PAPER_SCALE)
+def test_paper_scale_study_is_planned_whole_and_every_missing_asset_is_one_line(planned, name):
+    study, found = load_study(name), jobs(planned[name])
+    assert found["denoiser"] == found["samples"] == len(study.methods) * len(study.seeds)
+    assert found["asset"] == len(study.assets)
+    missing = [line for line in planned[name].stderr.splitlines() if line.startswith("missing:")]
+    assert len(missing) == len(study.assets)
+    for asset, line in zip(study.assets.items(), missing, strict=True):
+        assert f"asset '{asset[0]}' is missing: put it at nowhere/{asset[1].path} (" in line
+
+
+def test_a_study_that_misses_an_asset_stops_with_one_line_that_names_it(tmp_path):
+    out = tmp_path / "record.json"
+    done = tool(
+        sys.executable, "-m", "harness", "asset", "--study", "imagenet256_siglip2_b", "--name", "evaluation.judge.weights",
+        "--assets", str(tmp_path), "--out", str(out),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "asset 'evaluation.judge.weights' is missing: put it at" in done.stderr
+    assert not out.exists()
+
+
+def test_compute_table_is_a_target():
+    assert jobs(snakemake("reports/compute.md")) == {"compute": 1, "total": 1}
+
+
 def test_control_study_has_the_same_dag():
     assert jobs(snakemake("--config", "study=digits_control", "--", "reports/table1.md"))["denoiser"] == 24
 
@@ -67,10 +106,13 @@ def test_dry_run_explains_itself():
         ("seeds=[0.5]", "seeds must be a list of one or more whole numbers"),
         ("methods=[baseline,drs]", "unknown method 'drs', did you mean 'dsr'"),
         ("methods=[dsr]", "methods must contain 'baseline'"),
+        ("study=imagenet256_sit_xl methods=[baseline,ttr]", "method 'ttr' works on the tokens of a ViT encoder"),
+        ("study=imagenet256_siglip2_b methods=[baseline,dsr_trained]", "needs an encoder with trained registers"),
+        ("study=imagenet256_siglip2_so400m_released methods=[baseline,ttr]", "names no list for ttr_1"),
     ],
 )
 def test_a_mistake_in_the_config_is_one_line_before_any_job(setting, message):
-    done = snakemake("--config", setting)
+    done = snakemake("--config", *setting.split())
     assert done.returncode == 2
     errors = [line for line in done.stderr.splitlines() if line.startswith("error:")]
     assert len(errors) == 1
@@ -100,10 +142,11 @@ def test_source_is_clean(arguments):
     ("change", "rerun"),
     [
         ({"evaluation": {"kid_subsets": 7}}, {"scores"}),
-        ({"evaluation": {"judge": {"width": 24}}}, {"judge", "scores"}),
+        ({"evaluation": {"judge": {"width": 24}}}, {"judge", "references", "scores"}),
         ({"outlier_statistics": {"times": [0.5]}}, {"outliers"}),
-        ({"sampling": {"guidance": 2.0}}, {"samples"}),
-        ({"denoiser": {"ema": 0.5}}, {"denoiser"}),
+        ({"sampling": {"guidance": {"scale": 2.0}}}, {"samples"}),
+        ({"denoiser": {"ema": [0.5]}}, {"denoiser"}),
+        ({"search": {"variant": "released"}}, {"registers", "latents"}),
         ({"title": "another"}, set()),
     ],
 )
@@ -113,7 +156,7 @@ def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
     for path in (config.ROOT / "harness" / "rules").glob("*.smk"):
         for rule, names in re.findall(r"^rule (\w+):.*?config=RUN\.config\((.*?)\)", path.read_text(), re.MULTILINE | re.DOTALL):
             sections[rule] = re.findall(r'"([\w.]+)"', names)
-    assert len(sections) == 13
+    assert len(sections) == 14
     studies = [parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
     before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
     assert {rule for rule in sections if before[rule] != after[rule]} - {"table1", "figures"} == rerun

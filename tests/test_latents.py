@@ -53,3 +53,14 @@ def test_batches_depend_on_seed_and_step_alone(batches, built):
     for step in (5, 0, 40):
         assert torch.equal(batches(step).latents, later(step).latents)
     assert not torch.equal(batches(0).latents, latents.Batches(built.encoders["plain"].latents, seed=1, batch=32)(0).latents)
+
+
+@pytest.mark.parametrize("key", ["plain", "ttr_1", "ttr_until_clean", "trained_registers"])
+def test_trap9_every_encoder_variant_is_whitened_by_the_same_exact_estimator(built, key):
+    """Released statistics of the baseline are a moving average, those of test-time registers exact."""
+    batches = latents.Batches(built.encoders[key].latents, seed=0, batch=32)
+    raw = batches.whitening.unwhiten(batches.cached).double()
+    assert torch.allclose(batches.whitening.mean.double(), raw.mean((0, 2, 3), keepdim=True)[0], atol=1e-5)
+    assert torch.allclose(
+        batches.whitening.std.double(), (raw.var((0, 2, 3), correction=0, keepdim=True)[0] + latents.EPSILON).sqrt(), rtol=1e-4
+    )

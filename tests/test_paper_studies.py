@@ -39,6 +39,8 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     rows = pd.read_csv(rendered / "table1.csv")
     assert set(rows["score"]) == set(scores_of(study))
     assert set(rows["method"]) == set(methods)
+    fids = rows[rows["score"] == "fid"].set_index("method")["value"]
+    assert fids.nunique() == len(methods)  # whatever a method changes reaches its samples
     if name in ("imagenet256_siglip2_b", "imagenet256_sit_xl"):  # drawing takes longer than the rest
         figures.render(study, methods=methods, seeds=[0], results=tmp_path, out=rendered)
         assert {path.stem for path in rendered.glob("*.png")} == set(figures_of(study))

@@ -10,7 +10,7 @@ from harness.study import Guidance
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 12), cut=st.integers(1, 11))
-def test_noise_and_labels_depend_on_seed_and_index_alone(seed, count, cut):
+def test_trap20_and_24_noise_and_labels_depend_on_seed_and_index_alone(seed, count, cut):
     cut = min(cut, count - 1)
     whole = sample.noise_of(seed, range(count), (2, 3))
     parts = torch.cat([sample.noise_of(seed, range(cut), (2, 3)), sample.noise_of(seed, range(cut, count), (2, 3))])

@@ -14,7 +14,7 @@ from harness.study import PretrainedEncoder, VaeEncoder, load_study, parse_study
 
 SIDE = 32  # pixels
 TRAIN, HELD_OUT, CLASSES = 6, 66, 3
-TRAINING = {"epochs": 1, "batch": 6, "micro_batch": 3, "compile": False}  # one step; the compiler takes longer than all the rest
+TRAINING = {"epochs": 1, "batch": 6, "micro_batch": 3, "compile": False}  # the compiler takes longer than all the rest
 SIZES = {
     "job": {"threads": 1, "gpus": 0},
     "data": {"image_size": SIDE, "classes": CLASSES, "train_images": TRAIN, "reference": HELD_OUT},
@@ -24,7 +24,7 @@ SIZES = {
         "heads": 2,
         "registers": {"count": 4, "start": 1},
         "ema": [0.0, 0.5, 0.9],
-        "training": TRAINING | {"lr": 0.05},
+        "training": TRAINING | {"lr": 0.05, "epochs": 3},
     },
     "sampling": {"count": 66, "batch": 33, "grid_points": 4, "guidance": {"scale": 1.5, "interval": [0.2, 1.0]}},
     "evaluation": {"judge": {"features": 64}, "clip": {"model": "local-dir"}, "kid_subset": 5, "kid_subsets": 2, "neighbours": 2},

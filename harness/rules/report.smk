@@ -58,6 +58,26 @@ rule figures:
         " --out reports/{params.study} 2>&1 | tee {log}"
 
 
+rule compute:
+    output:
+        "reports/compute.md",
+    log:
+        "results/logs/compute.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.plan"),
+        config=dag.paper_sizes(),
+    message:
+        "Parameters, FLOPs and GPU-hours of the paper-scale denoisers, beside the paper's"
+    shell:
+        "python -m harness compute --out {output} 2>&1 | tee {log}"
+
+
 rule configured_table1:
     input:
         table=rules.table1.output.md,

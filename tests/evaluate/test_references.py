@@ -62,7 +62,7 @@ def statistics_of(images):
     return fid_features_to_statistics(Projection()(images)["features"])
 
 
-def test_trap_21_mu_and_sigma_are_not_computed_anew_from_the_few_images_beside_them(tmp_path):
+def test_trap21_mu_and_sigma_are_not_computed_anew_from_the_few_images_beside_them(tmp_path):
     """ADM's VIRTUAL batch has 10,000 images beside mu and sigma of the whole training set; statistics of those images inflate FID."""
     whole = images_of(2000)
     found = batch(tmp_path / "virtual.npz", arr_0=whole[:30], **statistics_of(whole))
@@ -247,6 +247,6 @@ def test_a_score_against_another_reference_has_its_own_title_and_hash():
     assert {row.reference for row in rows_of(ScoreFile.model_validate(without))} == {"v"}
 
 
-def test_trap_21_the_number_of_images_decides_fid_so_too_few_are_refused():
+def test_trap21_the_number_of_images_decides_fid_so_too_few_are_refused():
     with pytest.raises(UserError, match="reference virtual: FID needs more reference images than features: got 6 for 6 features"):
         ReferenceStatistics.of_features("virtual", torch.randn(WIDTH, WIDTH, generator=stream(0, "few")))

@@ -340,7 +340,7 @@ def test_registers_leave_every_other_first_weight_alone(name):
 @every_architecture
 @pytest.mark.parametrize("count", [1, 4, 5, 7, 9])
 @pytest.mark.parametrize("start", [0, 2])
-def test_any_count_of_registers_runs_and_none_is_left_in_the_output(name, count, start):
+def test_trap14_any_count_of_registers_runs_and_none_is_left_in_the_output(name, count, start):
     model = make(name, spread=0.1, registers=count, register_start=start)
     shapes = []
     for block in model.blocks:
@@ -365,7 +365,7 @@ def test_registers_come_first_and_patches_last(name):
 
 
 @every_architecture
-def test_registers_learn_and_position_tables_are_frozen(name):  # the released train.py:252 unfreezes them
+def test_trap2_registers_learn_and_position_tables_are_frozen(name):  # the released train.py:252 unfreezes them
     model = make(name, spread=0.1, registers=4, register_start=0)
     trainable = dict(model.named_parameters())
     assert not [key for key in trainable if key.endswith(("pos_embed", ".W", "freqs_cos", "freqs_sin"))]
@@ -395,7 +395,7 @@ def test_first_output_is_zero(name):
 
 @every_architecture
 @pytest.mark.parametrize("registers", [{"registers": 4, "register_start": 3}, {"registers": -1}, {"registers": 2, "register_start": -1}])
-def test_registers_that_do_not_fit_are_refused(name, registers):  # the released code strips registers it never added
+def test_trap14_registers_that_do_not_fit_are_refused(name, registers):  # the released code strips registers it never added
     with pytest.raises(UserError, match=r"^diffusion registers: .* does not fit a denoiser of 3 blocks; take .* from 0 to 2$"):
         make(name, **registers)
 
@@ -430,7 +430,7 @@ def test_jit_without_its_in_context_tokens():
 
 
 @every_architecture
-def test_builds_on_meta_and_loads(name):  # the released model_utils.py:185 needs CUDA
+def test_trap15_builds_on_meta_and_loads(name):  # the released model_utils.py:185 needs CUDA
     weights = make(name, spread=0.1, registers=4, register_start=1)
     model = on_meta(ARCHITECTURES[name], **SIZES | EXTRA[name], registers=4, register_start=1)
     assert all(value.is_meta for value in model.state_dict().values())

@@ -17,7 +17,7 @@ def test_training_twice_gives_the_same_bytes(study, built, tmp_path):
     assert files[0] == files[1]
 
 
-def test_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_path, monkeypatch):
+def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_path, monkeypatch):
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 4)
@@ -39,6 +39,84 @@ def test_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_path, mon
     denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert not list((tmp_path / "s").iterdir())
+
+
+def test_trap17_a_finished_run_can_be_started_again(study, built, tmp_path):  # released resume_utils.py:50: int("last")
+    options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents, "state": tmp_path / "s"}
+    files = []
+    for _ in range(2):
+        denoiser.train(study, **options, out=tmp_path / "x.safetensors")
+        files.append((tmp_path / "x.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_trap18_weights_of_another_study_are_refused(study, built, tmp_path):  # a released sampling config names another study's checkpoint
+    other = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"width": 32})})
+    denoiser.train(
+        other,
+        method_name="baseline",
+        seed=0,
+        latents_file=built.encoders["plain"].latents,
+        state=tmp_path / "s",
+        out=tmp_path / "x.safetensors",
+    )
+    with pytest.raises(UserError, match=r"weights of another architecture: '.*' is \(.*\) in the file, \(.*\) in the model"):
+        denoiser.load(study, "baseline", tmp_path / "x.safetensors")
+
+
+def test_trap3_accumulation_changes_nothing_but_rounding(study, built, tmp_path):
+    latents_file, found = built.encoders["plain"].latents, []
+    for size in (None, 8):
+        training = study.denoiser.training.model_copy(update={"micro_batch": size})
+        changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
+        for method in ("baseline", "masked"):
+            path = tmp_path / f"{method}-{size}.safetensors"
+            denoiser.train(changed, method_name=method, seed=0, latents_file=latents_file, state=tmp_path / "s", out=path)
+            found.append(artifacts.load_tensors(path)[0])
+    for whole, parts in ((found[0], found[2]), (found[1], found[3])):
+        for name, tensor in whole.items():
+            torch.testing.assert_close(parts[name], tensor, rtol=2e-2, atol=2e-3)
+
+
+def test_compiling_is_optional_and_keeps_the_weights(study, built, tmp_path, monkeypatch):
+    """Trap 1: after compile the released code averages and evaluates another module than it trains."""
+    compiled = []
+
+    class Compiled(torch.nn.Module):
+        """As torch.compile's: another module around the same weights."""
+
+        def __init__(self, model):
+            super().__init__()
+            self.inner = model
+            compiled.append(model)
+
+        def forward(self, *inputs):
+            return self.inner(*inputs)
+
+    monkeypatch.setattr(torch, "compile", Compiled)
+    files = []
+    for switch in (False, True):
+        training = study.denoiser.training.model_copy(update={"compile": switch})
+        changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
+        path = tmp_path / f"{switch}.safetensors"
+        denoiser.train(changed, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
+        files.append(path.read_bytes())
+    assert len(compiled) == 1
+    assert files[0] == files[1]
+
+
+def test_bf16_trains_near_fp32_and_keeps_fp32_weights(study, built, tmp_path):
+    found = {}
+    for precision in ("fp32", "bf16"):
+        training = study.denoiser.training.model_copy(update={"precision": precision})
+        changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
+        path = tmp_path / f"{precision}.safetensors"
+        denoiser.train(changed, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
+        found[precision] = artifacts.load_tensors(path)[0]
+    flat = {name: torch.cat([tensor.flatten() for tensor in tensors.values()]) for name, tensors in found.items()}
+    assert flat["bf16"].dtype == torch.float32
+    assert not torch.equal(flat["bf16"], flat["fp32"])
+    assert (flat["bf16"] - flat["fp32"]).norm() / flat["fp32"].norm() < 0.05
 
 
 def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
