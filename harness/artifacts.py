@@ -142,10 +142,11 @@ def read_json(path: Path | str) -> dict:
 # -------------------------------------------------------------------------------------------------------------- provenance
 
 
-def _imports(path: Path) -> set[str]:
-    """Names of the harness modules that a file imports, anywhere in it."""
+@cache
+def _imports(source: str) -> set[str]:
+    """Names of the harness modules that a file's source imports, anywhere in it."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -169,8 +170,9 @@ def code_hash(*modules: str) -> str:
         name = waiting.pop()
         path = _module_file(name)
         if path is not None and path not in files:
-            files[path] = sha256(path)
-            waiting += _imports(path)
+            source = path.read_text()
+            files[path] = hashlib.sha256(source.encode()).hexdigest()
+            waiting += _imports(source)
             waiting += [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs too
     lines = sorted(f"{path.relative_to(ROOT).as_posix()} {value}" for path, value in files.items())
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]

@@ -13,7 +13,8 @@ from pydantic import BaseModel
 
 from harness import artifacts
 from harness.config import UserError
-from harness.study import Asset, Study
+from harness.sections import Asset
+from harness.study import Study
 
 ROOT = "assets"  # default folder, beside the Snakefile
 

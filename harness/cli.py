@@ -13,7 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from harness import __version__, artifacts
+from harness import __version__
+from harness.commands import COMMANDS, add_commands
 from harness.config import EncoderRegisters, UserError, check_seeds, did_you_mean, load_method, nearest
 from harness.study import Study, load_study
 
@@ -219,101 +220,6 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------------- commands beside the stages
-
-
-def plan(a: argparse.Namespace) -> int:
-    from harness.config import method_names
-    from harness.dag import check_fits
-    from harness.plan import plan as plan_of
-
-    study = load_study(a.name)
-    methods = a.methods or study.methods or method_names()
-    for method in methods:
-        check_fits(study, method)
-    seeds = len(study.seeds) if a.seeds is None else a.seeds
-    print(plan_of(study, methods=methods, seeds=seeds, assets=a.assets, utilisation=a.utilisation, peak_tflops=a.peak_tflops))
-    return 0
-
-
-def parity(a: argparse.Namespace) -> int:
-    from harness.parity import report
-
-    text, agrees = report(a.files)
-    print(text)
-    return 0 if agrees else 1
-
-
-def import_(a: argparse.Namespace) -> int:
-    from harness.importing import import_checkpoint
-
-    print(json.dumps(import_checkpoint(a.checkpoint, load_study(a.study), method=a.method, part=a.part, out=a.out)))
-    return 0
-
-
-def benchmark(a: argparse.Namespace) -> int:
-    import tempfile
-
-    from harness.benchmark import append
-    from harness.benchmark import benchmark as measure
-    from harness.config import merge
-    from harness.runtime import set_up
-    from harness.study import parse_study
-
-    load_method(a.method)
-    study = load_study(a.study)
-    training = {"precision": a.precision, "compile": a.compile, "batch": a.batch, "micro_batch": a.micro_batch}
-    changes = {"denoiser": {"training": {key: value for key, value in training.items() if value is not None}}}
-    study = parse_study(study.name, merge(study.model_dump(exclude={"name"}), changes))
-    set_up(study.job.threads, study.job.gpus)
-    with tempfile.TemporaryDirectory() as state:
-        line = measure(study, a.method, steps=a.steps, peak_tflops=a.peak_tflops, state=Path(state))
-    append(line, a.out)
-    print(json.dumps(line))
-    return 0
-
-
-def compute(a: argparse.Namespace) -> int:
-    from harness.dag import SIZED
-    from harness.plan import compute_table
-
-    artifacts.write_text(a.out, compute_table(SIZED))
-    return 0
-
-
-def _add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -> None:
-    sub = add("plan", plan, "what a study would run: parameters, FLOPs, GPU-hours, disk, and every asset with where to put it")
-    sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
-    sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")
-    sub.add_argument("--methods", **OPTIONS["methods"])
-    sub.add_argument("--assets", type=Path, default=Path("assets"), metavar="PATH", help="folder that the assets are in (default: assets)")
-    sub.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that training reaches (default: 0.4)")
-    sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
-    sub = add("parity", parity, "compare this implementation with outputs of the authors' code; exit code 1 above a relative error of 1e-5")
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors with weights, inputs and outputs, as in tests/data")
-    sub = add("import", import_, "check a released .pt or .safetensors against a study's model and write it as safetensors")
-    sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="weights only; nothing in the file is executed")
-    sub.add_argument("--study", required=True, **NAME, help="the study whose model the weights must fit")
-    sub.add_argument("--method", default="baseline", **NAME, help="for a denoiser: whose registers it has (default: baseline)")
-    sub.add_argument("--part", choices=["denoiser", "decoder"], default="denoiser", help="which of the study's models it is")
-    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="safetensors to write")
-    sub = add("benchmark", benchmark, "speed and memory of a study's denoiser on this machine; adds a line to a CSV")
-    sub.add_argument("--study", required=True, **NAME, help="whose denoiser, recipe and sampler")
-    sub.add_argument("--method", default="dsr", **NAME, help="whose registers (default: dsr)")
-    sub.add_argument("--steps", type=int, default=10, help="training steps that are timed (default: 10)")
-    sub.add_argument("--precision", choices=["fp32", "bf16"], help="of training; default: the study's")
-    sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
-    sub.add_argument("--batch", type=int, help="default: the study's")
-    sub.add_argument("--micro-batch", type=int, help="default: the study's")
-    sub.add_argument("--peak-tflops", type=float, default=989.0, help="that utilisation is a share of (default: an H100's in bf16)")
-    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="CSV to add the line to")
-    sub = add("compute", compute, "render the compute table of the paper-scale studies")
-    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
-
-
-COMMANDS = ("plan", "parity", "import", "benchmark", "compute")
-
-
 class Parser(argparse.ArgumentParser):
     """argparse, with its complaints in one line and the nearest stage for a mistyped one."""
 
@@ -346,7 +252,7 @@ def parser() -> Parser:
         sub.set_defaults(command=function)
         return sub
 
-    _add_commands(add)
+    add_commands(add)
     return main_parser
 
 
@@ -382,5 +288,5 @@ def _run_stage(arguments: argparse.Namespace) -> object:
     if arguments.stage not in ("asset", "table", "figures"):  # they compute nothing, so they are spared the import of torch
         from harness.runtime import set_up
 
-        set_up(study.job.threads, study.job.gpus)
+        set_up(study.job.threads, 0 if arguments.stage == "data" else study.job.gpus)
     return arguments.function(study, arguments)

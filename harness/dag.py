@@ -11,7 +11,8 @@ from pydantic_core import to_jsonable_python
 from harness.artifacts import code_hash, sha256
 from harness.assets import missing
 from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
-from harness.study import OwnDecoder, PretrainedEncoder, Study, TrainedClip, TrainedEncoder, TrainedJudge, load_study
+from harness.sections import OwnDecoder, PretrainedEncoder, TrainedClip, TrainedEncoder, TrainedJudge
+from harness.study import Study, load_study
 
 __all__ = ["FIGURES", "Run", "checked_config", "code_hash", "figures_of", "paper_sizes", "published_neurons", "put_own_python_first"]
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from harness import artifacts, assets
 from harness.config import UserError
-from harness.study import Data, Digits, ImageFolder
+from harness.sections import Data, Digits, ImageFolder
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,8 @@ from harness.models import encoder as encoders
 from harness.models.register_search import search_registers
 from harness.models.test_time_registers import mlp_output_layer, released_neurons
 from harness.runtime import Progress, device, stream
-from harness.study import PixelEncoder, PretrainedEncoder, Search, Study, TrainedEncoder, VaeEncoder
+from harness.sections import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, VaeEncoder
+from harness.study import Study
 from harness.train import encoder as train_encoder
 
 BATCH = 256
@@ -125,7 +126,7 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
     with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs) as path:
         encoder, moments = load_encoder(study, backbone, registers), Moments(section.whitening)
         split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
-        kept, norms = ([], []), []
+        kept, norms = [], []
         count = len(split) if section.cache or section.whitening != "none" else 0
         count = min(count, section.images or count)
         rows = np.linspace(0, len(split), count, endpoint=False).astype(int)
@@ -135,21 +136,22 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
         ):
             moments.add(raw)
             if section.cache or number % every == 0:
-                kept[0].append(raw.cpu())
+                kept.append(raw.cpu())
                 norms.append(layers.cpu() if layers is not None else None)
         mean, std = (value.cpu() for value in moments.result())
         tensors = {"mean": mean, "std": std, "train.labels": torch.from_numpy(split.labels)}
-        if kept[0]:
-            raw = torch.cat(kept[0])
+        if kept:
+            raw = torch.cat(kept)
             whitened = (raw - mean) / std
             if section.cache:
                 tensors["train.latents"] = whitened
             if norms[0] is not None:
                 tensors |= {f"train.norm.{name}": value for name, value in token_norms(torch.cat(norms), raw, whitened).items()}
-        raw, layers = zip(*_encoded(encoder, held_out, np.arange(len(held_out)), flip=False, what="held-out images"), strict=True)
-        tensors |= {"reference.latents": (torch.cat(raw).cpu() - mean) / std, "reference.labels": torch.from_numpy(held_out.labels)}
+        batches = _encoded(encoder, held_out, np.arange(len(held_out)), flip=False, what="held-out images")
+        raw, layers = zip(*((raw.cpu(), layers.cpu() if layers is not None else None) for raw, layers in batches), strict=True)
+        tensors |= {"reference.latents": (torch.cat(raw) - mean) / std, "reference.labels": torch.from_numpy(held_out.labels)}
         if layers[0] is not None:
-            tensors["reference.norms"] = torch.cat(layers).cpu()
+            tensors["reference.norms"] = torch.cat(layers)
         artifacts.save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
     return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
 

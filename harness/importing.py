@@ -7,7 +7,8 @@ import torch
 from harness import artifacts, foreign
 from harness.config import UserError, load_method
 from harness.dag import check_fits
-from harness.study import OwnDecoder, Study
+from harness.sections import OwnDecoder
+from harness.study import Study
 
 
 def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str, out: Path) -> dict:

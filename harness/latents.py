@@ -15,7 +15,8 @@ from harness import artifacts, data
 from harness.config import LossMask
 from harness.models.autoencoder import Encoder, pixel_encoder, vae_encoder, vit_encoder
 from harness.runtime import device, stream
-from harness.study import PixelEncoder, Study, VaeEncoder
+from harness.sections import PixelEncoder, VaeEncoder
+from harness.study import Study
 from harness.train.loop import batch_indices
 
 if TYPE_CHECKING:
@@ -40,9 +41,9 @@ class Moments:
         count = batch.numel() // batch[0].numel() * (batch.shape[2] * batch.shape[3] if len(self.axes) == 3 else 1)
         mean = batch.mean(self.axes, keepdim=True)[0]
         squares = (batch - mean).square().sum(self.axes, keepdim=True)[0]
-        delta, total = mean - self.mean.to(mean.device), self.count + count
-        self.mean = self.mean.to(mean.device) + delta * (count / total)
-        self.squares = self.squares.to(mean.device) + squares + delta.square() * (self.count * count / total)
+        delta, total = mean - self.mean, self.count + count
+        self.mean = self.mean + delta * (count / total)
+        self.squares = self.squares + squares + delta.square() * (self.count * count / total)
         self.count = total
 
     def result(self) -> tuple[Tensor, Tensor]:

@@ -1,15 +1,20 @@
 """Process-wide set-up: threads, determinism, torchvision beside a CPU-only torch, and seeded streams of random numbers."""
 
+import fcntl
 import importlib.util
 import os
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from harness.config import UserError
+
 _kept_alive = []
+_locks = []  # of GPUs
 
 
 def ensure_torchvision() -> None:
@@ -38,12 +43,14 @@ def ensure_torchvision() -> None:
 ensure_torchvision()
 
 
-_gpus = [0]
+_device = [torch.device("cpu")]
 
 
 def set_up(threads: int, gpus: int = 0) -> None:
     """Fix what else would change the last bits of a float. CUDA needs the workspace setting before its first call."""
-    _gpus[0] = gpus
+    _device[0] = torch.device("cuda", claim_gpu()) if gpus and torch.cuda.is_available() else torch.device("cpu")
+    if _device[0].type == "cuda":
+        torch.cuda.set_device(_device[0])
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without its import of the compiler (1.5 s)
@@ -51,7 +58,26 @@ def set_up(threads: int, gpus: int = 0) -> None:
 
 def device() -> torch.device:
     """The GPU, where the study's jobs ask for one (`job.gpus`) and there is one; else the CPU."""
-    return torch.device("cuda" if _gpus[0] and torch.cuda.is_available() else "cpu")
+    return _device[0]
+
+
+def claim_gpu() -> int:
+    """The first GPU that no other job of this user holds, so that Snakemake can run a job on each. The lock ends with the process.
+
+    UserError if all are taken.
+    """
+    count = torch.cuda.device_count()
+    for index in range(count):
+        name = f"dsr-{os.getuid()}-gpu-{torch.cuda.get_device_properties(index).uuid}.lock"
+        lock = open(Path(tempfile.gettempdir()) / name, "w")  # noqa: SIM115 - the open file is the lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+        else:
+            _locks.append(lock)
+            return index
+    raise UserError(f"all {count} GPUs of this machine are taken by other jobs; give Snakemake their number: --resources gpu={count}")
 
 
 def allow_tf32(allowed: bool) -> None:

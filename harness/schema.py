@@ -9,7 +9,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.config import UserError, nearest
-from harness.study import PretrainedEncoder, Study, TrainedEncoder, TrainedJudge
+from harness.sections import PretrainedEncoder, TrainedEncoder, TrainedJudge
+from harness.study import Study
 
 SCHEMA = 1  # raise when a field changes its meaning
 HELD_OUT = "held_out"  # name of the reference that is made of the study's held-out images

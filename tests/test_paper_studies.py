@@ -1,17 +1,19 @@
 """Every paper-scale study end to end at toy size: same stages, same code, only sizes differ."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from pipeline import Pipeline
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from toy import make_assets, toy_study
+from toy import make_assets, toy_study, toy_values
 
-from harness import artifacts, config
+from harness import artifacts, config, sample
 from harness.dag import figures_of
 from harness.report import figures, table
 from harness.schema import scores_of
-from harness.study import study_names
+from harness.study import parse_study, study_names
+from harness.train import denoiser
 
 STUDIES = [name for name in study_names() if name.startswith("imagenet256_")]
 
@@ -54,3 +56,37 @@ def render(study, methods, root):
     out = root / "report"
     table.render(study, methods=methods, seeds=[0], results=root, spec=config.ROOT / "reports" / "table1.yaml", out=out / "table1.md")
     return out
+
+
+def test_autoguidance_and_random_labels(tmp_path):
+    """A weaker model from a file, read and checked as every other asset."""
+    weak = {
+        "architecture": "lightningdit",
+        "width": 32,
+        "depth": 1,
+        "heads": 2,
+        "mlp_ratio": 2.0,
+        "weights": {"path": "weak.pt", "source": "toy"},
+    }
+    values = config.merge(toy_values("imagenet256_siglip2_b"), {"sampling": {"labels": "random", "guidance": {"scale": 2.0, "weak": weak}}})
+    guided = parse_study("guided", values)
+    root = make_assets(toy_study("imagenet256_siglip2_b"), tmp_path / "assets")
+    torch.manual_seed(0)
+    model = denoiser.of_shape(guided, guided.sampling.guidance.weak)
+    torch.nn.init.normal_(model.final_layer.linear.weight)
+    torch.save({"ema": model.state_dict()}, root / "weak.pt")
+    pipeline = Pipeline(guided, tmp_path / "results", root).prepare(["plain"])
+    pipeline.run("baseline", [0])
+    samples = tmp_path / "results" / "runs" / "baseline" / "seed0" / "samples.npz"
+    labels = np.load(samples)["labels"]
+    assert set(labels) == {0, 1, 2}
+    assert labels.tolist() != [i % 3 for i in range(len(labels))]
+    assert any(path.endswith("sampling.guidance.weak.weights.json") for path in artifacts.meta(samples)["inputs"])
+    unguided = parse_study("plain", config.merge(values, {"sampling": {"guidance": {"scale": 1.0}}}))
+    images = np.load(samples)["images"]
+    encoder = pipeline.encoders["plain"]
+    sample.draw(
+        unguided, method_name="baseline", seed=0, denoiser=samples.with_name("denoiser.safetensors"), decoder=encoder.decoder,
+        latents_file=encoder.latents, asset_records=pipeline.records, out=tmp_path / "x.npz",
+    )  # fmt: skip
+    assert (np.load(tmp_path / "x.npz")["images"] != images).mean() > 0.01

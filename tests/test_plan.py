@@ -1,5 +1,6 @@
 import hashlib
 import itertools
+import os
 
 import pytest
 import torch
@@ -10,8 +11,13 @@ from harness import plan as plans
 from harness.config import UserError
 from harness.evaluate import cost
 from harness.models.encoder import from_shape
+from harness.plan import files
+from harness.plan.markdown import flops_text
+from harness.plan.networks import EXTRA_TOKENS, VisionTower
+from harness.plan.stages import evaluations
 from harness.report import paper
-from harness.study import Asset, load_study, parse_study, read_study, study_names
+from harness.sections import Asset
+from harness.study import load_study, parse_study, read_study, study_names
 
 MAIN = "imagenet256_siglip2_b"
 COUNTED = [name for name in study_names() if any({"gflops", "parameters"} & set(scores) for scores in paper.values(name).values())]
@@ -104,8 +110,8 @@ def test_encoder_flops_follow_the_formula(main_plan):
 def test_the_tower_counts_what_transformers_towers_do(family, registers):
     shape = {"width": 96, "depth": 3, "heads": 4, "mlp": 192, "patch": 7}
     theirs = cost.price(lambda: from_shape(family, **shape, image_size=56, registers=registers), 1, 3, 56, 56)
-    extra = registers if family == "siglip" else plans.EXTRA_TOKENS[family]
-    ours = cost.price(lambda: plans.VisionTower(**shape, patches=64, extra=extra), 1, 3, 56, 56)
+    extra = registers if family == "siglip" else EXTRA_TOKENS[family]
+    ours = cost.price(lambda: VisionTower(**shape, patches=64, extra=extra), 1, 3, 56, 56)
     assert ours.flops == theirs.flops
     assert ours.parameters == pytest.approx(theirs.parameters, rel=0.01)  # DINOv2 has a scale per channel and layer
 
@@ -134,7 +140,7 @@ def test_sampling_flops(main_plan):
 
 @pytest.mark.parametrize(("sampler", "points", "nfe"), [("euler", 50, 49), ("heun", 51, 99), ("euler_maruyama", 251, 250)])
 def test_evaluations_of_the_samplers(sampler, points, nfe):
-    assert plans.evaluations(changed("digits", sampling={"sampler": sampler, "grid_points": points})) == (nfe, 0)
+    assert evaluations(changed("digits", sampling={"sampler": sampler, "grid_points": points})) == (nfe, 0)
 
 
 def test_guidance_costs_a_second_pass_inside_its_interval():
@@ -142,7 +148,7 @@ def test_guidance_costs_a_second_pass_inside_its_interval():
     u = torch.linspace(1, 0, study.sampling.grid_points, dtype=torch.float64)[:-1]
     inside = int(((t := 2 * u / (1 + u)) >= 0.2).logical_and(t <= 0.8).sum())
     assert 0 < inside < 30
-    assert plans.evaluations(study) == (30 - inside, inside)
+    assert evaluations(study) == (30 - inside, inside)
     free, guided = (plans.make(s, methods=["baseline"]).methods[0].stage("samples") for s in (load_study("digits"), study))
     assert guided.flops - free.flops == pytest.approx(1000 * inside * free.forward)
 
@@ -181,7 +187,7 @@ def test_a_decoder_is_trained_where_none_is_published():
 def test_a_cpu_study_has_no_hours():
     found = plans.make(load_study("digits"))
     assert found.hours is None
-    text = plans.markdown(found)
+    text = plans.render(found)
     assert "GPU-hours |" not in text
     assert "None: the study trains every model itself." in text
 
@@ -195,8 +201,8 @@ def test_a_given_peak_holds_everywhere():
 
 def test_a_job_that_takes_longer_than_it_may_is_named():
     found = plans.make(load_study(f"{MAIN}_800ep"), methods=["baseline"])
-    assert "too little for `denoiser` of `baseline`" in plans.markdown(found)
-    assert "too little" not in plans.markdown(plans.make(load_study(MAIN), methods=["baseline"]))
+    assert "too little for `denoiser` of `baseline`" in plans.render(found)
+    assert "too little" not in plans.render(plans.make(load_study(MAIN), methods=["baseline"]))
 
 
 @pytest.mark.parametrize("bad", [{"seeds": 0}, {"utilisation": 0.0}, {"utilisation": 1.5}, {"peak_tflops": 0.0}])
@@ -213,25 +219,94 @@ def test_a_method_that_does_not_fit_is_one_line():
 # ------------------------------------------------------------------------------------------------------------------- assets
 
 
-def test_states_of_assets(tmp_path, monkeypatch):
-    content, file = b"weights", tmp_path / "judge.pth"
-    asset = Asset(path="judge.pth", source="somewhere", sha256=hashlib.sha256(content).hexdigest()[:16], bytes=len(content))
+CONTENT = b"weights"
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+OTHER = hashlib.sha256(b"changed").hexdigest()
+WEIGHTS = "evaluation.judge.weights"
 
-    def state():
-        return plans._asset("evaluation.judge.weights", asset, tmp_path).state
 
-    assert state() == "missing"
-    file.write_bytes(content)
-    assert state() == "verified"
-    file.write_bytes(b"changed")
-    assert state() == "wrong sha256"
-    monkeypatch.setattr(plans, "HASHED", 3)
-    assert state() == "present, not hashed"
-    file.write_bytes(b"short")
-    assert state() == "wrong size: 5.00 B, not 7.00 B"
-    file.unlink()
-    file.mkdir()
-    assert state() == "present"
+def examined(root, check=False, file=None, **fields):
+    """State and detail of an asset `judge`, a file of 7 bytes or a folder with one that is named."""
+    asset = Asset(path="judge", source="somewhere", file=file, **({"sha256": SHA256, "bytes": len(CONTENT)} | fields))
+    found = files.examine(WEIGHTS, asset, root, check)
+    return found.state, found.detail
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    assert examined(tmp_path) == ("missing", "")
+
+
+def test_a_file_without_a_known_sha256_is_present(tmp_path):
+    (tmp_path / "judge").write_bytes(CONTENT)
+    assert examined(tmp_path, check=True, sha256=None) == ("present", "no sha256 to compare with")
+
+
+@pytest.mark.parametrize("known", [SHA256, SHA256[:16]])
+@pytest.mark.parametrize("check", [False, True])
+def test_a_file_with_the_published_sha256_is_verified(tmp_path, known, check):
+    (tmp_path / "judge").write_bytes(CONTENT)
+    assert examined(tmp_path, check, sha256=known) == ("verified", "")
+
+
+def test_a_wrong_sha256_is_shown_beside_the_right_one(tmp_path):
+    (tmp_path / "judge").write_bytes(b"changed")
+    assert examined(tmp_path) == ("wrong sha256", f"{OTHER[:12]}, not {SHA256[:12]}")
+
+
+def test_a_wrong_size_is_seen_without_hashing(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.artifacts, "sha256", None)
+    (tmp_path / "judge").write_bytes(b"short")
+    assert examined(tmp_path, check=True) == ("wrong size", "5 bytes, not 7")
+
+
+def test_of_a_folder_the_named_file_is_hashed(tmp_path):
+    folder = tmp_path / "judge"
+    folder.mkdir()
+    rough = {"file": "model.safetensors", "bytes": 1000}
+    assert examined(tmp_path, **rough) == ("missing", "no model.safetensors in the folder")
+    (folder / "model.safetensors").write_bytes(CONTENT)
+    (folder / "config.json").write_bytes(b"{}")
+    assert examined(tmp_path, **rough) == ("verified", "")
+    (folder / "model.safetensors").write_bytes(b"changed")
+    assert examined(tmp_path, **rough) == ("wrong sha256", f"{OTHER[:12]}, not {SHA256[:12]}")
+
+
+def test_a_folder_without_a_named_file_is_not_looked_into(tmp_path):
+    (tmp_path / "judge").mkdir()
+    assert examined(tmp_path, check=True) == ("present", "a folder, not looked into")
+
+
+@pytest.mark.parametrize("file", [None, "model.safetensors"])
+def test_a_large_file_is_hashed_when_asked_for(tmp_path, monkeypatch, capsys, file):
+    path = tmp_path / "judge" / file if file else tmp_path / "judge"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"changed")
+    monkeypatch.setattr(files, "HASHED", len(CONTENT))
+    assert examined(tmp_path, file=file)[0] == "wrong sha256"
+    monkeypatch.setattr(files, "HASHED", len(CONTENT) - 1)
+    assert examined(tmp_path, file=file) == ("present, not hashed", "")
+    assert capsys.readouterr().err == ""
+    assert examined(tmp_path, check=True, file=file)[0] == "wrong sha256"
+    assert capsys.readouterr().err == f"hashing {path}, 0.00 GB\n"
+
+
+def test_the_plan_says_what_was_checked(tmp_path, monkeypatch):
+    study = load_study(MAIN)
+    for field in (WEIGHTS, "encoder.plain.weights"):
+        asset = study.assets[field]
+        path = tmp_path / asset.path / (asset.file or "")
+        path.parent.mkdir(parents=True)
+        path.touch()
+        os.truncate(path, 100 if asset.file else asset.bytes)
+    monkeypatch.setattr(files, "HASHED", 1000)
+    found = {check: plans.plan(study, methods=["baseline"], assets=tmp_path, check=check) for check in (False, True)}
+    zeros = hashlib.sha256(bytes(study.assets[WEIGHTS].bytes)).hexdigest()[:12]
+    assert "| present, not hashed | 95.6 MB |" in found[False]
+    assert "Of 7: 5 missing; 1 wrong sha256; 1 present, not hashed." in found[False]
+    assert "`--check` hashes them" in found[False]
+    assert f"| **wrong sha256**: {zeros}, not {study.assets[WEIGHTS].sha256[:12]} | 95.6 MB |" in found[True]
+    assert "Of 7: 5 missing; 2 wrong sha256." in found[True]
+    assert "Every file whose sha256 is known was hashed, however large" in found[True]
 
 
 # ------------------------------------------------------------------------------------------------------------ compute table
@@ -265,13 +340,13 @@ def test_compute_table_shows_what_the_paper_prints():
     ],
 )
 def test_flops_as_text(value, text):
-    assert plans.flops_text(value) == text
+    assert flops_text(value) == text
 
 
 def test_tables_are_rectangular(main_plan):
     blocks = [
         list(lines)
-        for is_table, lines in itertools.groupby(plans.markdown(main_plan).splitlines(), lambda line: line.startswith("|"))
+        for is_table, lines in itertools.groupby(plans.render(main_plan).splitlines(), lambda line: line.startswith("|"))
         if is_table
     ]
     assert len(blocks) == 4

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from harness import artifacts, sample
 from harness.config import UserError
-from harness.study import Guidance
+from harness.sections import Guidance
 
 
 @given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 12), cut=st.integers(1, 11))

@@ -10,7 +10,8 @@ from PIL import Image
 
 from harness import artifacts, config
 from harness.models import encoder as encoders
-from harness.study import PretrainedEncoder, VaeEncoder, load_study, parse_study, read_study
+from harness.sections import PretrainedEncoder, VaeEncoder
+from harness.study import load_study, parse_study, read_study
 
 SIDE = 32  # pixels
 TRAIN, HELD_OUT, CLASSES = 6, 66, 3

@@ -15,7 +15,8 @@ from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from
 
 from harness import artifacts
 from harness.runtime import allow_tf32, device
-from harness.study import Inception, Study
+from harness.sections import Inception
+from harness.study import Study
 from harness.train.judge import load_judge
 
 BATCH = 256

@@ -4,7 +4,7 @@ from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, kid_features_to_metric
 
 from harness.config import UserError
-from harness.study import Evaluation
+from harness.sections import Evaluation
 
 
 def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> dict[str, float]:

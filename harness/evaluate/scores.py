@@ -21,7 +21,8 @@ from harness.models import clip as clips
 from harness.models.autoencoder import Decoder
 from harness.runtime import device
 from harness.schema import COMPARED, HELD_OUT, ScoreFile, references_of
-from harness.study import Evaluation, Study, TrainedJudge
+from harness.sections import Evaluation, TrainedJudge
+from harness.study import Study
 from harness.train import decoder as decoders
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from harness import artifacts, data, foreign
 from harness.config import UserError, nearest
 from harness.runtime import device
-from harness.study import OpenClip, TrainedClip
+from harness.sections import OpenClip, TrainedClip
 
 WEIGHTS, CONFIG, WORDS = "open_clip_model.safetensors", "open_clip_config.json", "words.json"
 LOCAL = "local-dir"  # name of a model whose asset is a folder with its own configuration

@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 
 from harness import artifacts
 from harness.config import UserError
-from harness.study import TrainedEncoder
+from harness.sections import TrainedEncoder
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from harness.models.encoder import VisionEncoder
 from harness.models.test_time_registers import mlp_output_layer
-from harness.study import Population
+from harness.sections import Population
 
 IMAGE_DIRECTIONS = 9  # principal components of the images' mean tokens that are taken out; ten classes span nine
 JITTER = 0.05  # how far the input directions of one population's neurons differ

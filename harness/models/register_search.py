@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from harness.config import EncoderRegisters, UserError
 from harness.models.encoder import VisionEncoder
 from harness.models.test_time_registers import Neurons, TestTimeRegisters, mlp_output_layer
-from harness.study import Search
+from harness.sections import Search
 
 QUIET = 0.5  # |activation| below which the sparsity filter counts a token as quiet
 Images = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what starts a pass over batches of them

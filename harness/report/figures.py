@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from safetensors.numpy import load_file
+from safetensors import safe_open
 
 from harness import artifacts, data
 from harness.config import load_method, method_names
@@ -33,7 +33,9 @@ STYLE = {
     "axes.spines.right": False,
 }
 TWO_COLUMNS = 6.9  # inches, a full page width
-SAMPLES_PER_CLASS = 2
+CLASSES_SHOWN, SAMPLES_PER_CLASS = 10, 2
+LAYERS_SHOWN = 8  # of a deep encoder, evenly spaced, first and last among them
+BLOCKS_LABELLED = 12  # a deeper denoiser gets a taller map, with fewer ticks and no numbers in it
 
 
 def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path) -> dict:
@@ -75,18 +77,21 @@ def samples(study: Study, methods: list[str], seed: int, results: Path) -> Figur
         with np.load(results / "runs" / method / f"seed{seed}" / "samples.npz", allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
         if columns is None:
-            columns = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in np.unique(labels)])
+            present = np.unique(labels)
+            shown = present[np.linspace(0, len(present), min(CLASSES_SHOWN, len(present)), endpoint=False).astype(int)]
+            columns = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in shown])
         strip = np.pad(images[columns], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=110)
         axis.imshow(np.concatenate(list(strip), axis=1), interpolation="nearest")
         axis.set_ylabel(title_of(method), rotation=0, ha="right", va="center", fontsize=7)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     width = strip.shape[2]
+    some = f", {len(shown)} of {len(present)} classes" if len(shown) < len(present) else ""
     axes[-1, 0].set_xticks(np.arange(len(columns)) * width + width / 2, [str(labels[i]) for i in columns], fontsize=7)
     axes[-1, 0].tick_params(length=0)
     axes[-1, 0].set_xlabel("label that the sample was drawn with")
     axes[0, 0].set_title(
-        f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each class)"
+        f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each class{some})"
     )
     figure.subplots_adjust(hspace=0.08)
     return figure
@@ -102,22 +107,24 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
             variants.setdefault(encoder.key, "baseline" if encoder.kind == "none" else f"TTR, {rounds}")
     maps, factor = {}, study.outlier_statistics.factor
     for key in variants:
-        norms = load_file(results / "encoders" / key / "latents.safetensors")["reference.norms"][: study.outlier_statistics.images]
+        with safe_open(results / "encoders" / key / "latents.safetensors", "numpy") as file:
+            norms = file.get_slice("reference.norms")[: study.outlier_statistics.images]
         maps[key] = norms.reshape(*norms.shape[:2], study.grid, study.grid)
     medians = {key: np.median(norms, axis=(0, 2, 3)) for key, norms in maps.items()}
     outliers = {key: (norms > factor * medians[key][:, None, None]).sum(axis=(1, 2, 3)) for key, norms in maps.items()}
     chosen = int(sum(counts / max(1, counts.max()) for counts in outliers.values()).argmax())  # outliers in as many variants as possible
-    layers = maps[next(iter(variants))].shape[1]
+    depth = maps[next(iter(variants))].shape[1]
+    layers = np.unique(np.linspace(0, depth - 1, min(depth, LAYERS_SHOWN)).round().astype(int))
     scale = LogNorm(min(m[chosen].min() for m in maps.values()), max(m[chosen].max() for m in maps.values()))
     image = data.load(results / "data", "reference")[chosen]
     figure, axes = plt.subplots(
-        len(variants), layers + 1, figsize=(TWO_COLUMNS, 0.95 * len(variants) + 0.5), squeeze=False, layout="constrained"
+        len(variants), len(layers) + 1, figsize=(TWO_COLUMNS, 0.95 * len(variants) + 0.5), squeeze=False, layout="constrained"
     )
     for row, (key, name) in enumerate(variants.items()):
         axes[row, 0].imshow(image)
         axes[row, 0].set_ylabel(name)
-        for layer in range(layers):
-            axis, values = axes[row, layer + 1], maps[key][chosen, layer]
+        for place, layer in enumerate(layers, start=1):
+            axis, values = axes[row, place], maps[key][chosen, layer]
             drawn = axis.imshow(values, norm=scale, cmap=SEQUENTIAL)
             for y, x in np.argwhere(values > factor * medians[key][layer]):
                 axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor="#D55E00", linewidth=1.6, clip_on=False, zorder=3))
@@ -142,17 +149,20 @@ def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], result
     top = max(0.1, *(grid.to_numpy().max() for grid in grids.values()))
     wide = min(4, len(methods))
     tall = -(-len(methods) // wide)
+    blocks = len(grids[methods[0]])
+    height = 1.55 if blocks <= BLOCKS_LABELLED else 2.6
     figure, axes = plt.subplots(
-        tall, wide, figsize=(TWO_COLUMNS, 1.55 * tall + 0.5), squeeze=False, layout="constrained", sharex=True, sharey=True
+        tall, wide, figsize=(TWO_COLUMNS, height * tall + 0.5), squeeze=False, layout="constrained", sharex=True, sharey=True
     )
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
     for axis, (method, grid) in zip(axes.flat, grids.items(), strict=False):
         drawn = axis.imshow(grid, vmin=0, vmax=top, cmap=SEQUENTIAL, aspect="auto")
-        for (y, x), value in np.ndenumerate(grid.to_numpy()):
+        for (y, x), value in np.ndenumerate(grid.to_numpy() if blocks <= BLOCKS_LABELLED else np.empty((0, 0))):
             axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6, color="black" if value > 0.6 * top else "white")
         axis.set_xticks(range(grid.shape[1]), [f"{t:g}" for t in grid.columns])
-        axis.set_yticks(range(grid.shape[0]), [str(b) for b in grid.index])
+        every = 1 if blocks <= BLOCKS_LABELLED else 4
+        axis.set_yticks(range(0, blocks, every), [str(b) for b in grid.index[::every]])
         axis.set_title(title_of(method), fontsize=7)
     for axis in axes[-1]:
         axis.set_xlabel("noise level t")

@@ -13,7 +13,8 @@ from harness.config import UserError, explain, load_method
 from harness.report import rows as row_files
 from harness.report.statistics import by_seed, difference, estimate
 from harness.schema import score_info, scores_of
-from harness.study import Study, TrainedJudge
+from harness.sections import TrainedJudge
+from harness.study import Study
 
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
 

@@ -43,7 +43,7 @@ rule figures:
         "../../envs/harness.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=JOB.mem_mb,
         runtime=10,
     params:
         code=dag.code_hash("harness.report.figures"),

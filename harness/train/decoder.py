@@ -17,7 +17,8 @@ from harness.latents import Batches, load_encoder
 from harness.models import autoencoder
 from harness.models.decoder import ViTDecoder
 from harness.runtime import autocast, device, seed_initialisation
-from harness.study import OwnDecoder, PixelEncoder, Study
+from harness.sections import OwnDecoder, PixelEncoder
+from harness.study import Study
 from harness.train.loop import Opponent, fit
 
 SEED = 0  # one decoder per encoder variant, shared by the seeds

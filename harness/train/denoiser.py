@@ -12,7 +12,8 @@ from harness.latents import Batch, Batches, load_encoder
 from harness.models.denoisers import ARCHITECTURES
 from harness.models.flow import at_time, flow_loss, sample_time
 from harness.runtime import autocast, device, seed_initialisation
-from harness.study import Shape, Study
+from harness.sections import Shape
+from harness.study import Study
 from harness.train.loop import Loss, fit
 
 

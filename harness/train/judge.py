@@ -11,7 +11,8 @@ from harness.assets import locate
 from harness.config import UserError
 from harness.models.judge import Judge
 from harness.runtime import device, seed_initialisation
-from harness.study import Study, TrainedClip, TrainedJudge
+from harness.sections import TrainedClip, TrainedJudge
+from harness.study import Study
 from harness.train.loop import batch_indices, fit
 
 SEED = 0  # part of the protocol, not of a run

@@ -18,7 +18,7 @@ from torch.optim.adamw import adamw
 from harness import artifacts
 from harness.config import UserError
 from harness.runtime import Progress, allow_tf32, device, stream
-from harness.study import Training
+from harness.sections import Training
 
 CHECK_EVERY = 20  # steps between looks at the loss: each look waits for the device
 SAVE_EVERY = 10.0  # least seconds between checkpoints; when they fall does not change the result

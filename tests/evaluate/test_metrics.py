@@ -24,7 +24,7 @@ from harness.evaluate.scores import score_runs
 from harness.models import clip as clips
 from harness.runtime import stream
 from harness.schema import ScoreFile, rows_of, scores_of
-from harness.study import OpenClip, Reference
+from harness.sections import OpenClip, Reference
 
 
 def gaussian(count, shift=0.0, width=8, purpose="a"):

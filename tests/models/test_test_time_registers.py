@@ -14,7 +14,7 @@ from harness.config import EncoderRegisters, UserError
 from harness.models import encoder as encoders
 from harness.models.register_search import score_neurons, search_registers
 from harness.models.test_time_registers import PUBLISHED, TestTimeRegisters, load_neurons, mlp_output_layer, released_neurons
-from harness.study import Search
+from harness.sections import Search
 from harness.train.encoder import planted
 
 FACTOR = 3.0

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from harness import artifacts
 from harness.config import UserError
-from harness.study import Schedule, Training
+from harness.sections import Schedule, Training
 from harness.train import loop
 
 TRAINING = Training(steps=60, batch=4, lr=1e-2)

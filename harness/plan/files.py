@@ -1,0 +1,42 @@
+"""The files that a study's user supplies: which are there, and which of them are known to be the right ones."""
+
+import sys
+from pathlib import Path
+
+from harness import artifacts
+from harness.plan.model import AssetPlan, State
+from harness.sections import Asset
+
+HASHED = 10**9  # bytes; larger files are hashed only when asked for
+DIGITS = 12  # of a sha256, shown
+
+
+def examine(name: str, asset: Asset, root: Path, check: bool) -> AssetPlan:
+    """The state of an asset; of a folder, that of the file that the study names. No folder is walked."""
+    path = Path(root) / asset.path
+    file = path / asset.file if asset.file else path
+    size = asset.bytes
+    if not file.exists():
+        state, detail = "missing", f"no {asset.file} in the folder" if path.is_dir() else ""
+    elif file.is_dir():
+        state, detail = "present", "a folder, not looked into"
+    else:
+        size = file.stat().st_size
+        state, detail = _compare(asset, file, size, check)
+    return AssetPlan(name=name, path=path, source=asset.source, state=state, detail=detail, bytes=size)
+
+
+def _compare(asset: Asset, file: Path, size: int, check: bool) -> tuple[State, str]:
+    """(state, detail) of a file. It is hashed if its sha256 is known: up to HASHED bytes, or with `check` whatever its size."""
+    if asset.bytes and size != asset.bytes and not asset.file:  # of a folder, the study says a rough size
+        return "wrong size", f"{size:,} bytes, not {asset.bytes:,}"
+    if asset.sha256 is None:
+        return "present", "no sha256 to compare with"
+    if size > HASHED and not check:
+        return "present, not hashed", ""
+    if size > HASHED:
+        print(f"hashing {file}, {size / 1e9:.2f} GB", file=sys.stderr, flush=True)
+    found = artifacts.sha256(file)
+    if found.startswith(asset.sha256):
+        return "verified", ""
+    return "wrong sha256", f"{found[:DIGITS]}, not {asset.sha256[:DIGITS]}"

@@ -1,0 +1,189 @@
+"""A plan as Markdown, and how its numbers are written."""
+
+import math
+from collections import Counter
+from typing import get_args
+
+from harness.plan.files import HASHED
+from harness.plan.model import PEAKS, AssetPlan, Plan, Stage, State, total_hours
+
+
+def render(found: Plan) -> str:
+    """Totals, what each method runs, what they share, disk, files to supply, notes."""
+    sections = [
+        f"# Compute plan: {found.study.title}",
+        _headline(found),
+        "## Methods\n\n" + _methods(found),
+        "## Shared by all methods and seeds\n\n" + _shared(found),
+        "## Disk\n\n" + _disk(found),
+        "## Files to supply\n\n" + _assets(found),
+        "## Notes\n\n" + "\n".join(f"- {line}" for line in _notes(found)),
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _headline(found: Plan) -> str:
+    methods, seeds = len(found.methods), found.seeds
+    runs = f"Study `{found.study.name}`: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)}."
+    disk = bytes_text(sum(found.disk.values()))
+    if found.hours is None:
+        return f"{runs} In total **{flops_text(found.flops)}** and **{disk}** of disk; it runs on a CPU, so there are no GPU-hours."
+    gpu = f"a GPU of {found.peak_tflops:g} TFLOP/s" if found.peak_tflops else "an H100"
+    longest = max((stage for stage, _ in found.stages), key=lambda stage: stage.hours)
+    return (
+        f"{runs} In total **{flops_text(found.flops)}**, **{hours_text(found.hours)} GPU-hours** on {gpu} at {found.utilisation:.0%} of its "
+        f"peak, and **{disk}** of disk. The longest job, `{longest.name}` of `{longest.subject}`, takes {_days(longest.hours)} on one GPU."
+    )
+
+
+def _methods(found: Plan) -> str:
+    base, gpu = found.methods[0], found.hours is not None
+    unit = "FLOPs (GPU-hours)" if gpu else "FLOPs"
+    heading = ["Method", "Encoder", "Parameters, M", "GFLOPs per forward", f"Training, {unit}", f"Sampling, {unit}", f"Scoring, {unit}"]
+    total = f"Total of {found.seeds} seed{'s' * (found.seeds > 1)}, {'GPU-hours' if gpu else 'FLOPs'}"
+    rows = []
+    for method in found.methods:
+        more = f" (+{method.forward / base.forward - 1:.1%})" if method.forward > base.forward else ""
+        own = [(stage, found.seeds) for stage in method.stages]
+        scoring = [method.stage("scores"), method.stage("outliers")]
+        rows.append([
+            method.title, f"`{method.encoder}`", millions(method.parameters), gflops_text(method.forward) + more,
+            _cost([method.stage("denoiser")]), _cost([method.stage("samples")]), _cost(scoring),
+            hours_text(total_hours(own)) if gpu else flops_text(sum(stage.flops * times for stage, times in own)),
+        ])  # fmt: skip
+    shared = [(stage, 1) for stage in found.shared]
+    for name, stages in (("shared stages", shared), ("**total**", found.stages)):
+        rows.append([name, *[""] * 6, hours_text(total_hours(stages)) if gpu else flops_text(sum(s.flops * times for s, times in stages))])
+    train, sample = base.stage("denoiser"), base.stage("samples")
+    under = f"Training: {train.what}, {train.images:,} images, {train.precision}. Sampling: {found.study.sampling.count:,} images, {sample.what}, {sample.precision}."
+    return table([*heading, total], rows, left=2) + f"\n\nColumns before the last are of one seed. {under}"
+
+
+def _shared(found: Plan) -> str:
+    gpu = found.hours is not None
+    rows = [
+        [
+            f"`{stage.name}`", f"`{stage.subject}`" if stage.subject else "", stage.what, millions(stage.parameters),
+            gflops_text(stage.forward), f"{stage.images:,}" if stage.images else "–", flops_text(stage.flops),
+            *([hours_text(stage.hours)] if gpu else []),
+        ]
+        for stage in found.shared
+    ]  # fmt: skip
+    heading = ["Stage", "Of", "What", "Parameters, M", "GFLOPs per forward", "Images", "FLOPs", *(["GPU-hours"] if gpu else [])]
+    return table(heading, rows, left=3)
+
+
+def _disk(found: Plan) -> str:
+    rows = [[kind, bytes_text(size)] for kind, size in found.disk.items()]
+    rows.append(["**all that stays**", f"**{bytes_text(sum(found.disk.values()))}**"])
+    most = max((stage for stage, _ in found.stages), key=lambda stage: stage.temporary)
+    supplied = sum(asset.bytes or 0 for asset in found.assets)
+    if supplied:
+        rows.append(["besides: files to supply, where their size is known", bytes_text(supplied)])
+    rows.append(
+        [
+            f"besides: checkpoint of a training while it runs, at most (`{most.name}`; twice that while it is written)",
+            bytes_text(most.temporary),
+        ]
+    )
+    return table(["What", "Size"], rows)
+
+
+def _assets(found: Plan) -> str:
+    if not found.assets:
+        return "None: the study trains every model itself."
+    rows = [[f"`{a.name}`", f"`{a.path}`", a.source, _state(a), bytes_text(a.bytes) if a.bytes else "–"] for a in found.assets]
+    count = Counter(asset.state for asset in found.assets)
+    states = "; ".join(f"{count[state]} {state}" for state in get_args(State) if count[state])
+    return table(["Field", "Put it at", "From", "State", "Size"], rows, left=4) + f"\n\nOf {len(found.assets)}: {states}."
+
+
+def _state(asset: AssetPlan) -> str:
+    state = f"**{asset.state}**" if asset.state.startswith(("missing", "wrong")) else asset.state
+    return f"{state}: {asset.detail}" if asset.detail else state
+
+
+def _notes(found: Plan) -> list[str]:
+    study, lines = found.study, []
+    if found.hours is not None:
+        peaks = (
+            f"{found.peak_tflops:g} TFLOP/s in every stage"
+            if found.peak_tflops
+            else "that of an H100 SXM without sparsity: " + ", ".join(f"{peak:g} TFLOP/s in {name}" for name, peak in PEAKS.items())
+        )
+        lines += [
+            f"GPU-hours = FLOPs / (utilisation × peak). Utilisation {found.utilisation:g} is an assumption, not a measurement: the share of the "
+            "peak that a job reaches. Measure a few steps and put in your own with `--utilisation`; the hours scale with its inverse.",
+            f"Peak: {peaks}. fp32 without TF32: encoding for statistics, scoring, and sampling where the study says so.",
+        ]
+        over = [stage for stage, _ in found.stages if stage.hours * 60 > study.job.minutes]
+        if over:
+            lines.append(
+                f"A job runs on one GPU, and the study lets it take {_days(study.job.minutes / 60)} (`job.minutes`): too little for "
+                f"{', '.join(f'`{stage.name}` of `{stage.subject}`' for stage in over)}. A job that is stopped goes on from its checkpoint."
+            )
+    online = "" if study.latents.cache else ", and one of the encoder, which encodes at every step"
+    lines += [
+        f"FLOPs count 2 per multiply-add in matrix products, convolutions and attention, by torch's counter. Training: 3 forward passes an image{online}.",
+        "Sampling: every evaluation of the velocity is one forward pass, two inside the interval of guidance; then one of the decoder.",
+        "Not counted: reading and decoding images, the optimiser and the averages, compilation, training that is repeated or tuned, "
+        "the text tower of CLIP, FID's matrix root, and waiting for the file system.",
+    ]
+    if found.assets:
+        hashed = (
+            "Every file whose sha256 is known was hashed, however large, unless its size was wrong."
+            if found.checked
+            else f"Files above {bytes_text(HASHED)} were not hashed (`not hashed`): `--check` hashes them, and so does the run before "
+            "it uses them."
+        )
+        lines.append(
+            "`verified`: the sha256 is the one that the study names, or begins with the digits that it names. `present`: there, and what "
+            f"is in it was not checked. {hashed} Of a folder, only the file that the study names was looked at, where it names one."
+        )
+    return lines
+
+
+def table(heading: list[str], rows: list[list[str]], left: int = 1) -> str:
+    """A Markdown table whose first `left` columns are aligned left."""
+    lines = [f"| {' | '.join(heading)} |", "|" + ":--|" * left + "--:|" * (len(heading) - left)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+def _cost(stages: list[Stage]) -> str:
+    hours = total_hours((stage, 1) for stage in stages)
+    return flops_text(sum(stage.flops for stage in stages)) + (f" ({hours_text(hours)})" if hours is not None else "")
+
+
+def millions(parameters: int) -> str:
+    return f"{parameters / 1e6:,.{2 if parameters >= 1e5 else 4}f}" if parameters else "–"
+
+
+def gflops_text(flops: float) -> str:
+    return f"{flops / 1e9:,.{1 if flops >= 1e9 else 5}f}" if flops else "–"
+
+
+def flops_text(flops: float) -> str:
+    """With a prefix, three significant digits: 73.1 EFLOP."""
+    return _scaled(flops, 1000, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"])
+
+
+def bytes_text(size: float) -> str:
+    return _scaled(size, 1000, ["B", "kB", "MB", "GB", "TB", "PB"])
+
+
+def _scaled(value: float, base: int, units: list[str]) -> str:
+    if not value:
+        return "–"
+    power = min(int(math.log(value, base) + 1e-9), len(units) - 1)
+    scaled = value / base**power
+    return f"{scaled:,.{max(0, 2 - int(math.log10(scaled)))}f} {units[power]}"
+
+
+def hours_text(hours: float | None) -> str:
+    if not hours:
+        return "–"
+    return "< 0.01" if hours < 0.01 else f"{hours:.2f}" if hours < 10 else f"{hours:,.0f}"
+
+
+def _days(hours: float) -> str:
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"

@@ -1,0 +1,149 @@
+"""What each network of a study costs, counted once each on the `meta` device (harness.evaluate.cost)."""
+
+import math
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from harness.config import EncoderRegisters, denoiser_hook, load_method
+from harness.evaluate import cost
+from harness.evaluate.cost import Price
+from harness.models.decoder import Layer
+from harness.sections import PixelEncoder, TrainedClip, TrainedEncoder, TrainedJudge, VaeEncoder
+from harness.study import Study
+
+EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
+INCEPTION_SIDE = 299  # pixels that Inception is fed
+
+
+class VisionTower(nn.Module):
+    """The matrices of SigLIP and DINOv2, `extra` tokens beside the patches: pixels (B, 3, H, W) -> (B, patches + extra, width).
+
+    For counting alone: importing transformers takes longer than the rest of a plan.
+    """
+
+    def __init__(self, *, width: int, depth: int, heads: int, mlp: int, patch: int, patches: int, extra: int) -> None:
+        super().__init__()
+        self.patches = nn.Conv2d(3, width, patch, stride=patch)
+        self.positions = nn.Parameter(torch.empty(1, patches, width))
+        self.extra = nn.Parameter(torch.empty(1, extra, width))
+        self.layers = nn.Sequential(*(Layer(width, heads, mlp, 1e-6) for _ in range(depth)))
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        tokens = self.patches(pixels).flatten(2).transpose(1, 2) + self.positions
+        return self.norm(self.layers(torch.cat([tokens, self.extra.expand(len(tokens), -1, -1)], dim=1)))
+
+
+class Networks:
+    """The networks of a study, priced."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.encoders: dict[str, Price] = {}
+        self.denoisers: dict[object, Price] = {}
+        self.size = study.data.image_size
+
+    def encoder(self, variant: str) -> Price:
+        if variant not in self.encoders:
+            self.encoders[variant] = self._encoder(EncoderRegisters.from_key(variant))
+        return self.encoders[variant]
+
+    def _encoder(self, wanted: EncoderRegisters) -> Price:
+        section = self.study.encoder
+        if isinstance(section, PixelEncoder):
+            return Price(0, 0, 0, 0)
+        if isinstance(section, VaeEncoder):
+            return cost.price(self._vae, 1, 3, self.size, self.size, run=lambda model, x: model.encode(x))
+        trained = wanted.kind == "trained"
+        extra = int(wanted.kind == "test_time")
+        if isinstance(section, TrainedEncoder):
+            extra += section.trained_registers if trained else 0
+        else:
+            extra += EXTRA_TOKENS[(section.trained_registers if trained else section.plain).family]
+        shape = {name: getattr(section, name) for name in ("width", "depth", "heads", "mlp", "patch")}
+        side = self.study.grid * section.patch
+        return cost.price(lambda: VisionTower(**shape, patches=self.study.grid**2, extra=extra), 1, 3, side, side)
+
+    def _vae(self) -> nn.Module:
+        """Stable Diffusion's AutoencoderKL, whose widths double twice."""
+        from diffusers import AutoencoderKL
+
+        levels = round(math.log2(self.study.encoder.downsampling)) + 1
+        return AutoencoderKL(
+            block_out_channels=tuple(128 * 2 ** min(level, 2) for level in range(levels)),
+            layers_per_block=2,
+            latent_channels=self.study.encoder.channels,
+            down_block_types=("DownEncoderBlock2D",) * levels,
+            up_block_types=("UpDecoderBlock2D",) * levels,
+        )
+
+    @cached_property
+    def decoder(self) -> Price:
+        if isinstance(self.study.encoder, PixelEncoder):
+            return Price(0, 0, 0, 0)
+        if isinstance(self.study.encoder, VaeEncoder):
+            return cost.price(self._vae, 1, *self.study.latent_shape, run=lambda model, x: model.decode(x))
+        from harness.train import decoder as decoders
+
+        return cost.price(lambda: decoders.build(self.study), 1, self.study.grid**2, self.study.channels)
+
+    @cached_property
+    def judge(self) -> Price:
+        if isinstance(self.study.evaluation.judge, TrainedJudge):
+            from harness.train.judge import build
+
+            return cost.price(lambda: build(self.study), 1, 3, self.size, self.size)
+        from torchvision.models import inception_v3
+
+        side = INCEPTION_SIDE
+        return cost.price(lambda: inception_v3(aux_logits=False, init_weights=False), 1, 3, side, side)
+
+    @cached_property
+    def clip(self) -> Price | None:
+        """An image through the image tower; parameters of both towers. None for a model that only its file describes."""
+        import open_clip
+
+        section = self.study.evaluation.clip
+        if isinstance(section, TrainedClip):
+            from harness import data
+            from harness.models import clip as clips
+
+            words = clips.WordTokenizer.of(data.captions(self.study.data, range(self.study.classes)))
+            config, side = clips.model_config(section, self.size, words), self.size
+        elif section is not None and (config := open_clip.get_model_config(section.model)):
+            side = config["vision_cfg"]["image_size"]
+        else:
+            return None
+        return cost.price(lambda: open_clip.CLIP(**config), 1, 3, side, side, run=lambda model, x: model.encode_image(x))
+
+    def denoiser(self, method_name: str) -> Price:
+        hook = denoiser_hook(method_name)
+        key = method_name if hook else load_method(method_name).registers(self.study)
+        if key not in self.denoisers:
+            self.denoisers[key] = cost.of_method(self.study, method_name)
+        return self.denoisers[key]
+
+    @cached_property
+    def weak(self) -> Price:
+        """The denoiser that guides away from itself."""
+        from harness.train.denoiser import of_shape
+
+        return cost.denoiser(self.study, lambda: of_shape(self.study, self.study.sampling.guidance.weak))
+
+    @cached_property
+    def perceptual(self) -> int:
+        """FLOPs of comparing two images."""
+        from harness.models.perceptual import Perceptual
+
+        widths = self.study.decoder.perceptual.widths
+        return cost.price(lambda: Perceptual(widths), 1, 3, self.size, self.size, run=lambda model, x: model(x, x)).flops
+
+    @cached_property
+    def discriminator(self) -> Price:
+        from harness.models.discriminator import Discriminator
+
+        section = self.study.decoder.adversarial
+        shape = {"size": section.image_size, "width": section.width, "depth": section.depth, "blocks": section.blocks}
+        return cost.price(lambda: Discriminator(**shape, attention_heads=section.heads), 1, 3, self.size, self.size)

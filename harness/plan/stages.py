@@ -1,0 +1,268 @@
+"""What each stage of a study costs: FLOPs, GPU-hours and disk, from what its networks cost.
+
+A training step counts 3 forward passes of an image: one forward, two for the backward. A multiply-add is 2 FLOPs.
+"""
+
+import math
+
+from torch import Tensor
+
+from harness.config import EncoderRegisters, load_method
+from harness.evaluate.cost import Price
+from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
+from harness.plan.networks import Networks
+from harness.schema import HELD_OUT, references_of
+from harness.sections import Digits, PixelEncoder, PretrainedEncoder, TrainedClip, TrainedEncoder, TrainedJudge, Training, VitDecoder
+from harness.study import Study
+
+TRAINED = 3  # forward passes that a forward and a backward cost
+FLOAT = 4  # bytes
+ADM_IMAGES = 10_000  # in arr_0 of an ADM reference batch
+NORM_IMAGES = 10_000  # training images whose token norms are kept beside the statistics (harness.encode)
+ARCHITECTURES = {"lightningdit": "LightningDiT", "ditdh": "DiT^DH", "sit": "SiT", "jit": "JiT"}
+
+
+class Stages:
+    """The stages of a study, priced."""
+
+    def __init__(self, study: Study, utilisation: float, peak_tflops: float | None) -> None:
+        self.study, self.utilisation, self.peak_tflops = study, utilisation, peak_tflops
+        self.networks = Networks(study)
+
+    def _stage(self, name: str, flops: float = 0, precision: Precision = "fp32", **facts: object) -> Stage:
+        rate = (self.peak_tflops or PEAKS[precision]) * 1e12 * self.utilisation
+        hours = flops / rate / 3600 if self.study.job.gpus else None
+        return Stage(name=name, flops=flops, precision=precision, hours=hours, **facts)
+
+    # ---------------------------------------------------------------------------------------------------- shared stages
+
+    def shared(self, variants: list[str]) -> list[Stage]:
+        """What is computed once, whatever the number of methods and seeds."""
+        stages = [self._data()] if isinstance(self.study.data, Digits) else []
+        backbones = dict.fromkeys(EncoderRegisters.from_key(variant).backbone for variant in variants)
+        stages += [self._backbone(name) for name in backbones if not isinstance(self.study.encoder, PixelEncoder)]
+        for variant in variants:
+            if EncoderRegisters.from_key(variant).kind == "test_time":
+                stages.append(self._registers(variant))
+            stages.append(self._latents(variant))
+            if isinstance(self.study.decoder, VitDecoder):
+                stages.append(self._decoder(variant))
+        stages.append(self._judge())
+        if self.study.evaluation.clip is not None:
+            stages.append(self._clip())
+        return [*stages, self._references()]
+
+    def _data(self) -> Stage:
+        images = self.study.data.train_images + self.study.data.reference
+        return self._stage("data", what="images", images=images, disk={"images": images * 3 * self.study.data.image_size**2})
+
+    def _images(self, training: Training) -> int:
+        return training.length(self.study.data.train_images) * training.batch
+
+    def _trained(self, name: str, price: Price, training: Training, **facts: object) -> Stage:
+        """A network trained on images alone."""
+        images = self._images(training)
+        return self._stage(
+            name,
+            flops=TRAINED * price.flops * images,
+            precision=precision_of(training),
+            parameters=price.parameters,
+            forward=price.flops,
+            images=images,
+            temporary=3 * FLOAT * price.parameters,
+            **facts,
+        )
+
+    def _backbone(self, name: str) -> Stage:
+        section, price = self.study.encoder, self.networks.encoder(name)
+        facts = {"subject": name, "disk": {"encoders": FLOAT * price.stored}}
+        if isinstance(section, TrainedEncoder):
+            return self._trained("encoder", price, section.training, what=_vit(section), **facts)
+        what = _vit(section) if isinstance(section, PretrainedEncoder) else "AutoencoderKL"
+        return self._stage("encoder", what=f"{what}, published", parameters=price.all_parameters, forward=price.flops, **facts)
+
+    def _registers(self, variant: str) -> Stage:
+        section, rounds = self.study.search, EncoderRegisters.from_key(variant).rounds
+        if variant in section.released_neurons:
+            return self._stage("registers", subject=variant, what="published list of neurons")
+        price, rounds = self.networks.encoder("plain"), section.max_rounds if rounds == "until_clean" else rounds
+        images = 2 * rounds * section.images
+        what = f"search, {rounds} round{'s' * (rounds > 1)} of 2 passes"
+        return self._stage("registers", flops=price.flops * images, subject=variant, what=what, forward=price.flops, images=images)
+
+    def _latents(self, variant: str) -> Stage:
+        """Statistics over training images, the held-out images' latents; cached, the training images' too."""
+        study, section, price = self.study, self.study.latents, self.networks.encoder(variant)
+        encoded = section.cache or section.whitening != "none"
+        statistics = min(study.data.train_images, section.images or study.data.train_images) if encoded else 0
+        is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
+        tokens, depth = (study.grid**2, study.encoder.depth) if is_vit else (0, 0)
+        values = {"channel": study.channels, "position": math.prod(study.latent_shape), "none": 1}[section.whitening]
+        kept, latent = statistics if section.cache else min(statistics, NORM_IMAGES), FLOAT * math.prod(study.latent_shape)
+        disk = {
+            "whitening statistics": FLOAT * (2 * values + 3 * kept * tokens),
+            "latents of held-out images": study.data.reference * (latent + FLOAT * (depth + 1) * tokens),
+        }
+        if section.cache:
+            disk["latents of training images"] = statistics * latent
+        images = statistics + study.data.reference
+        what = "latents" if section.cache else "statistics"
+        return self._stage(
+            "latents",
+            flops=price.flops * images,
+            subject=variant,
+            what=what,
+            parameters=price.all_parameters,
+            forward=price.flops,
+            images=images,
+            disk=disk,
+        )
+
+    def _decoder(self, variant: str) -> Stage:
+        section, price = self.study.decoder, self.networks.decoder
+        shape = f"ViT {section.width}/{section.depth}/{section.heads}"
+        facts = {"subject": variant, "disk": {"decoders": FLOAT * price.stored}, "forward": price.flops}
+        if EncoderRegisters.from_key(variant).backbone in section.released:
+            return self._stage("decoder", what=f"{shape}, published", parameters=price.parameters, **facts)
+        training = section.training
+        images, per_image, others = self._images(training), TRAINED * price.flops, 0
+        epochs = images / self.study.data.train_images
+        if not self.study.latents.cache:
+            per_image += self.networks.encoder(variant).flops
+        if section.perceptual:
+            per_image += 1.5 * self.networks.perceptual  # the truth needs no gradient, the reconstruction only that to its pixels
+        if section.adversarial:
+            judged = self.networks.discriminator
+            others = 3 * judged.parameters
+            fooled, against = (
+                max(0.0, 1 - start / epochs) for start in (section.adversarial.generator_from, section.adversarial.discriminator_from)
+            )
+            per_image += fooled * 3 * judged.flops  # forward, and the gradient to the image twice: its weight in the loss is adaptive
+            per_image += against * (2 * judged.flops + price.flops)  # a true image and a fresh reconstruction
+        return self._stage(
+            "decoder",
+            flops=per_image * images,
+            precision=precision_of(training),
+            what=f"{shape}, trained",
+            parameters=price.parameters,
+            images=images,
+            temporary=FLOAT * ((3 + bool(section.ema)) * price.parameters + others),
+            **facts,
+        )
+
+    def _judge(self) -> Stage:
+        section, price = self.study.evaluation.judge, self.networks.judge
+        facts = {"disk": {"judge and CLIP": FLOAT * price.stored}}
+        if isinstance(section, TrainedJudge):
+            return self._trained("judge", price, section.training, what="classifier", **facts)
+        return self._stage("judge", what="Inception-v3, published", parameters=price.parameters, forward=price.flops, **facts)
+
+    def _clip(self) -> Stage:
+        section, price = self.study.evaluation.clip, self.networks.clip
+        if price is None:
+            return self._stage("clip", what="CLIP of an architecture that is in its file")
+        facts = {"disk": {"judge and CLIP": FLOAT * price.stored}}
+        if isinstance(section, TrainedClip):
+            return self._trained("clip", price, section.training, what="CLIP", **facts)
+        return self._stage("clip", what=f"CLIP {section.model}, published", parameters=price.parameters, forward=price.flops, **facts)
+
+    def _references(self) -> Stage:
+        names, width, judge = references_of(self.study), self.study.features, self.networks.judge.flops
+        images = sum(self.study.data.reference if name == HELD_OUT else ADM_IMAGES for name in names)
+        disk = {"features of references": images * FLOAT * width + len(names) * 8 * (width + width**2)}
+        what = ", ".join(name.replace("_", "-") for name in names)
+        return self._stage("references", flops=judge * images, what=what, forward=judge, images=images, disk=disk)
+
+    # --------------------------------------------------------------------------------------------------- a method's own
+
+    def method(self, name: str) -> MethodPlan:
+        method, price = load_method(name), self.networks.denoiser(name)
+        return MethodPlan(
+            name=name,
+            title=method.title,
+            encoder=method.encoder.key,
+            parameters=price.parameters,
+            all_parameters=price.all_parameters,
+            forward=price.flops,
+            stages=[self._train(name, price), self._sample(name, price), self._score(name), self._outliers(name, price)],
+        )
+
+    def _train(self, name: str, price: Price) -> Stage:
+        section, training = self.study.denoiser, self.study.denoiser.training
+        images, encoder = self._images(training), self.networks.encoder(load_method(name).encoder.key)
+        per_image = TRAINED * price.flops + (0 if self.study.latents.cache else encoder.flops)
+        return self._stage(
+            "denoiser",
+            flops=per_image * images,
+            precision=precision_of(training),
+            subject=name,
+            what=denoiser_shape(self.study),
+            parameters=price.parameters,
+            forward=price.flops,
+            images=images,
+            disk={"denoisers": FLOAT * price.stored * len(section.ema)},
+            temporary=FLOAT * price.parameters * (3 + len(section.ema)),
+        )
+
+    def _sample(self, name: str, price: Price) -> Stage:
+        section = self.study.sampling
+        plain, guided = evaluations(self.study)
+        second = self.networks.weak.flops if guided and section.guidance.weak else price.flops
+        per_image = (plain + guided) * price.flops + guided * second + self.networks.decoder.flops
+        return self._stage(
+            "samples",
+            flops=section.count * per_image,
+            precision=section.precision,
+            subject=name,
+            what=f"{section.sampler}, NFE {plain + guided}{f', {guided} of them guided' if guided else ''}",
+            parameters=price.parameters,
+            forward=price.flops,
+            images=section.count * (plain + 2 * guided),
+            disk={"samples": section.count * (3 * self.study.data.image_size**2 + 8)},
+        )
+
+    def _score(self, name: str) -> Stage:
+        count, held_out = self.study.sampling.count, self.study.data.reference if self.study.evaluation.reconstruction else 0
+        judge, decoder = self.networks.judge.flops, self.networks.decoder.flops
+        clip = self.networks.clip.flops if self.study.evaluation.clip and self.networks.clip else 0
+        flops = count * (judge + clip) + held_out * (judge + decoder)
+        return self._stage("scores", flops=flops, subject=name, what="judge, CLIP, reconstruction", images=count + held_out)
+
+    def _outliers(self, name: str, price: Price) -> Stage:
+        section = self.study.outlier_statistics
+        images = min(section.images, self.study.data.reference) * len(section.times)
+        what = f"token norms at {len(section.times)} noise levels"
+        return self._stage("outliers", flops=price.flops * images, subject=name, what=what, forward=price.flops, images=images)
+
+
+def precision_of(training: Training) -> Precision:
+    return "bf16" if training.precision == "bf16" else "tf32" if training.tf32 else "fp32"
+
+
+def evaluations(study: Study) -> tuple[int, int]:
+    """Evaluations of the velocity for one sample: without guidance, and within its interval, where two networks are called."""
+    from harness.models import samplers
+    from harness.sample import grid_of
+
+    section, times = study.sampling, []
+
+    def record(x: Tensor, t: Tensor) -> Tensor:
+        times.append(t.item())
+        return x
+
+    start = grid_of(study).new_zeros(1, 1, 1, 1)
+    samplers.integrate(section.sampler, record, start, grid_of(study), noise_at=lambda _step: start)
+    (low, high), scale = section.guidance.interval, section.guidance.scale
+    guided = sum(low - samplers.ROUNDING <= t <= high + samplers.ROUNDING for t in times) if scale > 1 else 0
+    return len(times) - guided, guided
+
+
+def _vit(section: TrainedEncoder | PretrainedEncoder) -> str:
+    return f"ViT {section.width}/{section.depth}/{section.heads}"
+
+
+def denoiser_shape(study: Study) -> str:
+    """Width, depth, heads."""
+    shape = study.denoiser
+    head = f" + head {shape.head.width}/{shape.head.depth}/{shape.head.heads}" if shape.head else ""
+    return f"{ARCHITECTURES[shape.architecture]} {shape.width}/{shape.depth}/{shape.heads}{head}"
