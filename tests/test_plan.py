@@ -18,6 +18,7 @@ from harness.plan.stages import evaluations
 from harness.report import paper
 from harness.sections import Asset
 from harness.study import load_study, parse_study, read_study, study_names
+from harness.train.denoiser import build
 
 MAIN = "imagenet256_siglip2_b"
 COUNTED = [name for name in study_names() if any({"gflops", "parameters"} & set(scores) for scores in paper.values(name).values())]
@@ -352,3 +353,25 @@ def test_tables_are_rectangular(main_plan):
     assert len(blocks) == 4
     for block in blocks:
         assert len({line.count("|") for line in block}) == 1
+
+
+def test_memory_of_a_step_is_what_a_real_one_keeps():
+    """Counted on meta against real tensors, for a tiny denoiser."""
+    study = load_study("digits")
+    saved = {}
+
+    def pack(tensor):
+        saved[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    model = build(study, "dsr")
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        model(torch.zeros(1, *study.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.long))
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    real = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
+    assert cost.kept_for_backward(study, lambda: build(study, "dsr")) == pytest.approx(real, rel=0.05)
+
+
+def test_a_micro_batch_of_the_main_study_fits_a_gpu_of_80_gb(main_plan):
+    train = next(method for method in main_plan.methods if method.name == "dsr").stage("denoiser")
+    assert 40e9 < train.memory < 70e9

@@ -53,6 +53,17 @@ def denoiser(study: Study, build: Callable[[], nn.Module]) -> Price:
     return price(build, 1, *study.latent_shape, run=run)
 
 
+def kept_for_backward(study: Study, build: Callable[[], nn.Module]) -> int:
+    """Bytes that a denoiser's forward pass of one latent keeps for the backward, in float32 and without compilation."""
+    saved: list[Tensor] = []
+    with META, torch.autograd.graph.saved_tensors_hooks(lambda tensor: saved.append(tensor) or tensor, lambda tensor: tensor):
+        model = build().to(META)
+        model(torch.empty(1, *study.latent_shape), torch.empty(1), torch.empty(1, dtype=torch.long))
+    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    storages = {tensor.untyped_storage()._cdata: tensor.untyped_storage().nbytes() for tensor in saved}
+    return sum(size for storage, size in storages.items() if storage not in weights)
+
+
 def of_method(study: Study, method_name: str) -> Price:
     """Of the method's denoiser, changes by its `modify_denoiser` included."""
     from harness.train import denoiser as denoisers

@@ -55,7 +55,8 @@ def _methods(found: Plan) -> str:
     for name, stages in (("shared stages", shared), ("**total**", found.stages)):
         rows.append([name, *[""] * 6, hours_text(total_hours(stages)) if gpu else flops_text(sum(s.flops * times for s, times in stages))])
     train, sample = base.stage("denoiser"), base.stage("samples")
-    under = f"Training: {train.what}, {train.images:,} images, {train.precision}. Sampling: {found.study.sampling.count:,} images, {sample.what}, {sample.precision}."
+    most, micro = max(method.stage("denoiser").memory for method in found.methods), found.study.denoiser.training.micro_batch
+    under = f"Training: {train.what}, {train.images:,} images, {train.precision}; a step{f' in micro-batches of {micro}' if micro else ''} holds {bytes_text(most)} in fp32 without compilation. Sampling: {found.study.sampling.count:,} images, {sample.what}, {sample.precision}."
     return table([*heading, total], rows, left=2) + f"\n\nColumns before the last are of one seed. {under}"
 
 

@@ -33,6 +33,7 @@ class Stage(Frozen):
     hours: float | None = None  # on one GPU; None where the study asks for none
     disk: dict[str, int] = {}  # bytes that stay, by kind
     temporary: int = 0  # bytes of its checkpoint while it runs
+    memory: int = 0  # bytes that a training step holds: weights, gradients, moments, averages, what the backward needs of a micro-batch
 
 
 class MethodPlan(Frozen):

@@ -43,6 +43,7 @@ class Networks:
         self.study = study
         self.encoders: dict[str, Price] = {}
         self.denoisers: dict[object, Price] = {}
+        self.kept: dict[object, int] = {}
         self.size = study.data.image_size
 
     def encoder(self, variant: str) -> Price:
@@ -124,6 +125,15 @@ class Networks:
         if key not in self.denoisers:
             self.denoisers[key] = cost.of_method(self.study, method_name)
         return self.denoisers[key]
+
+    def kept_for_backward(self, method_name: str) -> int:
+        """Bytes an image, of the method's denoiser."""
+        key = method_name if denoiser_hook(method_name) else load_method(method_name).registers(self.study)
+        if key not in self.kept:
+            from harness.train.denoiser import build
+
+            self.kept[key] = cost.kept_for_backward(self.study, lambda: build(self.study, method_name))
+        return self.kept[key]
 
     @cached_property
     def weak(self) -> Price:

@@ -202,6 +202,8 @@ class Stages:
             images=images,
             disk={"denoisers": FLOAT * price.stored * len(section.ema)},
             temporary=FLOAT * price.parameters * (3 + len(section.ema)),
+            memory=FLOAT * price.parameters * (4 + len(section.ema))
+            + self.networks.kept_for_backward(name) * (training.micro_batch or training.batch),
         )
 
     def _sample(self, name: str, price: Price) -> Stage:
