@@ -73,6 +73,14 @@ def golden():
     return load
 
 
+@pytest.fixture
+def measured(request):
+    """The `benchmark` fixture, for what takes too long to be run where nothing is measured."""
+    if not request.config.getoption("benchmark_enable"):
+        pytest.skip("runs with --benchmark-enable")
+    return request.getfixturevalue("benchmark")
+
+
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
 

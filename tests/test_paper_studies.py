@@ -8,19 +8,20 @@ from pipeline import Pipeline
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import make_assets, toy_study, toy_values
 
-from harness import artifacts, config, sample
+from harness import artifacts, config, runtime, sample
 from harness.dag import figures_of
 from harness.report import figures, table
 from harness.schema import scores_of
-from harness.study import parse_study, study_names
+from harness.study import parse_study, read_study, study_names
 from harness.train import denoiser
 
-STUDIES = [name for name in study_names() if name.startswith("imagenet256_")]
+STUDIES = [name for name in study_names() if name.startswith("imagenet256_") and not name.endswith("_800ep")]
 
 
 @pytest.fixture(autouse=True)
 def _small_inception(monkeypatch):
     monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
+    runtime.set_up(2)
 
 
 @pytest.fixture(scope="session")
@@ -56,6 +57,16 @@ def render(study, methods, root):
     out = root / "report"
     table.render(study, methods=methods, seeds=[0], results=root, spec=config.ROOT / "reports" / "table1.yaml", out=out / "table1.md")
     return out
+
+
+@pytest.mark.parametrize("name", ["imagenet256_siglip2_b", "imagenet256_siglip2_b_ditdh"])
+def test_a_study_of_800_epochs_differs_in_its_length_alone(name):
+    short, long = read_study(name), read_study(f"{name}_800ep")
+    assert (short["denoiser"]["training"].pop("epochs"), long["denoiser"]["training"].pop("epochs")) == (80, 800)
+    for values in (short, long):
+        values.pop("title")
+        assert {"baseline", "dsr"} <= set(values.pop("methods"))
+    assert short == long
 
 
 def test_autoguidance_and_random_labels(tmp_path):

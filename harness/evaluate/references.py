@@ -7,7 +7,7 @@
 import zipfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -124,7 +124,8 @@ def of_batch(study: Study, name: str, path: Path, sha256: str, extract: Extracto
                 "and either both mu and sigma (for FID) or neither"
             )
         mu, sigma = (_statistic(archive, path, arrays, which, study.features) for which in ("mu", "sigma"))
-        features = extract(ArchivedImages(archive, path, arrays["arr_0"], study.data.image_size))["features"]
+        with closing(ArchivedImages(archive, path, arrays["arr_0"], study.data.image_size)) as images:
+            features = extract(images)["features"]
     if mu is None or sigma is None:
         return ReferenceStatistics.of_features(name, features, sha256, extract.sha256)
     return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, GIVEN, extract.sha256)
@@ -153,14 +154,25 @@ class ArchivedImages:
         self.path = path
         with readable(path):
             self.file = archive.open(member)
+        try:
+            self._read_header(member, image_size)
+        except UserError:
+            self.close()
+            raise
+
+    def _read_header(self, member: str, image_size: int) -> None:
+        with readable(self.path):
             self.shape, fortran, dtype = HEADERS[npy.read_magic(self.file)](self.file)
             self.start = self.file.tell()
-        wanted = (image_size, image_size, 3)
-        if self.shape[1:] != wanted or dtype != np.uint8 or fortran:
+        if self.shape[1:] != (image_size, image_size, 3) or dtype != np.uint8 or fortran:
             order = " in Fortran order" if fortran else ""
             raise UserError(
-                f"{path}: {member} is {self.shape} {dtype}{order}; this study compares with images (N, {image_size}, {image_size}, 3) uint8"
+                f"{self.path}: {member} is {self.shape} {dtype}{order}; "
+                f"this study compares with images (N, {image_size}, {image_size}, 3) uint8"
             )
+
+    def close(self) -> None:
+        self.file.close()
 
     def __len__(self) -> int:
         return self.shape[0]

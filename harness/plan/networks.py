@@ -1,7 +1,7 @@
 """What each network of a study costs, counted once each on the `meta` device (harness.evaluate.cost)."""
 
 import math
-from functools import cached_property
+from functools import cache, cached_property
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,7 @@ class Networks:
             extra += section.trained_registers if trained else 0
         else:
             extra += EXTRA_TOKENS[(section.trained_registers if trained else section.plain).family]
-        shape = {name: getattr(section, name) for name in ("width", "depth", "heads", "mlp", "patch")}
-        side = self.study.grid * section.patch
-        return cost.price(lambda: VisionTower(**shape, patches=self.study.grid**2, extra=extra), 1, 3, side, side)
+        return _tower(section.width, section.depth, section.heads, section.mlp, section.patch, self.study.grid, extra)
 
     def _vae(self) -> nn.Module:
         """Stable Diffusion's AutoencoderKL, whose widths double twice."""
@@ -96,39 +94,33 @@ class Networks:
             from harness.train.judge import build
 
             return cost.price(lambda: build(self.study), 1, 3, self.size, self.size)
-        from torchvision.models import inception_v3
-
-        side = INCEPTION_SIDE
-        return cost.price(lambda: inception_v3(aux_logits=False, init_weights=False), 1, 3, side, side)
+        return _inception()
 
     @cached_property
     def clip(self) -> Price | None:
         """An image through the image tower; parameters of both towers. None for a model that only its file describes."""
-        import open_clip
-
         section = self.study.evaluation.clip
-        if isinstance(section, TrainedClip):
-            from harness import data
-            from harness.models import clip as clips
+        if not isinstance(section, TrainedClip):
+            return _published_clip(section.model) if section else None
+        from harness import data
+        from harness.models import clip as clips
 
-            words = clips.WordTokenizer.of(data.captions(self.study.data, range(self.study.classes)))
-            config, side = clips.model_config(section, self.size, words), self.size
-        elif section is not None and (config := open_clip.get_model_config(section.model)):
-            side = config["vision_cfg"]["image_size"]
-        else:
-            return None
-        return cost.price(lambda: open_clip.CLIP(**config), 1, 3, side, side, run=lambda model, x: model.encode_image(x))
+        words = clips.WordTokenizer.of(data.captions(self.study.data, range(self.study.classes)))
+        return _clip(clips.model_config(section, self.size, words))
+
+    def _key(self, method_name: str) -> object:
+        """The same for methods whose denoisers cost the same."""
+        return method_name if denoiser_hook(method_name) else load_method(method_name).registers(self.study)
 
     def denoiser(self, method_name: str) -> Price:
-        hook = denoiser_hook(method_name)
-        key = method_name if hook else load_method(method_name).registers(self.study)
+        key = self._key(method_name)
         if key not in self.denoisers:
             self.denoisers[key] = cost.of_method(self.study, method_name)
         return self.denoisers[key]
 
     def kept_for_backward(self, method_name: str) -> int:
         """Bytes an image, of the method's denoiser."""
-        key = method_name if denoiser_hook(method_name) else load_method(method_name).registers(self.study)
+        key = self._key(method_name)
         if key not in self.kept:
             from harness.train.denoiser import build
 
@@ -157,3 +149,31 @@ class Networks:
         section = self.study.decoder.adversarial
         shape = {"size": section.image_size, "width": section.width, "depth": section.depth, "blocks": section.blocks}
         return cost.price(lambda: Discriminator(**shape, attention_heads=section.heads), 1, 3, self.size, self.size)
+
+
+@cache
+def _tower(width: int, depth: int, heads: int, mlp: int, patch: int, grid: int, extra: int) -> Price:
+    shape = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "patch": patch}
+    return cost.price(lambda: VisionTower(**shape, patches=grid**2, extra=extra), 1, 3, grid * patch, grid * patch)
+
+
+@cache
+def _inception() -> Price:
+    from torchvision.models import inception_v3
+
+    return cost.price(lambda: inception_v3(aux_logits=False, init_weights=False), 1, 3, INCEPTION_SIDE, INCEPTION_SIDE)
+
+
+@cache
+def _published_clip(name: str) -> Price | None:
+    import open_clip
+
+    config = open_clip.get_model_config(name)
+    return _clip(config) if config else None
+
+
+def _clip(config: dict) -> Price:
+    import open_clip
+
+    side = config["vision_cfg"]["image_size"]
+    return cost.price(lambda: open_clip.CLIP(**config), 1, 3, side, side, run=lambda model, x: model.encode_image(x))

@@ -80,18 +80,18 @@ def test_ranking_is_the_published_one():
     assert [found[:2] for found in ours] == published_search(encoder, pixels, settings.threshold)[:50]
 
 
-@pytest.fixture(scope="module", params=[(DIGITS, 512), (SIGLIP2_B, 16)], ids=["digits", "siglip2_b"])
-def task(request):
+@pytest.fixture(params=[(DIGITS, 512), (SIGLIP2_B, 16)], ids=["digits", "siglip2_b"])
+def task(measured, request):
     return a_search(*request.param)
 
 
 @pytest.mark.benchmark(group="register search")
-def test_benchmark_published_search(benchmark, task):
+def test_benchmark_published_search(measured, task):
     encoder, pixels, settings = task
-    benchmark.pedantic(published_search, (encoder, pixels, settings.threshold), rounds=3, warmup_rounds=1)
+    measured.pedantic(published_search, (encoder, pixels, settings.threshold), rounds=3, warmup_rounds=1)
 
 
 @pytest.mark.benchmark(group="register search")
-def test_benchmark_our_search(benchmark, task):
+def test_benchmark_our_search(measured, task):
     encoder, pixels, settings = task
-    benchmark.pedantic(score_neurons, (encoder, pixels, settings, 1.0), rounds=3, warmup_rounds=1)
+    measured.pedantic(score_neurons, (encoder, pixels, settings, 1.0), rounds=3, warmup_rounds=1)
