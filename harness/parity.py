@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -137,10 +137,14 @@ def _inputs(path: Path, tensors: Tensors, *names: str) -> list[Tensor]:
     return [tensors[name] for name in names]
 
 
-class Strict(BaseModel):
-    """Literal fields are options of the released code of which only the one value is implemented."""
+class Described(BaseModel):
+    """What a file says of itself. Literal fields are options of the released code of which only the one value is implemented."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Strict(Described):
+    model_config = ConfigDict(extra="forbid")
 
 
 # --------------------------------------------------------------------------------------------------------------- denoiser
@@ -168,8 +172,14 @@ class DenoiserArguments(Strict):
     register_len: int = 0
     register_start: int = 0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _options_that_are_off(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """An option that is not known here changes nothing where it is switched off."""
+        return {name: value for name, value in values.items() if value or name in cls.model_fields}
 
-class DenoiserConfig(Strict):
+
+class DenoiserConfig(Described):
     model: Literal["LightningDiT", "DiTwDDTHead"]
     kwargs: DenoiserArguments
     time_dist_shift: float
@@ -242,7 +252,7 @@ def _of_denoiser(path: Path, config: DenoiserConfig, tensors: Tensors) -> Tensor
 # ---------------------------------------------------------------------------------------------------------------- encoder
 
 
-class VisionShape(Strict):
+class VisionShape(Described):
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -250,9 +260,10 @@ class VisionShape(Strict):
     image_size: int
     patch_size: int
     num_channels: Literal[3] = 3
+    hidden_act: Literal["gelu_pytorch_tanh"] = "gelu_pytorch_tanh"
 
 
-class EncoderConfig(Strict):
+class EncoderConfig(Described):
     vision_config: VisionShape
     layer_norm_eps: Literal[1e-06]
     register_neurons: dict[int, list[int]]
@@ -298,7 +309,7 @@ def _of_encoder(path: Path, config: EncoderConfig, tensors: Tensors) -> Tensors:
 # ---------------------------------------------------------------------------------------------------------------- decoder
 
 
-class DecoderConfig(Strict):
+class DecoderConfig(Described):
     encoder_hidden_size: int
     decoder_hidden_size: int
     decoder_num_hidden_layers: int

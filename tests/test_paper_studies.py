@@ -1,9 +1,17 @@
 """Every paper-scale study end to end at toy size: same stages, same code, only sizes differ."""
 
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from pipeline import Pipeline
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import make_assets, toy_study, toy_values
@@ -101,3 +109,32 @@ def test_autoguidance_and_random_labels(tmp_path):
         latents_file=encoder.latents, asset_records=pipeline.records, out=tmp_path / "x.npz",
     )  # fmt: skip
     assert (np.load(tmp_path / "x.npz")["images"] != images).mean() > 0.01
+
+
+def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asset(tmp_path):
+    """Through Snakemake itself, in a copy of the project; references and scores, whose rules `smoke` runs, would take minutes."""
+    tracked = subprocess.run(["git", "ls-files"], cwd=config.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    for name in tracked:
+        if name.startswith(("harness/", "baselines/", "profiles/", "envs/", "reports/table1", "Snakefile")):
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(config.ROOT / name, tmp_path / name)
+    study = toy_study("imagenet256_siglip2_b")
+    (tmp_path / "harness" / "studies" / "toy.yaml").write_text(yaml.safe_dump(toy_values("imagenet256_siglip2_b")))
+    make_assets(study, tmp_path / "elsewhere")
+    results = [f"results/toy/{name}" for name in ("runs/dsr/seed0/samples.npz", "judge.safetensors", "clip")]
+
+    def snakemake(*arguments):
+        environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=toy", "assets=elsewhere", *arguments]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+
+    done = snakemake("--", *results)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert np.load(tmp_path / results[0])["images"].shape == (66, 32, 32, 3)
+    assert "Nothing to be done" in snakemake("--", *results).stderr
+    clip = tmp_path / "elsewhere" / study.assets["evaluation.clip.weights"].path
+    (clip / "README.md").write_text("another file in the folder")
+    again = snakemake("--forcerun", "asset", "--until", "asset", "--", *results)
+    assert again.returncode == 0, again.stdout + again.stderr
+    planned = snakemake("-n", "--", *results)
+    assert dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout, re.MULTILINE)) == {"clip": "1", "total": "1"}, planned.stdout

@@ -258,3 +258,9 @@ def test_relative_error(ours, theirs, expected):
 
 def test_not_a_number_fails():
     assert not Quantity(name="out", error=relative_error(torch.tensor([float("nan")]), torch.ones(1))).ok
+
+
+def test_remarks_and_options_that_are_off_change_nothing(plain, path):
+    config, tensors = plain
+    described = config | {"torch": "2.8.0", "kwargs": config["kwargs"] | {"attn_with_bias": False, "some_path": None}}
+    assert all(quantity.ok for quantity in parity(write(path, described, tensors)))
