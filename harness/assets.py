@@ -29,9 +29,20 @@ class Status(BaseModel):
     bytes: int | None = None
 
 
+def place(asset: Asset, root: Path) -> Path:
+    """Where an asset is, or ought to be: below the assets folder, else in the local cache of the hub. Never the network."""
+    path = Path(root) / asset.path
+    if path.exists() or asset.hub is None:
+        return path
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(asset.hub, asset.file or "config.json")
+    return Path(cached).parent if isinstance(cached, str) else path
+
+
 def look(name: str, asset: Asset, root: Path, hashing: bool = True) -> Status:
     """The state of an asset. A folder's sha256 is that of the file that the study names, else of its files' names and sizes."""
-    path = Path(root) / asset.path
+    path = place(asset, root)
     if not path.exists():
         return Status(name=name, path=path, state="missing")
     if path.is_dir() and asset.file and not (path / asset.file).is_file():
@@ -46,11 +57,13 @@ def look(name: str, asset: Asset, root: Path, hashing: bool = True) -> Status:
 
 def missing_line(name: str, asset: Asset, root: Path) -> str:
     """One line: what is missing, where to put it, where it comes from."""
-    return f"asset '{name}' is missing: put it at {Path(root) / asset.path} ({asset.source})"
+    path = Path(root) / asset.path
+    download = f"; hf download {asset.hub} --local-dir {path}" if asset.hub else ""
+    return f"asset '{name}' is missing: put it at {path} ({asset.source}{download})"
 
 
 def missing(study: Study, root: Path) -> list[str]:
-    return [missing_line(name, asset, root) for name, asset in study.assets.items() if not (Path(root) / asset.path).exists()]
+    return [missing_line(name, asset, root) for name, asset in study.assets.items() if not place(asset, root).exists()]
 
 
 def record(study: Study, name: str, root: Path, out: Path) -> dict:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EPSILON = 1e-5  # added to the variance, as released (rae.py:179-182)
 NORMS = ("pre_ln", "post_ln", "whitened")
 AHEAD = 2  # steps whose images are decoded before they are needed
+AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 2 GiB of activations then
 
 
 class Moments:
@@ -132,9 +133,12 @@ class Batches:
             norms = {name: norms[rows].to(device()) for name, norms in self.norms.items()}
             return Batch(latents, labels, norms, self.split.pixels(rows.tolist()).to(device()) if self.split else None)
         pixels = self._decoded(step)
-        raw, norms = self.encoder(pixels, stream(self.seed, "posterior", step))
+        generator = stream(self.seed, "posterior", step)
+        parts = [self.encoder(part, generator) for part in pixels.split(AT_ONCE)]
+        raw = torch.cat([latents for latents, _ in parts])
         latents = self.whitening.whiten(raw)
-        return Batch(latents, labels, token_norms(norms, raw, latents) if norms is not None else {}, pixels)
+        norms = {} if parts[0][1] is None else token_norms(torch.cat([norms for _, norms in parts]), raw, latents)
+        return Batch(latents, labels, norms, pixels)
 
     def _decoded(self, step: int) -> Tensor:
         """(B, 3, H, W) of a step, mirrored where (seed, step) says so; the next steps' are decoded meanwhile."""

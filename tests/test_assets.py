@@ -87,3 +87,23 @@ def test_networks_of_decoder_losses_are_needed_only_where_a_decoder_is_trained()
     assert not [name for name in study_with().assets if name.startswith(("decoder.perceptual", "decoder.adversarial"))]
     dinov2 = parse_study("x", read_study("imagenet256_dinov2_b"))
     assert {"decoder.perceptual.vgg", "decoder.perceptual.heads", "decoder.adversarial.weights"} <= set(dinov2.assets)
+
+
+def test_a_model_of_the_hub_is_taken_from_its_local_cache(tmp_path, monkeypatch):
+    """Downloaded once by any tool, it need not be put into the assets folder; nothing is downloaded here."""
+    study = parse_study("x", merge(read_study("imagenet256_siglip2_b"), {"encoder": {"plain": {"weights": {"sha256": None}}}}))
+    asset, cache = study.assets[ENCODER], tmp_path / "cache"
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
+    with pytest.raises(UserError, match="hf download google/siglip2-base-patch16-256 --local-dir"):
+        assets.record(study, ENCODER, tmp_path / "assets", tmp_path / "r.json")
+    model = cache / "models--google--siglip2-base-patch16-256"
+    snapshot = model / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / asset.file).write_bytes(b"weights")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("abc")
+    assets.record(study, ENCODER, tmp_path / "assets", tmp_path / "r.json")
+    assert assets.locate(tmp_path / "r.json") == snapshot
+    own = tmp_path / "assets" / asset.path
+    own.mkdir(parents=True)
+    assert assets.place(asset, tmp_path / "assets") == own  # what was put there goes first

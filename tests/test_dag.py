@@ -19,7 +19,7 @@ BIN = Path(sys.executable).parent
 
 
 def tool(*arguments, timeout=120):
-    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+    environment = os.environ | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "HF_HUB_CACHE": "nowhere"}
     return subprocess.run(arguments, cwd=config.ROOT, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
 
 

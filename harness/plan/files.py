@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 
 from harness import artifacts
+from harness.assets import place
 from harness.plan.model import AssetPlan, State
 from harness.sections import Asset
 
@@ -13,7 +14,7 @@ DIGITS = 12  # of a sha256, shown
 
 def examine(name: str, asset: Asset, root: Path, check: bool) -> AssetPlan:
     """The state of an asset; of a folder, that of the file that the study names. No folder is walked."""
-    path = Path(root) / asset.path
+    path = place(asset, root)
     file = path / asset.file if asset.file else path
     size = asset.bytes
     if not file.exists():
