@@ -74,11 +74,11 @@ def golden():
 
 
 @pytest.fixture
-def measured(request):
+def measured(benchmark):
     """The `benchmark` fixture, for what takes too long to be run where nothing is measured."""
-    if not request.config.getoption("benchmark_enable"):
+    if benchmark.disabled:
         pytest.skip("runs with --benchmark-enable")
-    return request.getfixturevalue("benchmark")
+    return benchmark
 
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:

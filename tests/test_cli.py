@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 from harness import artifacts, cli, config
 from harness.study import load_study
+from harness.train import decoder as decoders
 from harness.train import denoiser as denoisers
 from harness.train.denoiser import build
 
@@ -179,6 +180,18 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_mismatch(monkeypa
     assert code == 2
     assert message in err
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
+    weights = decoders.build(load_study("smoke")).state_dict()
+    torch.save({f"decoder.{name}": value for name, value in weights.items()}, tmp_path / "model.pt")
+    arguments = ["import", str(tmp_path / "model.pt"), "--study", "smoke", "--part", "decoder", "--out", str(tmp_path / "x.safetensors")]
+    assert call(monkeypatch, capsys, *arguments)[0] == 0
+    found, _ = artifacts.load_tensors(tmp_path / "x.safetensors")
+    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    code, _, err = call(monkeypatch, capsys, *arguments[:3], "imagenet256_sit_xl", *arguments[4:])
+    assert code == 2
+    assert "its encoder decodes" in err
 
 
 def test_benchmark_adds_a_line(monkeypatch, capsys, tmp_path):
