@@ -5,12 +5,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import error
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.optim.adamw import adamw
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.config import UserError
 from harness.models.denoisers import ARCHITECTURES, DiTDH, JiT, LightningDiT, SiT
-from harness.models.denoisers.layers import register_positions, sincos_2d
+from harness.models.denoisers.layers import RotaryTable, register_positions, sincos_2d
 
 SIZES = {"input_size": 4, "in_channels": 8, "hidden_size": 32, "depth": 3, "num_heads": 2, "num_classes": 10, "patch_size": 1}
 EXTRA = {
@@ -493,3 +495,12 @@ def test_training_step_of_a_small_dit(measured):
     measured.pedantic(step, rounds=3, warmup_rounds=1)
     measured.extra_info["peak_rss_mib"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     assert all(torch.isfinite(p).all() for p in parameters)
+
+
+@given(grid=st.integers(1, 5), still=st.integers(0, 4), seed=st.integers(0, 99))
+def test_both_forms_of_the_rotation_agree(grid, still, seed):
+    table = RotaryTable(8, grid, still)
+    x = torch.randn(2, 3, grid**2 + still, 8, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(
+        RotaryTable.by_reals(x, table.freqs_cos, table.freqs_sin), RotaryTable.by_complex(x, table.freqs_cos, table.freqs_sin)
+    )

@@ -63,9 +63,22 @@ class RotaryTable(nn.Module):
         N may be less than the table has rows: then only the last N rows count, so that the patches keep their own. Half precision is
         turned in float32 and given back as it came, as the released code does under autocast.
         """
-        turn = torch.complex(self.freqs_cos[-x.shape[-2] :, ::2], self.freqs_sin[-x.shape[-2] :, ::2])
+        cos, sin = self.freqs_cos[-x.shape[-2] :], self.freqs_sin[-x.shape[-2] :]
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        return torch.view_as_real(torch.view_as_complex(wide.unflatten(-1, (-1, 2))) * turn).flatten(-2).to(x.dtype)
+        turned = self.by_reals(wide, cos, sin) if torch.compiler.is_compiling() else self.by_complex(wide, cos, sin)
+        return turned.to(x.dtype)
+
+    @staticmethod
+    def by_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The faster in eager mode: one kernel."""
+        turn = torch.complex(cos[:, ::2], sin[:, ::2])
+        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+
+    @staticmethod
+    def by_reals(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The same for the compiler, which makes no code for complex numbers."""
+        even, odd = x[..., ::2], x[..., 1::2]
+        return x * cos + torch.stack([-odd, even], dim=-1).flatten(-2) * sin
 
 
 class RMSNorm(nn.Module):
