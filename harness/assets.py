@@ -40,7 +40,7 @@ def place(asset: Asset, root: Path) -> Path:
     return Path(cached).parent if isinstance(cached, str) else path
 
 
-def look(name: str, asset: Asset, root: Path, hashing: bool = True) -> Status:
+def look(name: str, asset: Asset, root: Path) -> Status:
     """The state of an asset. A folder's sha256 is that of the file that the study names, else of its files' names and sizes."""
     path = place(asset, root)
     if not path.exists():
@@ -49,9 +49,8 @@ def look(name: str, asset: Asset, root: Path, hashing: bool = True) -> Status:
         return Status(name=name, path=path / asset.file, state="missing")
     found, size = _listing(path) if path.is_dir() else (None, path.stat().st_size)
     if path.is_file() or asset.file:
-        found = artifacts.sha256(path / asset.file if asset.file else path) if hashing else None
-    known = found is not None and asset.sha256 is not None
-    state = "present" if not known else "verified" if found.startswith(asset.sha256) else "wrong"
+        found = artifacts.sha256(path / asset.file if asset.file else path)
+    state = "present" if asset.sha256 is None else "verified" if found.startswith(asset.sha256) else "wrong"
     return Status(name=name, path=path, state=state, sha256=found, bytes=size)
 
 

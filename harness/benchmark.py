@@ -14,10 +14,9 @@ from harness import artifacts
 from harness.config import load_method
 from harness.evaluate.cost import cost
 from harness.latents import Batch
-from harness.models.flow import velocity
 from harness.models.samplers import evaluations, integrate
-from harness.runtime import allow_tf32, autocast, device, seed_initialisation, stream
-from harness.sample import grid_of, guided
+from harness.runtime import allow_tf32, device, seed_initialisation, stream
+from harness.sample import grid_of, guided, velocity_of
 from harness.study import Study
 from harness.train.denoiser import build, loss_of
 from harness.train.loop import fit
@@ -93,16 +92,11 @@ def _training(
 @torch.no_grad()
 def _sampling(study: Study, denoise: torch.nn.Module) -> tuple[float, float | None]:
     """Seconds of one batch of samples, without decoding; the peak of GPU memory in GiB."""
-    section, config = study.sampling, study.denoiser
+    section = study.sampling
     labels = torch.arange(section.batch, device=device()) % study.classes
     noise = torch.randn((section.batch, *study.latent_shape), generator=stream(0, "benchmark")).to(device())
-    output = guided(study, denoise, None, labels)
+    velocity_at = velocity_of(study, guided(study, denoise, None, labels))
     allow_tf32(False)
-
-    def velocity_at(x: Tensor, t: Tensor) -> Tensor:
-        with autocast(section.precision):
-            found = output(x, t)
-        return velocity(x, found.float(), t, config.prediction, config.t_min)
 
     def draw(grid: Tensor) -> None:
         integrate(section.sampler, velocity_at, noise, grid, noise_at=lambda _step: noise)

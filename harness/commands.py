@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from harness import artifacts
+from harness.assets import ROOT
 from harness.config import load_method, merge
 from harness.study import load_study, parse_study
 
@@ -14,17 +15,12 @@ COMMANDS = ("plan", "parity", "import", "benchmark", "compute")
 
 
 def plan(a: argparse.Namespace) -> int:
-    from harness.config import method_names
-    from harness.dag import check_fits
     from harness.plan import plan as plan_of
 
     study = load_study(a.name)
-    methods = a.methods or study.methods or method_names()
-    for method in methods:
-        check_fits(study, method)
     seeds = len(study.seeds) if a.seeds is None else a.seeds
     settings = {"assets": a.assets, "utilisation": a.utilisation, "peak_tflops": a.peak_tflops, "check": a.check}
-    print(plan_of(study, methods=methods, seeds=seeds, **settings))
+    print(plan_of(study, methods=a.methods, seeds=seeds, **settings))
     return 0
 
 
@@ -74,7 +70,7 @@ def add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -
     sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
     sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")
     sub.add_argument("--methods", nargs="+", metavar="NAME", help="methods, in the order of the rows")
-    sub.add_argument("--assets", type=Path, default=Path("assets"), metavar="PATH", help="folder that the assets are in (default: assets)")
+    sub.add_argument("--assets", type=Path, default=Path(ROOT), metavar="PATH", help="folder that the assets are in (default: assets)")
     sub.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that training reaches (default: 0.4)")
     sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
     sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")

@@ -9,9 +9,9 @@ from typing import NoReturn
 from pydantic_core import to_jsonable_python
 
 from harness.artifacts import code_hash, sha256
-from harness.assets import missing
+from harness.assets import ROOT, missing
 from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
-from harness.sections import OwnDecoder, PretrainedEncoder, TrainedClip, TrainedEncoder, TrainedJudge
+from harness.sections import OwnDecoder, TrainedClip, TrainedJudge
 from harness.study import Study, load_study
 
 __all__ = ["FIGURES", "Run", "checked_config", "code_hash", "figures_of", "paper_sizes", "published_neurons", "put_own_python_first"]
@@ -67,8 +67,9 @@ class Run:
 
     @property
     def other_averages(self) -> list[str]:
-        """Names of the weights of the EMA decays that are kept and not sampled (harness.train.denoiser.average_file)."""
-        return [f"denoiser-ema{decay:g}.safetensors" for decay in self.study.denoiser.ema if decay != self.study.ema]
+        """Names of the weights of the EMA decays that are kept and not sampled."""
+        plain = Path("denoiser.safetensors")
+        return [self.study.average_file(plain, decay).name for decay in self.study.denoiser.ema if decay != self.study.ema]
 
     def records(self, *fields: str) -> list[str]:
         """Records of the assets below `fields` (`data`, `encoder.plain`, ...), where the study has any."""
@@ -122,7 +123,7 @@ def checked_config(config: dict) -> Run:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
         for name in methods:
             check_fits(study, name)
-        for line in missing(study, Path(config.get("assets") or "assets")):
+        for line in missing(study, Path(config.get("assets") or ROOT)):
             print(f"missing: {line}", file=sys.stderr, flush=True)
         return Run(study, seeds, [name for name in known if name in methods])
     except UserError as error:
@@ -131,8 +132,7 @@ def checked_config(config: dict) -> Run:
 
 def figures_of(study: Study) -> tuple[str, ...]:
     """The figures of a study; only a ViT encoder has token norms."""
-    is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
-    return FIGURES if is_vit else tuple(name for name in FIGURES if name != "encoder_norms")
+    return FIGURES if study.has_vit else tuple(name for name in FIGURES if name != "encoder_norms")
 
 
 SIZES = ["siglip2_b_dit_s", "siglip2_b_dit_b", "siglip2_b_dit_l", "siglip2_b", "siglip2_b_ditdh", "siglip2_so400m", "sit_xl", "jit_h"]
@@ -160,8 +160,7 @@ def check_fits(study: Study, method: str) -> None:
         )
     if wanted.encoder.backbone not in study.backbones:
         raise UserError(f"method '{method}' needs an encoder with trained registers; study '{study.name}' has none")
-    is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
-    if not is_vit and (wanted.encoder.kind != "none" or wanted.loss_mask):
+    if not study.has_vit and (wanted.encoder.kind != "none" or wanted.loss_mask):
         raise UserError(
             f"method '{method}' works on the tokens of a ViT encoder; the encoder of study '{study.name}' is {study.encoder.kind}"
         )

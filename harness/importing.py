@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from harness import artifacts, foreign
-from harness.config import UserError, load_method
+from harness.config import UserError
 from harness.dag import check_fits
 from harness.sections import OwnDecoder
 from harness.study import Study
@@ -16,7 +16,6 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
 
     The record beside `out` names the file and its sha256. UserError for a file that holds more than weights, or other weights.
     """
-    load_method(method)
     check_fits(study, method)
     if part == "decoder" and isinstance(study.decoder, OwnDecoder):
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")

@@ -43,6 +43,18 @@ def guided(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tenso
     return classifier_free(model, labels, study.classes, guidance.scale, guidance.interval)
 
 
+def velocity_of(study: Study, output: Field) -> Field:
+    """(x, t) -> velocity that the model's output stands for, in the study's precision of sampling."""
+    config = study.denoiser
+
+    def velocity_at(x: Tensor, t: Tensor) -> Tensor:
+        with autocast(study.sampling.precision):
+            found = output(x, t)
+        return velocity(x, found.float(), t, config.prediction, config.t_min)
+
+    return velocity_at
+
+
 def weak_model(study: Study, asset_records: Path | None) -> nn.Module | None:
     """The weaker model of autoguidance, from the study's asset."""
     weak = study.sampling.guidance.weak
@@ -66,7 +78,7 @@ def draw(
     out: Path,
 ) -> dict:
     """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz. `decoder`: its weights, or the folder of an encoder that decodes itself."""
-    section, config = study.sampling, study.denoiser
+    section, scale = study.sampling, study.denoiser.noise_scale
     whitening = latents.held_out(latents_file).whitening.to(device())
     records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
     inputs = [denoiser, decoder, latents_file, *records]
@@ -79,20 +91,12 @@ def draw(
         for first in range(0, section.count, section.batch):
             batch = range(first, min(first + section.batch, section.count))
             output = guided(study, model, weak, labels[first : batch.stop].to(device()))
-
-            def velocity_at(x: Tensor, t: Tensor, output: Field = output) -> Tensor:
-                with autocast(section.precision):
-                    found = output(x, t)
-                return velocity(x, found.float(), t, config.prediction, config.t_min)
-
             final = integrate(
                 section.sampler,
-                velocity_at,
-                noise_of(seed, batch, study.latent_shape).to(device()) * config.noise_scale,
+                velocity_of(study, output),
+                noise_of(seed, batch, study.latent_shape).to(device()) * scale,
                 grid,
-                noise_at=lambda step, batch=batch: (
-                    noise_of(seed, batch, study.latent_shape, f"step {step}").to(device()) * config.noise_scale
-                ),
+                noise_at=lambda step, batch=batch: noise_of(seed, batch, study.latent_shape, f"step {step}").to(device()) * scale,
             )
             with autocast(section.precision):
                 images[first : batch.stop] = data.to_uint8(decode(whitening.unwhiten(final)))

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from harness.config import UserError, nearest
-from harness.sections import PretrainedEncoder, TrainedEncoder, TrainedJudge
+from harness.sections import TrainedJudge
 from harness.study import Study
 
 SCHEMA = 1  # raise when a field changes its meaning
@@ -148,7 +148,7 @@ def scores_of(study: Study) -> list[str]:
         lacking |= {"accuracy"}  # Inception's classes are not the study's
     if not evaluation.reconstruction:
         lacking |= {"rfid", "psnr"}
-    if not isinstance(study.encoder, TrainedEncoder | PretrainedEncoder):
+    if not study.has_vit:
         lacking |= {"encoder_outlier_share", "encoder_max_over_median"}
     names = []
     for name in SCORES:

@@ -72,7 +72,7 @@ class Study(Strict):
 
     def _encoder_fits(self) -> None:
         encoder = self.encoder
-        if isinstance(encoder, TrainedEncoder | PretrainedEncoder):
+        if self.has_vit:
             size = self.data.image_size if isinstance(encoder, TrainedEncoder) else encoder.image_size
             where = "data.image_size" if isinstance(encoder, TrainedEncoder) else "encoder.image_size"
             if size % encoder.patch:
@@ -94,6 +94,15 @@ class Study(Strict):
             raise ValueError("outliers can be planted only into an encoder that the study trains")
 
     @property
+    def has_vit(self) -> bool:
+        """Whether the encoder makes tokens, which have norms, outliers and registers."""
+        return isinstance(self.encoder, TrainedEncoder | PretrainedEncoder)
+
+    def average_file(self, out: Path, decay: float) -> Path:
+        """Where the weights of an EMA decay are: `out` for the one that is sampled, its neighbour for another."""
+        return out if decay == self.ema else out.with_name(f"{out.stem}-ema{decay:g}{out.suffix}")
+
+    @property
     def grid(self) -> int:
         """Side of a latent."""
         encoder = self.encoder
@@ -107,7 +116,7 @@ class Study(Strict):
     def channels(self) -> int:
         """Of a latent."""
         encoder = self.encoder
-        if isinstance(encoder, TrainedEncoder | PretrainedEncoder):
+        if self.has_vit:
             return encoder.width
         return encoder.channels if isinstance(encoder, VaeEncoder) else 3
 

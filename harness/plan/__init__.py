@@ -1,6 +1,7 @@
 """`dsr plan`: what a study would cost before any of it runs: FLOPs, GPU-hours, disk, and the files that its user has to supply."""
 
 from pathlib import Path
+from typing import Any
 
 from harness import assets as asset_files
 from harness import dag
@@ -49,15 +50,6 @@ def make(
     )
 
 
-def plan(
-    study: Study,
-    *,
-    methods: list[str] | None = None,
-    seeds: int = 1,
-    assets: Path = Path(asset_files.ROOT),
-    utilisation: float = UTILISATION,
-    peak_tflops: float | None = None,
-    check: bool = False,
-) -> str:
+def plan(study: Study, **settings: Any) -> str:
     """The plan as Markdown; arguments and errors as those of `make`."""
-    return render(make(study, methods=methods, seeds=seeds, assets=assets, utilisation=utilisation, peak_tflops=peak_tflops, check=check))
+    return render(make(study, **settings))

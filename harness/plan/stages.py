@@ -95,8 +95,7 @@ class Stages:
         study, section, price = self.study, self.study.latents, self.networks.encoder(variant)
         encoded = section.cache or section.whitening != "none"
         statistics = min(study.data.train_images, section.images or study.data.train_images) if encoded else 0
-        is_vit = isinstance(study.encoder, TrainedEncoder | PretrainedEncoder)
-        tokens, depth = (study.grid**2, study.encoder.depth) if is_vit else (0, 0)
+        tokens, depth = (study.grid**2, study.encoder.depth) if study.has_vit else (0, 0)
         values = {"channel": study.channels, "position": math.prod(study.latent_shape), "none": 1}[section.whitening]
         kept, latent = statistics if section.cache else min(statistics, NORM_IMAGES), FLOAT * math.prod(study.latent_shape)
         disk = {

@@ -80,11 +80,6 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
     return loss
 
 
-def average_file(out: Path, study: Study, decay: float) -> Path:
-    """Where the weights of an EMA decay are: `out` for the one that is sampled, its neighbour for another."""
-    return out if decay == study.ema else out.with_name(f"{out.stem}-ema{decay:g}{out.suffix}")
-
-
 def train(
     study: Study,
     *,
@@ -97,7 +92,7 @@ def train(
     state: Path,
     out: Path,
 ) -> dict:
-    """Write the weights of every EMA decay; the record beside them holds the share of tokens that a loss mask filtered.
+    """Write the weights of every EMA decay: the sampled one's to `out`, the others beside it; the record beside them holds the share of tokens that a loss mask filtered.
 
     Data, backbone and registers are read only where the study does not cache its latents.
     """
@@ -139,7 +134,7 @@ def train(
         )
         for decay, weights in zip(config.ema, averages, strict=True):
             if decay != study.ema:
-                other = average_file(out, study, decay)
+                other = study.average_file(Path(out), decay)
                 with artifacts.artifact(other, stage="denoiser", module=__name__, config=config, inputs=inputs, **facts, ema=decay) as file:
                     artifacts.save_tensors(file, weights)
         artifacts.save_tensors(path, averages[config.ema.index(study.ema)])
