@@ -227,12 +227,14 @@ def arithmetic(study: "Study") -> str:
 
 
 def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
-    """safetensors with JSON metadata."""
+    """safetensors with JSON metadata, under one name: the library writes several names in an order that differs from run to run."""
     from safetensors.torch import save_file
 
-    save_file(
-        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}, path, {k: json.dumps(v) for k, v in metadata_.items()}
-    )
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; the library writes a file for its owner alone
+    save_file(tensors, path, {"harness": json.dumps(metadata_, sort_keys=True)})
+    path.chmod(mode)
 
 
 def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
@@ -243,7 +245,7 @@ def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
         checked(path)
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, {k: json.loads(v) for k, v in (file.metadata() or {}).items()}
+            return {key: file.get_tensor(key) for key in file.keys()}, json.loads((file.metadata() or {}).get("harness", "{}"))
     except SafetensorError as error:
         raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run the same command again") from None
 

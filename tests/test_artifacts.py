@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import pytest
@@ -122,3 +123,21 @@ def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch
     after = hashes()
     artifacts.code_hash.cache_clear()
     assert {stage for stage in STAGES if before[stage] != after[stage]} == rerun
+
+
+def test_the_same_tensors_and_facts_are_the_same_bytes(tmp_path):
+    """The library writes several metadata in an order that differs from call to call."""
+    written = set()
+    for number in range(12):
+        artifacts.save_tensors(tmp_path / f"{number}", {"b": torch.ones(2), "a": torch.zeros(3)}, one=1, two=[2], three="3", four=None)
+        written.add((tmp_path / f"{number}").read_bytes())
+    assert len(written) == 1
+    assert artifacts.load_tensors(tmp_path / "0", check=False)[1] == {"one": 1, "two": [2], "three": "3", "four": None}
+
+
+def test_others_may_read_an_artifact(tmp_path):
+    """safetensors creates its files for the owner alone; results on a shared disk are read by a group."""
+    os.umask(0o022)
+    with artifacts.artifact(tmp_path / "x.safetensors", stage="test", module="harness.artifacts") as path:
+        artifacts.save_tensors(path, {"a": torch.zeros(1)})
+    assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
