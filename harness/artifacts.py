@@ -17,14 +17,8 @@ from contextlib import contextmanager
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from pydantic import BaseModel
 
 from harness.config import ROOT, UserError, digest
-
-if TYPE_CHECKING:
-    from harness.study import Study
 
 META = ".meta.json"
 
@@ -63,24 +57,42 @@ def write_json(path: Path | str, value: object) -> None:
 
 @contextmanager
 def artifact(
-    path: Path | str, /, *, stage: str, module: str, config: object = None, inputs: Iterable[Path | str] = (), **facts: object
+    path: Path | str,
+    /,
+    *,
+    stage: str,
+    module: str,
+    config: object = None,
+    inputs: Iterable[Path | str] = (),
+    found: dict | None = None,
+    **facts: object,
 ) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
-    `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...).
+    `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...). `found`: those that are known
+    only at the end of the block, which fills it.
     """
     began = time.monotonic()
     path = Path(path)
     record = _record(stage, module, config, inputs, facts)
     with atomic(path) as temporary:
         yield temporary
-        record |= {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
+        record |= (found or {}) | {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
         write_json(path.with_name(path.name + META), record)
 
 
 @contextmanager
 def trained_artifact(
-    path: Path | str, /, *, state: Path | str, stage: str, module: str, config: object, inputs: Iterable[Path | str] = (), **facts: object
+    path: Path | str,
+    /,
+    *,
+    state: Path | str,
+    stage: str,
+    module: str,
+    config: object,
+    inputs: Iterable[Path | str] = (),
+    found: dict | None = None,
+    **facts: object,
 ) -> Iterator[tuple[Path, Path]]:
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
 
@@ -88,7 +100,7 @@ def trained_artifact(
     belongs to; it is removed once the artifact is there, and stays when the block fails.
     """
     folder = Path(state) / f"{stage}-{digest(_record(stage, module, config, inputs, facts))}"
-    with artifact(path, stage=stage, module=module, config=config, inputs=inputs, **facts) as temporary:
+    with artifact(path, stage=stage, module=module, config=config, inputs=inputs, found=found, **facts) as temporary:
         yield temporary, folder
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -186,11 +198,11 @@ def _git(*arguments: str) -> str | None:
 
 
 @cache
-def commit() -> str:
-    """The commit, with `+dirty` when what decides a result differs from it (rendered reports do not count)."""
+def commit() -> tuple[str, bool]:
+    """The commit, and whether what decides a result differs from it (rendered reports do not count)."""
     head = _git("rev-parse", "--short=12", "HEAD")
     changed = _git("status", "--porcelain", "--", "harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt")
-    return f"{head}{'+dirty' if changed else ''}" if head else "unknown (not a git checkout)"
+    return (head, bool(changed)) if head else ("unknown (not a git checkout)", True)
 
 
 @cache
@@ -201,26 +213,16 @@ def provenance() -> dict:
     from harness.runtime import device
 
     cuda = device().type == "cuda"
+    head, dirty = commit()
     return {
-        "commit": commit(),
+        "commit": head,
+        "dirty": dirty,
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "torch-fidelity", "transformers", "open-clip-torch")},
         "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
         "threads": torch.get_num_threads(),
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if cuda else False,
     }
-
-
-def measured_by(module: str, config: BaseModel, study: "Study") -> dict[str, str]:
-    """The fields of a ScoreFile that say how it was measured: settings, code, commit, arithmetic of the run."""
-    return {"config": digest(config), "code": code_hash(module), "commit": commit(), "precision": arithmetic(study)}
-
-
-def arithmetic(study: "Study") -> str:
-    """In what precision a run was trained and sampled; `float32` for plain float32 throughout."""
-    training = study.denoiser.training
-    trained = training.precision + ("+tf32" if training.tf32 else "") + ("+compile" if training.compile else "")
-    return "float32" if (trained, study.sampling.precision) == ("fp32", "fp32") else f"train {trained}, sample {study.sampling.precision}"
 
 
 # ----------------------------------------------------------------------------------------------------------------- tensors

@@ -123,7 +123,8 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
     """Stage `latents`: whitening statistics from the training split only; the latents of the held-out images; cached, those for training."""
     inputs = [data_folder, backbone, *([registers] if registers else [])]
     section = study.latents
-    with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs) as path:
+    facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}
+    with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, **facts) as path:
         encoder, moments = load_encoder(study, backbone, registers), Moments(section.whitening)
         split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
         kept, norms = [], []

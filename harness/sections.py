@@ -94,6 +94,7 @@ class Training(Strict):
     precision: Literal["fp32", "bf16"] = "fp32"
     tf32: bool = False  # on a GPU; the released train.py:14 switches it on
     compile: bool = False
+    skips: Annotated[int, Field(ge=0)] = 10  # steps whose loss or gradient is not finite are left out and counted; more end the training
 
     @model_validator(mode="after")
     def _one_length(self) -> "Training":
@@ -337,6 +338,7 @@ class Sampling(Strict):
     guidance: Guidance = Guidance()
     labels: Literal["equal", "random"] = "equal"
     ema: Decay | None = None  # which of denoiser.ema; None: the first
+    averages: list[Decay] = Field(default=[])  # further ones of denoiser.ema that are sampled, for FID alone
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -392,6 +394,7 @@ class Evaluation(Strict):
     kid_subset: Count
     kid_subsets: Count
     neighbours: Count  # k of precision and recall
+    resamples: Annotated[int, Field(ge=20)] = 200  # of the samples, for the intervals within a run
 
 
 class Outliers(Strict):
@@ -409,4 +412,5 @@ class Job(Strict):
     threads: Count = 1  # fixed, because it changes the last bits of a float
     mem_mb: Count = 1500
     minutes: Count = 120
-    gpus: Annotated[int, Field(ge=0, le=1)] = 0
+    gpus: Annotated[int, Field(ge=0, le=1)] = 0  # of one process
+    processes: Count = 1  # that train and sample one denoiser together (torchrun); the others' work is shorter

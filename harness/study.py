@@ -58,8 +58,12 @@ class Study(Strict):
             raise ValueError(f"denoiser.patch {self.denoiser.patch} does not divide the latent grid {self.grid}")
         if isinstance(self.decoder, VitDecoder) and self.decoder.patch * self.grid != self.data.image_size:
             raise ValueError(f"decoder.patch {self.decoder.patch} x grid {self.grid} is not data.image_size {self.data.image_size}")
-        if self.sampling.ema is not None and self.sampling.ema not in self.denoiser.ema:
-            raise ValueError(f"sampling.ema {self.sampling.ema} is not one of denoiser.ema {self.denoiser.ema}")
+        for field, decays in (("ema", [self.ema]), ("averages", self.sampling.averages)):
+            for decay in decays:
+                if decay not in self.denoiser.ema:
+                    raise ValueError(f"sampling.{field} {decay} is not one of denoiser.ema {self.denoiser.ema}")
+        if self.ema in self.sampling.averages or len(set(self.sampling.averages)) < len(self.sampling.averages):
+            raise ValueError(f"sampling.averages names a decay twice, or the one of sampling.ema, {self.ema}: {self.sampling.averages}")
         needs = {"evaluation.kid_subset": self.evaluation.kid_subset, "the judge's features": self.features + 1}
         having = {"sampling.count": self.sampling.count}
         if self.evaluation.reconstruction or not self.evaluation.references:
@@ -145,6 +149,11 @@ class Study(Strict):
     def ema(self) -> float:
         """Decay of the weights that are sampled."""
         return self.denoiser.ema[0] if self.sampling.ema is None else self.sampling.ema
+
+    @property
+    def sampled(self) -> list[float]:
+        """Decays whose weights are sampled: that of every score first."""
+        return [self.ema, *self.sampling.averages]
 
     @property
     def steps(self) -> int:

@@ -5,7 +5,8 @@ Registers are not patch tokens and are left out. As in the released code, the no
 that of the residual stream: in the encoder before the final norm (TTR/shared/algorithms.py), in the denoiser after each block.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,9 +15,10 @@ from pyarrow import parquet
 from torch import Tensor
 
 from harness import artifacts, latents
+from harness.evaluate.made import chain, made
 from harness.models.flow import at_time
 from harness.runtime import device, stream
-from harness.schema import ScoreFile
+from harness.schema import NONE, Score, ScoreFile, scores_of
 from harness.study import Study
 from harness.train import denoiser as denoisers
 
@@ -70,7 +72,7 @@ def measure_runs(
             for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
         ]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
-    measured, printed = artifacts.measured_by(__name__, config, study), {}
+    making, hashes, printed = made(__name__, config, study), chain(latents_file), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
         with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
@@ -84,17 +86,20 @@ def measure_runs(
             ]
             parquet.write_table(pa.Table.from_pylist(encoder + denoiser), lines)
             values, details = worst(encoder + denoiser)
+            values = {name: value for name, value in (values | contrasts(denoiser)).items() if name in scores_of(study)}
+            about = {"n": len(clean), "reference": hashes["latents"], "how": "none: a property of the worst layer"}
             file = ScoreFile(
                 study=study.name,
                 method=method_name,
                 seed=seed,
-                values=values,
-                n=len(clean),
-                reference=artifacts.checked(latents_file),
-                extractor=artifacts.checked(path),
-                subject=artifacts.checked(path),
-                **measured,
+                ema=study.ema,
+                scores={name: Score(value=value, extractor=artifacts.checked(path), **about) for name, value in values.items()},
+                decoder=NONE,
+                denoiser=artifacts.checked(path),
+                samples=NONE,
+                made=making,
                 details=details,
+                **hashes,
             )
             artifacts.write_text(summary, file.model_dump_json(indent=2) + "\n")
         printed[f"seed{seed}"] = values
@@ -109,3 +114,15 @@ def worst(lines: list[dict]) -> tuple[dict[str, float], dict[str, dict]]:
             line = max((line for line in lines if line["part"] == part), key=lambda line: line[column])
             values[score], details[score] = line[column], {"layer": line["layer"], "t": line["t"]}
     return values, details
+
+
+def contrasts(lines: list[dict]) -> dict[str, float]:
+    """Where in the denoiser, and at what noise, tokens are largest: differences of log(max / median), `lines` being of its blocks and noise levels."""
+    last, times = max(line["layer"] for line in lines), [line["t"] for line in lines]
+
+    def largest(chosen: Callable[[dict], bool]) -> float:
+        return math.log(max((line["max_over_median"] for line in lines if chosen(line)), default=1.0))
+
+    inside, ends = largest(lambda line: 0 < line["layer"] < last), largest(lambda line: line["layer"] in (0, last))
+    clean, noisy = largest(lambda line: line["t"] == min(times)), largest(lambda line: line["t"] == max(times))
+    return {"denoiser_middle_blocks": inside - ends, "denoiser_noise_fall": clean - noisy}

@@ -15,12 +15,13 @@ from harness.evaluate.features import Extractor
 from harness.evaluate.fid import fid
 from harness.evaluate.inception_score import inception_score
 from harness.evaluate.kid import kid
+from harness.evaluate.made import chain, made
 from harness.evaluate.precision_recall import precision_recall
 from harness.evaluate.references import ReferenceStatistics, load_references
 from harness.models import clip as clips
 from harness.models.autoencoder import Decoder
 from harness.runtime import device
-from harness.schema import COMPARED, HELD_OUT, ScoreFile, references_of
+from harness.schema import COMPARED, HELD_OUT, Score, ScoreFile, references_of
 from harness.sections import Evaluation, TrainedJudge
 from harness.study import Study
 from harness.train import decoder as decoders
@@ -54,7 +55,7 @@ def score_runs(
         shared = reconstruction(study, decoders.load(study, decoder), source, truth, extract, known[HELD_OUT])
         elsewhere |= dict.fromkeys(shared, known[HELD_OUT].sha256)
     elsewhere = {score: sha256 for score, sha256 in elsewhere.items() if sha256 != first.sha256}
-    measured, printed = artifacts.measured_by(__name__, evaluation, study), {}
+    making, hashes, printed = made(__name__, evaluation, study), chain(latents_file), {}
     price = cost(study, method_name)
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
         inputs = [path, denoiser, decoder, latents_file, data_folder, judge, references, *([clip] if clip else [])]
@@ -79,13 +80,22 @@ def score_runs(
                 study=study.name,
                 method=method_name,
                 seed=seed,
-                values=values,
-                n=len(images),
-                reference=first.sha256,
-                references=elsewhere,
-                extractor=extract.sha256,
-                subject=artifacts.checked(path),
-                **measured,
+                ema=study.ema,
+                scores={
+                    name: Score(
+                        value=value,
+                        n=len(images),
+                        reference=elsewhere.get(name, first.sha256),
+                        extractor=extract.sha256,
+                        how="none: not made",
+                    )
+                    for name, value in values.items()
+                },
+                decoder=artifacts.checked(decoder),
+                denoiser=artifacts.checked(denoiser),
+                samples=artifacts.checked(path),
+                made=making,
+                **hashes,
             )
             artifacts.write_text(temporary, file.model_dump_json(indent=2) + "\n")
         printed[f"seed{seed}"] = {name: round(value, 4) for name, value in values.items()}

@@ -40,7 +40,7 @@ BLOCKS_LABELLED = 12  # a deeper denoiser gets a taller map, with fewer ticks an
 
 def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path) -> dict:
     """Every figure of the study into the folder `out`."""
-    table = row_files.collect(study.name, methods, seeds, results)
+    table = row_files.of_average(row_files.collect(study, methods, seeds, results), study.ema)
     with plt.rc_context(STYLE):
         drawn = {
             "samples": lambda: samples(study, methods, seeds[0], results),

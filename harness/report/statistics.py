@@ -1,36 +1,78 @@
 """The statistics of comparison: means over seeds with Student-t intervals, and differences paired by seed."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-LEVEL = 0.95
+from harness.schema import LEVEL
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of `n` values; `half` is half the width of its 95 % interval, NaN where n = 1."""
+    """Mean of `n` values with their standard deviation; `half` is half the width of its interval at LEVEL (Student's t). NaN where n = 1."""
 
     mean: float
-    half: float
+    sd: float
     n: int
 
     @property
+    def half(self) -> float:
+        from scipy.special import stdtrit
+
+        return float(stdtrit(self.n - 1, 0.5 + LEVEL / 2)) * self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
+
+    @property
+    def low(self) -> float:
+        return self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        return self.mean + self.half
+
+    @property
     def excludes_zero(self) -> bool:
-        return bool(abs(self.mean) > self.half)  # False where `half` is NaN
+        return abs(self.mean) > self.half  # False where `half` is NaN
+
+    @property
+    def p(self) -> float:
+        """Two-sided, of the mean being zero; 1 where n = 1. Without any spread: 0, or 1 for a mean of exactly zero."""
+        from scipy.special import stdtr
+
+        if self.n < 2 or self.mean == 0:
+            return 1.0
+        return 2 * float(stdtr(self.n - 1, -abs(self.mean) / (self.sd / math.sqrt(self.n)))) if self.sd else 0.0
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Student-t interval over seeds."""
-    from scipy.special import stdtrit
-
+    """Of values over seeds."""
     values = np.asarray(values, dtype=float)
-    n = len(values)
-    if n < 2:
-        return Estimate(float(values.mean()), float("nan"), n)
-    factor = float(stdtrit(n - 1, 0.5 + LEVEL / 2))
-    return Estimate(float(values.mean()), float(factor * values.std(ddof=1) / np.sqrt(n)), n)
+    return Estimate(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan, len(values))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted so that the chance of one false finding among all of them is at most the level (Holm 1979)."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(order):
+        largest = max(largest, min(1.0, p_values[i] * (len(p_values) - rank)))
+        adjusted[i] = largest
+    return adjusted
+
+
+def seeds_needed(effect: float, sd: float, *, alpha: float = 1 - LEVEL, power: float = 0.8, most: int = 1000) -> int | None:
+    """Fewest seeds at which a paired two-sided t-test of `alpha` finds a true mean `effect` of spread `sd` with chance `power`; None beyond `most`."""
+    from scipy.special import nctdtr, stdtrit
+
+    if not effect or not math.isfinite(effect) or not math.isfinite(sd):
+        return None
+    for n in range(2, most + 1):
+        limit = stdtrit(n - 1, 1 - alpha / 2)
+        if not sd or 1 - nctdtr(n - 1, abs(effect) / sd * math.sqrt(n), limit) >= power:
+            return n
+    return None
 
 
 def by_seed(rows: pd.DataFrame, method: str, score: str) -> pd.Series:

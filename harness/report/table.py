@@ -149,7 +149,7 @@ def escape(text: str) -> str:
 def notes(study: Study, table: pd.DataFrame, seeds: list[int]) -> list[str]:
     """The lines under the table: how its numbers were made."""
     fid = table[table["score"] == "fid"].iloc[0]
-    commits = ", ".join(sorted(set(table["commit"])))
+    commits = ", ".join(sorted({commit + "+dirty" * dirty for commit, dirty in zip(table["commit"], table["dirty"], strict=True)}))
     spread = (
         f"Mean ± half-width of the 95 % Student-t interval over {len(seeds)} seeds ({', '.join(map(str, seeds))}); ΔFID is paired by seed. "
         "Bold: best value of a column whose difference to the baseline, paired by seed, excludes zero at 95 % (not corrected for many comparisons)."
@@ -205,7 +205,8 @@ def sampled(study: Study) -> str:
 
 def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
     """Write `out` (.md), and beside it .csv, .tex and times.csv."""
-    wanted, table = load_spec(spec).for_study(study), row_files.collect(study.name, methods, seeds, results)
+    wanted, rows = load_spec(spec).for_study(study), row_files.collect(study, methods, seeds, results)
+    table = row_files.of_average(rows, study.ema)
     panels = [(panel, [cells(table, column, methods, wanted.baseline) for column in panel.columns]) for panel in wanted.panels]
     title, under = f"{wanted.title}: {study.title}", notes(study, table, seeds)
     body = "\n".join(markdown(panel, columns, methods) for panel, columns in panels)
@@ -216,7 +217,7 @@ def render(study: Study, *, methods: list[str], seeds: list[int], results: Path,
         f"\\caption{{{caption}}}", f"\\label{{tab:{study.name}}}", "\\end{table*}", "",
     ])  # fmt: skip
     artifacts.write_text(out.with_name("times.csv"), row_files.times(results).to_csv(index=False, lineterminator="\n"))
-    artifacts.write_text(out.with_suffix(".csv"), table.to_csv(index=False, lineterminator="\n"))
+    artifacts.write_text(out.with_suffix(".csv"), row_files.to_csv(rows))
     artifacts.write_text(out.with_suffix(".tex"), tex)
     artifacts.write_text(out, f"# {title}\n\n{body}\n" + "\n".join(f"- {line}" for line in under) + "\n")
-    return {"rows": len(table), "table": str(out)}
+    return {"rows": len(rows), "table": str(out)}

@@ -16,6 +16,17 @@ from harness.schema import SCORES, Row
 
 SPEC = config.ROOT / "reports" / "table1.yaml"
 FIDS = {"baseline": [1.0, 1.1, 0.9], "masked": [1.05, 1.12, 0.93], "dsr": [0.5, 0.61, 0.41]}
+HASHES = dict(
+    zip(
+        ("reference", "extractor", "encoder", "registers", "latents", "decoder", "denoiser", "samples"),
+        [letter * 64 for letter in "abcdef01"],
+        strict=True,
+    )
+)
+MADE = {
+    "config": "d" * 16, "code": "e" * 16, "commit": "0123456789ab", "dirty": False, "precision": "float32", "tf32": False, "compile": False,
+    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 2,
+}  # fmt: skip
 
 
 def synthetic(methods=FIDS, seeds=(0, 1, 2), **changes):
@@ -26,8 +37,8 @@ def synthetic(methods=FIDS, seeds=(0, 1, 2), **changes):
             for place, (score, info) in enumerate(SCORES.items()):
                 value = FIDS[method][seed] if score.startswith("fid") else 10.0 + place + (0 if info.shared else FIDS[method][seed])
                 rows.append(
-                    Row(study="tiny", method=method, seed=seed, score=score, value=value, n=60, better=info.better, shared=info.shared, reference="aa" * 32,
-                        extractor="bb" * 32, subject="cc" * 32, config="d" * 16, code="e" * 16, commit="0123456789ab", precision="float32").model_dump()
+                    Row(study="tiny", method=method, seed=seed, ema=0.98, score=score, value=value, low=None, high=None, how="none: synthetic", n=60,
+                        status="ok", reason="", better=info.better, shared=info.shared, **HASHES, **MADE).model_dump()
                 )  # fmt: skip
     return pd.DataFrame(rows).assign(**changes)
 
@@ -99,7 +110,7 @@ def test_a_bad_spec_is_one_line(tmp_path, change, message):
 
 
 def test_rows_come_from_real_files(study, runs):
-    found = row_files.collect(study.name, METHODS, SEEDS, runs.root)
+    found = row_files.collect(study, METHODS, SEEDS, runs.root)
     assert set(found["score"]) == set(SCORES)
     assert len(found) == len(METHODS) * len(SEEDS) * len(SCORES)
     assert found[["reference", "extractor", "subject", "config", "code", "commit"]].map(bool).all().all()
@@ -119,7 +130,7 @@ def test_a_corrupted_score_file_is_refused(study, runs, tmp_path):
     path = tmp_path / "runs" / "dsr" / "seed1" / "scores.json"
     path.write_text(path.read_text().replace("1", "2", 1))
     with pytest.raises(UserError, match=r"dsr/seed1/scores\.json: corrupted or truncated"):
-        row_files.collect(study.name, METHODS, SEEDS, tmp_path)
+        row_files.collect(study, METHODS, SEEDS, tmp_path)
 
 
 def test_a_score_that_is_not_a_number_never_reaches_the_table(study, runs, tmp_path):
@@ -130,7 +141,7 @@ def test_a_score_that_is_not_a_number_never_reaches_the_table(study, runs, tmp_p
     with artifacts.artifact(path, stage="scores", module="harness.evaluate.scores") as temporary:
         temporary.write_text(file.model_dump_json().replace("null", "Infinity"))
     with pytest.raises(UserError, match=r"score 'fid' is inf|values\.fid"):
-        row_files.collect(study.name, METHODS, SEEDS, tmp_path)
+        row_files.collect(study, METHODS, SEEDS, tmp_path)
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")

@@ -1,0 +1,38 @@
+"""What a score file says of how its numbers were made: settings, code, arithmetic, and the hashes of the run's artifacts."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from harness import artifacts
+from harness.config import digest
+from harness.schema import NONE, Made
+from harness.study import Study
+
+
+def made(module: str, config: BaseModel, study: Study) -> Made:
+    """`module` computes the scores with the part `config` of the study."""
+    process, training = artifacts.provenance(), study.denoiser.training
+    return Made(
+        config=digest(config),
+        code=artifacts.code_hash(module),
+        commit=process["commit"],
+        dirty=process["dirty"],
+        precision=arithmetic(study),
+        tf32=training.tf32,
+        compile=training.compile,
+        versions=", ".join(f"{name} {version}" for name, version in process["versions"].items()),
+        device=process["device"],
+    )
+
+
+def arithmetic(study: Study) -> str:
+    """In what precision a run was trained and sampled; `float32` for both."""
+    precisions = (study.denoiser.training.precision, study.sampling.precision)
+    return "float32" if precisions == ("fp32", "fp32") else f"train {precisions[0]}, sample {precisions[1]}"
+
+
+def chain(latents_file: Path) -> dict[str, str]:
+    """SHA-256 of a run's latents, and of the encoder and neuron list that they are from."""
+    record = artifacts.meta(latents_file)
+    return {"encoder": record["encoder"], "registers": record.get("registers", NONE), "latents": artifacts.checked(latents_file)}
