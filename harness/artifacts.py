@@ -4,55 +4,38 @@
 device, precision, seconds. A reader checks the sha256 first, so a truncated or changed file is refused by name.
 """
 
-import ast
+import errno
 import hashlib
 import json
 import os
-import platform
+import re
 import shutil
-import subprocess
+import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from functools import cache
-from importlib import metadata
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from harness.config import ROOT, UserError, digest
+from harness import locks
+from harness.config import UserError, digest
+from harness.files import atomic, remove_left_by_killed, sync, write_json, write_text
+from harness.provenance import code_hash, provenance
+
+__all__ = [
+    "META", "Finished", "artifact", "atomic", "check_weights", "checked", "code_hash", "load_checkpoint", "load_tensors", "load_weights", "meta",
+    "provenance", "read_json", "ready", "save_checkpoint", "save_tensors", "sha256", "sidecar", "trained_artifact", "write_json", "write_record", "write_text",
+]  # fmt: skip
 
 META = ".meta.json"
+OWN = "record"  # field of a sidecar: digest of the others, because they hold numbers too
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # a disk that is full, or not for us
 
 
 # ----------------------------------------------------------------------------------------------------------------- writing
 
 
-@contextmanager
-def atomic(path: Path | str) -> Iterator[Path]:
-    """A temporary path beside `path`, renamed onto it at the end of the block; removed if the block fails."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        if temporary.is_dir():
-            if path.is_dir():
-                shutil.rmtree(path)
-        else:
-            with open(temporary, "rb") as file:
-                os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        shutil.rmtree(temporary, ignore_errors=True) if temporary.is_dir() else temporary.unlink(missing_ok=True)
-        raise
-
-
-def write_text(path: Path | str, text: str) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(text)
-
-
-def write_json(path: Path | str, value: object) -> None:
-    write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+class Finished(Exception):  # noqa: N818 (it is no error)
+    """Another process has made the artifact, with the same record, while this one waited for it: there is nothing left to do."""
 
 
 @contextmanager
@@ -70,15 +53,11 @@ def artifact(
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
     `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...). `found`: those that are known
-    only at the end of the block, which fills it.
+    only at the end of the block, which fills it. One process at a time: another one that makes the same is waited for.
     """
-    began = time.monotonic()
     path = Path(path)
-    record = _record(stage, module, config, inputs, facts)
-    with atomic(path) as temporary:
+    with _alone(path), _recorded(path, _record(stage, module, config, inputs, facts), found) as temporary:
         yield temporary
-        record |= (found or {}) | {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
-        write_json(path.with_name(path.name + META), record)
 
 
 @contextmanager
@@ -97,12 +76,71 @@ def trained_artifact(
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
 
     The folder, below `state`, is named after everything that the result depends on, so a checkpoint can only be met by the run it
-    belongs to; it is removed once the artifact is there, and stays when the block fails.
+    belongs to; it is removed once the artifact is there, and stays when the block fails. Finished is raised where the block need not
+    run: another process was waited for, and has made just this.
     """
-    folder = Path(state) / f"{stage}-{digest(_record(stage, module, config, inputs, facts))}"
-    with artifact(path, stage=stage, module=module, config=config, inputs=inputs, found=found, **facts) as temporary:
-        yield temporary, folder
-    shutil.rmtree(folder, ignore_errors=True)
+    path = Path(path)
+    with _alone(path) as how:
+        record = _record(stage, module, config, inputs, facts)
+        if how == "waited" and ready(path, record):
+            raise Finished(f"{path}: made by the process that was waited for")
+        folder = Path(state) / f"{stage}-{digest(record)}"
+        with _recorded(path, record, found) as temporary:
+            yield temporary, folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[locks.How]:
+    """Hold the lock of an artifact; a disk that is full or read-only is one line that names it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.hold(path) as how:
+            if how != "unlocked":
+                remove_left_by_killed(path)
+                remove_left_by_killed(sidecar(path))
+            yield how
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UserError(f"{path}: not made: {error}; make room or give access, then run the same command again") from error
+
+
+@contextmanager
+def _recorded(path: Path, record: dict, found: dict | None) -> Iterator[Path]:
+    """Yields the temporary path. A kill between sidecar and artifact leaves a sidecar that no reader accepts for what is there."""
+    began = time.monotonic()
+    with atomic(path) as temporary:
+        yield temporary
+        sync(temporary)  # before the sidecar: a disk that fills up here costs the old artifact nothing
+        record |= (found or {}) | {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
+        write_record(path, record)
+
+
+def write_record(path: Path | str, record: dict) -> None:
+    """The sidecar of `path`; `record` holds its sha256."""
+    record = _plain(record)
+    write_json(sidecar(path), record | {OWN: digest(record)})
+
+
+def sidecar(path: Path | str) -> Path:
+    """Where the record of an artifact is."""
+    return Path(path).with_name(Path(path).name + META)
+
+
+def _plain(record: dict) -> dict:
+    """As JSON gives it back: lists for tuples, text for keys."""
+    return json.loads(json.dumps(record))
+
+
+def ready(path: Path | str, record: dict) -> bool:
+    """Whether the artifact is there, as it was written, with this record (stage, config, inputs, code, facts), made by a process like this."""
+    try:
+        there = meta(path)
+        checked(path)
+    except UserError:
+        return False
+    return all(there.get(key) == value for key, value in _plain(record | {"provenance": provenance()}).items())
 
 
 def _record(stage: str, module: str, config: object, inputs: Iterable[Path | str], facts: dict) -> dict:
@@ -125,13 +163,16 @@ def sha256(path: Path | str) -> str:
 
 def meta(path: Path | str) -> dict:
     """The sidecar of an artifact."""
-    sidecar = Path(path).with_name(Path(path).name + META)
+    file = sidecar(path)
     try:
-        return json.loads(sidecar.read_text())
+        record = json.loads(file.read_text())
+        if isinstance(record, dict) and record.pop(OWN, None) == digest(record):
+            return record
     except FileNotFoundError:
-        raise UserError(f"{path}: its record {sidecar.name} is missing; delete {path} and run the same command again") from None
-    except json.JSONDecodeError:
-        raise UserError(f"{sidecar}: not valid JSON; delete it and {path}, then run the same command again") from None
+        raise UserError(f"{path}: its record {file.name} is missing; delete {path} and run the same command again") from None
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, nested too deeply
+        pass
+    raise UserError(f"{file}: not as it was written; delete it and {path}, then run the same command again")
 
 
 def checked(path: Path | str) -> str:
@@ -151,91 +192,22 @@ def read_json(path: Path | str) -> dict:
     return json.loads(Path(path).read_text())
 
 
-# -------------------------------------------------------------------------------------------------------------- provenance
-
-
-@cache
-def _imports(source: str) -> set[str]:
-    """Names of the harness modules that a file's source imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] == "harness"}
-
-
-def _module_file(name: str) -> Path | None:
-    path = ROOT.joinpath(*name.split("."))
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
-
-
-@cache
-def code_hash(*modules: str) -> str:
-    """Hash of the source of `modules` and of every harness module that they import, directly or not.
-
-    Snakemake does not see imported modules; this hash, as a param of each rule, makes it rerun what a change touches and no more.
-    """
-    waiting, files = list(modules), {}
-    while waiting:
-        name = waiting.pop()
-        path = _module_file(name)
-        if path is not None and path not in files:
-            source = path.read_text()
-            files[path] = hashlib.sha256(source.encode()).hexdigest()
-            waiting += _imports(source)
-            waiting += [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs too
-    lines = sorted(f"{path.relative_to(ROOT).as_posix()} {value}" for path, value in files.items())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
-
-
-@cache
-def commit() -> tuple[str, bool]:
-    """The commit, and whether what decides a result differs from it (rendered reports do not count)."""
-    head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--", "harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt")
-    return (head, bool(changed)) if head else ("unknown (not a git checkout)", True)
-
-
-@cache
-def provenance() -> dict:
-    """What a number depends on besides its inputs and settings: commit, versions, device. (Precision and compilation are settings.)"""
-    import torch
-
-    from harness.runtime import device
-
-    cuda = device().type == "cuda"
-    head, dirty = commit()
-    return {
-        "commit": head,
-        "dirty": dirty,
-        "python": platform.python_version(),
-        "versions": {name: metadata.version(name) for name in ("torch", "numpy", "torch-fidelity", "transformers", "open-clip-torch")},
-        "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
-        "threads": torch.get_num_threads(),
-        "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if cuda else False,
-    }
-
-
 # ----------------------------------------------------------------------------------------------------------------- tensors
 
 
 def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
     """safetensors with JSON metadata, under one name: the library writes several names in an order that differs from run to run."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
     path.touch()
     mode = path.stat().st_mode  # as the user's umask has it; the library writes a file for its owner alone
-    save_file(tensors, path, {"harness": json.dumps(metadata_, sort_keys=True)})
+    try:
+        save_file(tensors, path, {"harness": json.dumps(metadata_, sort_keys=True)})
+    except SafetensorError as error:  # the library hides the number of an I/O error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
     path.chmod(mode)
 
 
@@ -247,9 +219,59 @@ def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
         checked(path)
     try:
         with safe_open(path, "pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}, json.loads((file.metadata() or {}).get("harness", "{}"))
-    except SafetensorError as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error}); delete it and run the same command again") from None
+            metadata_ = json.loads((file.metadata() or {}).get("harness", "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata_ if isinstance(metadata_, dict) else {}
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({_line(error)}); delete it and run the same command again") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+CHECKPOINT, BEFORE, SPOILED = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".spoiled"))
+
+
+def save_checkpoint(folder: Path | str, tensors: dict, **facts: object) -> None:
+    """Write `tensors` and `facts` (step=..., JSON values) as the checkpoint of `folder`, with their digest; the one before it stays."""
+    current = Path(folder) / CHECKPOINT
+    remove_left_by_killed(current)
+    if current.exists():
+        os.replace(current, current.with_name(BEFORE))  # before writing, so that two are on the disk, not three
+    with atomic(current) as temporary:
+        save_tensors(temporary, tensors, facts=facts, digest=_digest(tensors, facts))
+
+
+def load_checkpoint(folder: Path | str) -> tuple[dict, dict] | None:
+    """(tensors, facts) of the newest checkpoint of `folder` that is as it was written; None if there is none.
+
+    A spoiled one is set aside, with a line on stderr: training goes on from the one before it, or starts again.
+    """
+    for path in (Path(folder) / CHECKPOINT, Path(folder) / BEFORE):
+        try:
+            tensors, metadata_ = load_tensors(path, check=False)
+            if metadata_.get("digest") == _digest(tensors, metadata_.get("facts")):
+                return tensors, metadata_["facts"]
+        except FileNotFoundError:
+            continue
+        except UserError:
+            pass
+        print(f"{path}: spoiled, so it is set aside as {SPOILED}; an earlier state is taken instead", file=sys.stderr, flush=True)
+        with suppress(FileNotFoundError):  # another process of the same run was first
+            os.replace(path, path.with_name(SPOILED))
+    return None
+
+
+def _digest(tensors: dict, facts: object) -> str:
+    """SHA-256 of tensors with their names, types and shapes, and of facts."""
+    import torch
+
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def check_weights(model: object, tensors: dict, path: Path | str) -> None:

@@ -14,7 +14,7 @@ from harness import artifacts
 from harness.config import load_method
 from harness.evaluate.cost import cost
 from harness.latents import Batch
-from harness.models.samplers import evaluations, integrate
+from harness.models.samplers import integrate
 from harness.runtime import allow_tf32, device, seed_initialisation, stream
 from harness.sample import grid_of, guided, velocity_of
 from harness.study import Study
@@ -37,7 +37,7 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float, stat
     images = training.batch / seconds
     model.eval().requires_grad_(False)
     sample_seconds, sample_memory = _sampling(study, denoise)
-    nfe, flops = evaluations(sampling.sampler, sampling.grid_points), price["gflops"] * 1e9
+    nfe, flops = sampling.nfe, price["gflops"] * 1e9
     registers = load_method(method).registers(study)
     return {
         "study": study.name,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness import __version__
+from harness.artifacts import Finished
 from harness.commands import COMMANDS, add_commands
 from harness.config import EncoderRegisters, UserError, check_seeds, did_you_mean, load_method, nearest
 from harness.study import Study, load_study
@@ -121,6 +122,7 @@ def samples(study: Study, a: argparse.Namespace) -> object:
         decoder=a.decoder,
         latents_file=a.latents,
         asset_records=a.records,
+        state=a.state,
         out=a.out,
     )
 
@@ -148,6 +150,18 @@ def outliers(study: Study, a: argparse.Namespace) -> object:
     from harness.evaluate.outliers import measure_runs
 
     return measure_runs(study, method_name=a.method, seeds=a.seeds, denoiser_files=a.denoisers, latents_file=a.latents, outs=a.out)
+
+
+def claims(study: Study, a: argparse.Namespace) -> object:
+    from harness.report.claims import render
+
+    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, spec=a.spec, out=a.out)
+
+
+def page(study: Study, a: argparse.Namespace) -> object:
+    from harness.report.page import render
+
+    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, reports=a.out.parent, out=a.out)
 
 
 def table(study: Study, a: argparse.Namespace) -> object:
@@ -184,7 +198,7 @@ OPTIONS: dict[str, dict] = {
     "samples": FILE | {"nargs": "+", "help": "one samples file a seed (stage samples)"},
     "denoisers": FILE | {"nargs": "+", "help": "one weights file a seed (stage denoiser)"},
     "results": FILE | {"help": "results folder of the study"},
-    "spec": FILE | {"help": "table specification, e.g. reports/table1.yaml"},
+    "spec": FILE | {"help": "specification, e.g. reports/table1.yaml"},
     "state": FILE | {"help": "folder for checkpoints; a run that was killed goes on from there"},
     "out": FILE | {"help": "what to write"},
 }
@@ -203,7 +217,7 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
         "encoder data latents backbone? registers? records? state out",
     ),
     "denoiser": (denoiser, "train one method's denoiser with one seed", "method seed latents data? backbone? registers? state out"),
-    "samples": (samples, "draw one run's samples", "method seed denoiser decoder latents records? out"),
+    "samples": (samples, "draw one run's samples", "method seed denoiser decoder latents records? state out"),
     "references": (references, "features and statistics that samples are compared with", "data judge records? out"),
     "scores": (
         scores,
@@ -216,7 +230,9 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
         "method seeds denoisers latents out*",
     ),
     "table": (table, "render a table from the results: Markdown, CSV, LaTeX, times", "methods seeds results spec out"),
+    "claims": (claims, "test the paper's claims on the results: Markdown, CSV", "methods seeds results spec out"),
     "figures": (figures, "render the figures from the results, PNG and PDF", "methods seeds results out"),
+    "page": (page, "everything on one HTML page, each number with where it comes from", "methods seeds results out"),
 }
 
 
@@ -264,6 +280,8 @@ def main() -> None:
         if "command" in arguments:
             sys.exit(arguments.command(arguments))
         result = _run_stage(arguments)
+    except Finished as error:
+        result = {"already": str(error)}
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
@@ -285,7 +303,13 @@ def _run_stage(arguments: argparse.Namespace) -> object:
         EncoderRegisters.from_key(arguments.encoder)
     if arguments.stage == "asset":
         nearest(arguments.name, study.assets, "asset")
-    if arguments.stage not in ("asset", "table", "figures"):  # they compute nothing, so they are spared the import of torch
+    if arguments.stage not in (
+        "asset",
+        "table",
+        "claims",
+        "figures",
+        "page",
+    ):  # they compute nothing, so they are spared the import of torch
         from harness.runtime import set_up
 
         set_up(study.job.threads, 0 if arguments.stage == "data" else study.job.gpus)

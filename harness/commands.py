@@ -1,7 +1,10 @@
-"""`dsr plan`, `parity`, `import`, `benchmark` and `compute`: commands beside the stages. Each parses, calls one function and prints."""
+"""Commands beside the stages: before a run (`dsr plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`, `trace`,
+`export`, `verify`). Each parses, calls one function and prints.
+"""
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +14,7 @@ from harness.assets import ROOT
 from harness.config import load_method, merge
 from harness.study import load_study, parse_study
 
-COMMANDS = ("plan", "parity", "import", "benchmark", "compute")
+COMMANDS = ("plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
 
 
 def plan(a: argparse.Namespace) -> int:
@@ -65,6 +68,41 @@ def compute(a: argparse.Namespace) -> int:
     return 0
 
 
+def check(a: argparse.Namespace) -> int:
+    from harness.report.gate import gate
+
+    text, code = gate(a.study, against=a.against, rows=a.rows, results=a.results, renew=a.update, everything=a.all)
+    print(text)
+    return code
+
+
+def trace(a: argparse.Namespace) -> int:
+    from harness.report.trace import trace as trace_of
+
+    text, problems = trace_of(a.csv, method=a.method, score=a.score, seed=a.seed, ema=a.ema, results=a.results)
+    print(text)
+    if problems:
+        print(f"error: the chain does not fit, {len(problems)} times; first: {problems[0]}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def export(a: argparse.Namespace) -> int:
+    from harness.report.export import export as export_of
+
+    study = load_study(a.name)
+    folders = {"reports": Path("reports") / study.name, "results": Path("results") / study.name}
+    print(json.dumps(export_of(study, **folders, out=a.out)))
+    return 0
+
+
+def verify(a: argparse.Namespace) -> int:
+    from harness.report.export import verify as verify_of
+
+    text, problems = verify_of(a.file)
+    print(text)
+    return 1 if problems else 0
+
+
 def add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -> None:
     sub = add("plan", plan, "what a study would run: parameters, FLOPs, GPU-hours, disk, and every asset with where to put it")
     sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
@@ -94,3 +132,22 @@ def add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="CSV to add the line to")
     sub = add("compute", compute, "render the compute table of the paper-scale studies")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
+    sub = add("check", check, "compare fresh rows with stored ones: exit code 0 no difference found, 1 a difference, 2 cannot decide")
+    sub.add_argument("--study", default="digits", metavar="NAME", help="whose rows (default: digits)")
+    sub.add_argument("--against", type=Path, metavar="PATH", help="stored rows (default: reports/reference/<study>.csv)")
+    sub.add_argument("--rows", type=Path, metavar="PATH", help="fresh rows (default: reports/<study>/table1.csv)")
+    sub.add_argument("--results", type=Path, metavar="PATH", help="results that they are from, for neuron lists (default: results/<study>)")
+    sub.add_argument("--all", action="store_true", help="print every line, not only what differs, moved or cannot be tested")
+    sub.add_argument("--update", action="store_true", help="store the fresh rows instead, and say what changed")
+    sub = add("trace", trace, "follow a score back to the data and verify every hash on the way; exit code 1 if one does not fit")
+    sub.add_argument("csv", type=Path, metavar="CSV", help="rows, such as reports/digits/table1.csv")
+    sub.add_argument("--method", required=True, metavar="NAME", help="a method of the table")
+    sub.add_argument("--score", required=True, metavar="NAME", help="a score of the table, such as fid")
+    sub.add_argument("--seed", type=int, help="one seed (default: all)")
+    sub.add_argument("--ema", type=float, help="EMA decay (default: the one that every score is of)")
+    sub.add_argument("--results", type=Path, metavar="PATH", help="results that the rows are from (default: results/<study>)")
+    sub = add("export", export, "rows, tables, figures, configuration, hashes and environment of a study in one zip")
+    sub.add_argument("name", metavar="STUDY", help="a study whose table, claims and page are rendered")
+    sub.add_argument("out", type=Path, metavar="ZIP", help="file to write")
+    sub = add("verify", verify, "check the hashes of an exported zip and render its table and claims anew; exit code 1 if they differ")
+    sub.add_argument("file", type=Path, metavar="ZIP", help="file that dsr export wrote")

@@ -26,6 +26,9 @@ METHODS = ROOT / "baselines"
 class UserError(Exception):
     """Something the person at the keyboard can put right: one line that says what, where and what to do. Exit code 2."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(" ".join(message.splitlines()))  # what it quotes may have several
+
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]

@@ -1,7 +1,9 @@
 """What the Snakefile needs to know, computed without torch: the checked configuration, and what makes a rule run again."""
 
+import fcntl
 import os
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -11,10 +13,22 @@ from pydantic_core import to_jsonable_python
 from harness.artifacts import code_hash, sha256
 from harness.assets import ROOT, missing
 from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
+from harness.locks import attempt
 from harness.sections import OwnDecoder, TrainedClip, TrainedJudge
 from harness.study import Study, load_study
 
-__all__ = ["FIGURES", "Run", "checked_config", "code_hash", "figures_of", "paper_sizes", "published_neurons", "put_own_python_first"]
+__all__ = [
+    "FIGURES",
+    "Run",
+    "checked_config",
+    "code_hash",
+    "figures_of",
+    "page_template",
+    "paper_sizes",
+    "published_neurons",
+    "put_own_python_first",
+    "take_over_dead_lock",
+]
 
 FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
 KEYS = ("study", "seeds", "methods", "assets")
@@ -23,6 +37,22 @@ KEYS = ("study", "seeds", "methods", "assets")
 def put_own_python_first() -> None:
     """Rules run `python -m harness`: let that be the interpreter of Snakemake (a rule's conda environment still comes before it)."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def take_over_dead_lock() -> None:
+    """Remove the locks that a killed Snakemake left in this folder, if no other one is alive here; called while the Snakefile is parsed.
+
+    Every Snakemake of the folder shares a lock of the kernel while it lives. Where another one does, its locks stay, and Snakemake
+    itself refuses to run the same rules twice.
+    """
+    folder = Path(".snakemake")
+    with suppress(OSError):  # a read-only folder, or a file system without locks: then Snakemake says what it finds
+        folder.mkdir(exist_ok=True)
+        alive = os.open(folder / "dsr.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # open, and so held, until this process ends
+        if attempt(alive, fcntl.LOCK_EX):
+            for lock in (folder / "locks").glob("*.lock"):
+                lock.unlink(missing_ok=True)
+        fcntl.flock(alive, fcntl.LOCK_SH)
 
 
 @dataclass(frozen=True)
@@ -70,6 +100,16 @@ class Run:
         """Names of the weights of the EMA decays that are kept and not sampled."""
         plain = Path("denoiser.safetensors")
         return [self.study.average_file(plain, decay).name for decay in self.study.denoiser.ema if decay != self.study.ema]
+
+    def averages(self, name: str) -> list[str]:
+        """What `name` is called for the further EMA decays that are sampled."""
+        return [self.study.average_file(Path(name), decay).name for decay in self.study.sampling.averages]
+
+    @property
+    def launcher(self) -> str:
+        """What starts a stage that several processes share."""
+        processes = self.study.job.processes
+        return "python -m harness" if processes == 1 else f"torchrun --standalone --nproc-per-node {processes} -m harness"
 
     def records(self, *fields: str) -> list[str]:
         """Records of the assets below `fields` (`data`, `encoder.plain`, ...), where the study has any."""
@@ -148,6 +188,11 @@ def paper_sizes() -> str:
 def published_neurons() -> str:
     """Hash of the published neuron lists, which are data and no part of a code hash."""
     return sha256(Path(__file__).parent / "models" / "register_neurons")[:16]
+
+
+def page_template() -> str:
+    """Hash of the template of the HTML page, which is no part of a code hash."""
+    return sha256(Path(__file__).parent / "report" / "page.html.j2")[:16]
 
 
 def check_fits(study: Study, method: str) -> None:

@@ -167,5 +167,5 @@ def _encoded(
         pixels = split.pixels(batch.tolist()).to(device())
         if flip:
             pixels[1::2] = pixels[1::2].flip(-1)
-        yield encoder(pixels, stream(0, f"posterior of {what}", first))
+        yield encoder(pixels, autoencoder.noise_from(stream(0, f"posterior of {what}", first), len(batch)))
         progress.update(first + len(batch))

@@ -5,15 +5,17 @@ The file holds the training latents (`cache: true`) or only their statistics; th
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from harness import artifacts, data
+from harness import artifacts, data, processes
 from harness.config import LossMask
-from harness.models.autoencoder import Encoder, pixel_encoder, vae_encoder, vit_encoder
+from harness.models.autoencoder import Encoder, Noise, pixel_encoder, vae_encoder, vit_encoder
 from harness.runtime import device, stream
 from harness.sections import PixelEncoder, VaeEncoder
 from harness.study import Study
@@ -72,6 +74,13 @@ class Whitening:
         return Whitening(self.mean.to(place), self.std.to(place))
 
 
+def load_whitening(path: Path) -> Whitening:
+    """The statistics of a latents file, without reading its latents; all of it is compared with its record."""
+    artifacts.checked(path)
+    with safe_open(path, "pt") as file:
+        return Whitening(file.get_tensor("mean"), file.get_tensor("std"))
+
+
 @dataclass(frozen=True)
 class HeldOut:
     """The reference split: whitened latents (N, C, H, W), labels (N,), norms (N, depth + 1, P) of the encoder's residual stream (None: no tokens)."""
@@ -104,9 +113,10 @@ class Batch:
 
 
 class Batches:
-    """Training batches by step, a function of (seed, step) alone. Cached latents, or images that are encoded as they come.
+    """This process's share of each training batch, a function of (seed, step) and the share. Cached latents, or images encoded as they come.
 
     `norms` are those of the images that the statistics were taken over; a loss mask's threshold comes from them.
+    UserError from the first batch if the processes do not divide it.
     """
 
     def __init__(self, path: Path, *, seed: int, batch: int, split: data.Split | None = None, encoder: Encoder | None = None) -> None:
@@ -126,28 +136,46 @@ class Batches:
         return factor * self.norms[mask.norm].median()
 
     def __call__(self, step: int) -> Batch:
-        rows = batch_indices(self.seed, step, len(self), self.size)
+        rows = self._rows(step)
         labels = self.labels[rows].to(device())
         if self.cached is not None:
             latents = self.cached[rows].to(device())
             norms = {name: norms[rows].to(device()) for name, norms in self.norms.items()}
             return Batch(latents, labels, norms, self.split.pixels(rows.tolist()).to(device()) if self.split else None)
-        pixels = self._decoded(step)
-        generator = stream(self.seed, "posterior", step)
-        parts = [self.encoder(part, generator) for part in pixels.split(AT_ONCE)]
+        pixels, noise = self._decoded(step), self._noise(step)
+        parts = []
+        for first in range(0, len(pixels), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            parts.append(self.encoder(pixels[part], lambda shape, part=part: noise(shape)[part]))
         raw = torch.cat([latents for latents, _ in parts])
         latents = self.whitening.whiten(raw)
         norms = {} if parts[0][1] is None else token_norms(torch.cat([norms for _, norms in parts]), raw, latents)
         return Batch(latents, labels, norms, pixels)
 
+    def _rows(self, step: int) -> Tensor:
+        whole = batch_indices(self.seed, step, len(self), self.size)
+        return whole[processes.share(len(whole))]
+
+    def _noise(self, step: int) -> Noise:
+        """Of this process's images; drawn for the whole batch, in parts of AT_ONCE."""
+        whole, generator = min(self.size, len(self)), stream(self.seed, "posterior", step)
+
+        @cache
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            counts = [min(AT_ONCE, whole - first) for first in range(0, whole, AT_ONCE)]
+            return torch.cat([torch.randn((count, *shape), generator=generator) for count in counts])[processes.share(whole)]
+
+        return draw
+
     def _decoded(self, step: int) -> Tensor:
         """(B, 3, H, W) of a step, mirrored where (seed, step) says so; the next steps' are decoded meanwhile."""
         for near in range(step, step + 1 + AHEAD):
             if near not in self.coming:
-                self.coming[near] = self.worker.submit(self.split.pixels, batch_indices(self.seed, near, len(self), self.size).tolist())
+                self.coming[near] = self.worker.submit(self.split.pixels, self._rows(near).tolist())
         pixels = self.coming.pop(step).result()
         if self.flip:
-            mirrored = torch.rand(len(pixels), generator=stream(self.seed, "flip", step)) < 0.5
+            whole = min(self.size, len(self))
+            mirrored = (torch.rand(whole, generator=stream(self.seed, "flip", step)) < 0.5)[processes.share(whole)]
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
         return pixels.to(device(), non_blocking=True)
 

@@ -1,4 +1,4 @@
-"""Process-wide set-up: threads, determinism, torchvision beside a CPU-only torch, and seeded streams of random numbers."""
+"""Process-wide set-up: threads, determinism, torchvision beside a CPU-only torch, seeded streams of random numbers, progress."""
 
 import fcntl
 import importlib.util
@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from harness import processes
 from harness.config import UserError
 
 _kept_alive = []
@@ -46,14 +47,19 @@ ensure_torchvision()
 _device = [torch.device("cpu")]
 
 
-def set_up(threads: int, gpus: int = 0) -> None:
-    """Fix what else would change the last bits of a float. CUDA needs the workspace setting before its first call."""
+def set_up(threads: int, gpus: int = 0, *, shared: bool = False) -> None:
+    """Fix what else would change the last bits of a float. CUDA needs the workspace setting before its first call.
+
+    `shared`: whether this stage's work can be shared by processes; under torchrun they are joined then, each with a GPU of its own.
+    UserError under torchrun if it cannot.
+    """
     _device[0] = torch.device("cuda", claim_gpu()) if gpus and torch.cuda.is_available() else torch.device("cpu")
     if _device[0].type == "cuda":
         torch.cuda.set_device(_device[0])
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without its import of the compiler (1.5 s)
+    processes.join(shared)
 
 
 def device() -> torch.device:
@@ -102,7 +108,10 @@ def seed_initialisation(seed: int) -> None:
 
 
 class Progress:
-    """One line every `every` seconds: done, rate, time left. Lines, because jobs run side by side and into logs."""
+    """One line every `every` seconds: done, rate, time left. Lines, because jobs run side by side and into logs.
+
+    Of the processes that share a stage, the first one speaks.
+    """
 
     def __init__(self, what: str, total: int, unit: str = "steps", start: int = 0, every: float = 5.0) -> None:
         self.what, self.total, self.unit, self.start, self.every = what, total, unit, start, every
@@ -110,7 +119,7 @@ class Progress:
 
     def update(self, done: int, note: str = "") -> None:
         now = time.monotonic()
-        if now - self.spoke < self.every or done == self.start:
+        if now - self.spoke < self.every or done == self.start or processes.rank():
             return
         self.spoke = now
         rate = (done - self.start) / (now - self.began)

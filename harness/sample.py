@@ -1,14 +1,17 @@
 """Stage `samples`: integrate from seeded noise with the EMA weights and decode. Sample i depends on (seed, i) alone."""
 
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness import artifacts, assets, data, foreign, latents
+from harness import artifacts, assets, data, foreign, latents, processes, shards
 from harness.models.flow import velocity
-from harness.models.samplers import Field, autoguidance, classifier_free, evaluations, integrate, sde_grid, time_grid
+from harness.models.samplers import Field, autoguidance, classifier_free, integrate, sde_grid, time_grid
 from harness.runtime import Progress, autocast, device, stream
 from harness.study import Study
 from harness.train import decoder as decoders
@@ -65,7 +68,6 @@ def weak_model(study: Study, asset_records: Path | None) -> nn.Module | None:
     return model.eval().requires_grad_(False).to(device())
 
 
-@torch.no_grad()
 def draw(
     study: Study,
     *,
@@ -75,35 +77,79 @@ def draw(
     decoder: Path,
     latents_file: Path,
     asset_records: Path | None = None,
+    state: Path,
     out: Path,
 ) -> dict:
-    """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz. `decoder`: its weights, or the folder of an encoder that decodes itself."""
-    section, scale = study.sampling, study.denoiser.noise_scale
-    whitening = latents.held_out(latents_file).whitening.to(device())
+    """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz; beside it those of the further averages that the study samples.
+
+    `decoder`: its weights, or the folder of an encoder that decodes itself. Shards that are done wait below `state`, so that a run that was
+    killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged` with a `reason`
+    where the denoiser is, or an image is not finite. Returns what is printed: nothing but in the first process.
+    """
+    section, statuses = study.sampling, {}
     records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
-    inputs = [denoiser, decoder, latents_file, *records]
-    with artifacts.artifact(out, stage="samples", module=__name__, config=section, inputs=inputs, method=method_name, seed=seed) as path:
-        model, decode = denoisers.load(study, method_name, denoiser), decoders.load(study, decoder)
-        weak, grid = weak_model(study, asset_records), grid_of(study)
-        progress = Progress(f"samples {method_name}/seed{seed}", section.count, "images")
-        size, labels = study.data.image_size, labels_of(range(section.count), study.classes, section.labels, seed)
-        images = np.empty((section.count, size, size, 3), dtype=np.uint8)
-        for first in range(0, section.count, section.batch):
-            batch = range(first, min(first + section.batch, section.count))
-            output = guided(study, model, weak, labels[first : batch.stop].to(device()))
-            final = integrate(
-                section.sampler,
-                velocity_of(study, output),
-                noise_of(seed, batch, study.latent_shape).to(device()) * scale,
-                grid,
-                noise_at=lambda step, batch=batch: noise_of(seed, batch, study.latent_shape, f"step {step}").to(device()) * scale,
-            )
-            with autocast(section.precision):
-                images[first : batch.stop] = data.to_uint8(decode(whitening.unwhiten(final)))
-            progress.update(batch.stop)
-        with open(path, "wb") as file:  # a file object: numpy would add .npz to the temporary name
-            np.savez(file, images=images, labels=labels.numpy())
-    return {"images": section.count, "nfe": evaluations(section.sampler, section.grid_points)}
+    whitening, decode_raw = latents.load_whitening(latents_file).to(device()), decoders.load(study, decoder)
+    weak = weak_model(study, asset_records)
+    for decay in study.sampled:
+        weights, file = (study.average_file(Path(path), decay) for path in (denoiser, out))
+        facts = {"config": section, "inputs": [weights, decoder, latents_file, *records], "method": method_name, "seed": seed, "ema": decay}
+        found: dict = {"processes": processes.count()}
+        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=found, **facts)
+        with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
+            model = denoisers.load(study, method_name, weights)
+            make = partial(_batch, study, model, weak, lambda final: decode_raw(whitening.unwhiten(final)), seed)
+            _draw_missing(folder, study, make, f"samples {method_name}/seed{seed}/EMA {decay:g}")
+            if not processes.rank():
+                arrays, found["shards"] = shards.assemble(folder, section.count)
+                found |= _status(artifacts.meta(weights), arrays.pop("finite"))
+                with open(path, "wb") as npz:  # a file object: numpy would add .npz to the temporary name
+                    np.savez(npz, **arrays)
+        if not processes.rank():
+            record = artifacts.meta(file)
+            statuses[file.name] = record.get("reason", record["status"])
+    return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **statuses}
+
+
+def _draw_missing(folder: Path, study: Study, make: Callable[[range], dict[str, np.ndarray]], name: str) -> None:
+    """Fill `folder` with the shards that are not there; the processes take them in turn, and leave together."""
+    count, batch = study.sampling.count, study.sampling.batch
+    wanted = processes.from_first([] if processes.rank() else shards.missing(folder, shards.split(count, batch)))
+    done = count - sum(map(len, wanted))
+    progress = Progress(name, count, "images", start=done)
+    for indices in wanted[processes.rank() :: processes.count()]:
+        shards.write(folder, indices, **make(indices))
+        done = min(done + len(indices) * processes.count(), count)  # the others are about as far
+        progress.update(done)
+    processes.wait()
+
+
+@torch.no_grad()
+def _batch(
+    study: Study, model: nn.Module, weak: nn.Module | None, decode: Callable[[Tensor], Tensor], seed: int, indices: range
+) -> dict[str, np.ndarray]:
+    """images (B, H, W, 3) uint8, labels (B,), and whether each image is finite (B,)."""
+    section, shape, scale = study.sampling, study.latent_shape, study.denoiser.noise_scale
+    labels = labels_of(indices, study.classes, section.labels, seed)
+    final = integrate(
+        section.sampler,
+        velocity_of(study, guided(study, model, weak, labels.to(device()))),
+        noise_of(seed, indices, shape).to(device()) * scale,
+        grid_of(study),
+        noise_at=lambda step: noise_of(seed, indices, shape, f"step {step}").to(device()) * scale,
+    )
+    with autocast(section.precision):
+        pixels = decode(final)
+    finite = pixels.isfinite().flatten(1).all(1).cpu().numpy()
+    return {"images": data.to_uint8(pixels.nan_to_num(nan=-1.0)), "labels": labels.numpy(), "finite": finite}
+
+
+def _status(denoiser: dict, finite: np.ndarray) -> dict[str, str]:
+    """Of samples, from the record of their denoiser and which of them are finite."""
+    if denoiser.get("status", "ok") != "ok":
+        return {key: denoiser[key] for key in ("status", "reason")}
+    if not finite.all():
+        return {"status": "diverged", "reason": f"{(~finite).sum()} of {len(finite)} images are not finite"}
+    return {"status": "ok"}
 
 
 def load(path: Path) -> tuple[np.ndarray, np.ndarray]:

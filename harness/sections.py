@@ -341,6 +341,12 @@ class Sampling(Strict):
     averages: list[Decay] = Field(default=[])  # further ones of denoiser.ema that are sampled, for FID alone
     precision: Literal["fp32", "bf16"] = "fp32"
 
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the velocity for one sample. One under guidance calls two networks."""
+        steps = self.grid_points - 1
+        return 2 * steps - 1 if self.sampler == "heun" else steps
+
 
 # ------------------------------------------------------------------------------------------------------------- evaluation
 

@@ -205,22 +205,22 @@ def load_study(name: str) -> Study:
 
 def parse_study(name: str, values: dict) -> Study:
     try:
-        return Study(name=name, **values)
+        return Study.model_validate({**values, "name": name})
     except ValidationError as error:
         raise UserError(f"study '{name}': {explain(error, Study)}") from None
 
 
-def read_study(name: str) -> dict:
-    """The raw values of a study file, on top of those it `extends`."""
+def read_study(name: str, above: tuple[str, ...] = ()) -> dict:
+    """The raw values of a study file, on top of those it `extends`; `above` are the studies that extend it."""
     path = STUDIES / f"{name}.yaml"
     try:
-        values = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that there is not
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path}: expected a mapping of study fields")
     parent = values.pop("extends", None)
     if not parent:
         return values
-    known = [path.stem for path in STUDIES.glob("*.yaml")]
-    return merge(read_study(nearest(parent, known, "study")), values)
+    known = [path.stem for path in STUDIES.glob("*.yaml") if path.stem not in (name, *above)]  # no study is its own base
+    return merge(read_study(nearest(parent, known, "study"), (name, *above)), values)

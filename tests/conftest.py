@@ -23,7 +23,13 @@ TINY = {
     "denoiser": {"training": {"steps": 12}},
     "sampling": {"count": 60, "batch": 25, "grid_points": 4},
     "data": {"reference": 60},
-    "evaluation": {"judge": {"training": {"steps": 30}}, "clip": {"training": {"steps": 10}}, "kid_subset": 50, "kid_subsets": 3},
+    "evaluation": {
+        "judge": {"training": {"steps": 30}},
+        "clip": {"training": {"steps": 10}},
+        "kid_subset": 50,
+        "kid_subsets": 3,
+        "resamples": 20,
+    },
     "outlier_statistics": {"images": 20},
 }
 
@@ -87,3 +93,11 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden tables in tests/data")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (minutes each)")
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption("--slow"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="runs with --slow"))

@@ -77,6 +77,7 @@ class Pipeline:
                 decoder=encoder.decoder,
                 latents_file=encoder.latents,
                 asset_records=self.records,
+                state=self.state,
                 out=folder / "samples.npz",
             )
         scores.score_runs(

@@ -1,10 +1,11 @@
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import latents
-from harness.config import LossMask
+from harness import data, latents, processes
+from harness.config import LossMask, UserError
 from harness.runtime import stream
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=6)
@@ -64,3 +65,61 @@ def test_trap9_every_encoder_variant_is_whitened_by_the_same_exact_estimator(bui
     assert torch.allclose(
         batches.whitening.std.double(), (raw.var((0, 2, 3), correction=0, keepdim=True)[0] + latents.EPSILON).sqrt(), rtol=1e-4
     )
+
+
+def test_the_statistics_alone_are_read_and_the_whole_file_is_checked(built, tmp_path, monkeypatch):
+    path = built.encoders["plain"].latents
+    whole = latents.held_out(path).whitening
+    copy = tmp_path / path.name
+    copy.write_bytes(path.read_bytes())
+    sidecar = path.with_name(f"{path.name}.meta.json")
+    copy.with_name(sidecar.name).write_text(sidecar.read_text())
+    alone = latents.load_whitening(copy)
+    assert torch.equal(alone.mean, whole.mean)
+    assert torch.equal(alone.std, whole.std)
+    content = bytearray(copy.read_bytes())
+    content[-1] ^= 1  # of a latent
+    copy.write_bytes(content)
+    with pytest.raises(UserError, match="corrupted or truncated"):
+        latents.load_whitening(copy)
+
+
+def batches_as_they_come(path, batch):
+    """Images encoded at each step, with noise as a VAE has it; mirrored half of the time."""
+    split = data.InMemory(np.random.default_rng(0).integers(0, 255, (1800, 4, 4, 3), dtype=np.uint8), np.zeros(1800))
+
+    def encoder(pixels, noise):
+        return pixels.mean(1, keepdim=True).expand(-1, 32, -1, -1) + noise((32, 4, 4)), None
+
+    batches = latents.Batches(path, seed=0, batch=batch, split=split, encoder=encoder)
+    batches.cached, batches.flip = None, True
+    return batches
+
+
+@pytest.mark.parametrize("cached", [True, False])
+@pytest.mark.parametrize("count", [2, 3, 6])
+def test_the_shares_of_the_processes_are_the_batch(built, monkeypatch, cached, count):
+    path, batch = built.encoders["plain"].latents, 2 * latents.AT_ONCE + 4
+
+    def shares(processes_):
+        found = []
+        for rank in range(processes_):
+            monkeypatch.setattr(processes, "_place", [rank, processes_])
+            source = latents.Batches(path, seed=0, batch=batch) if cached else batches_as_they_come(path, batch)
+            found.append([source(step) for step in (0, 5)])
+        return found
+
+    [whole], split = shares(1), shares(count)
+    for step in range(2):
+        assert torch.equal(whole[step].latents, torch.cat([share[step].latents for share in split]))
+        assert torch.equal(whole[step].labels, torch.cat([share[step].labels for share in split]))
+        for name, norms in whole[step].norms.items():
+            assert torch.equal(norms, torch.cat([share[step].norms[name] for share in split]))
+    assert cached == bool(whole[0].norms)
+
+
+def test_processes_that_do_not_divide_the_batch_are_refused(built, monkeypatch):
+    monkeypatch.setattr(processes, "_place", [0, 3])
+    batches = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
+    with pytest.raises(UserError, match="3 processes do not divide a batch of 32 images"):
+        batches(0)

@@ -4,7 +4,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from harness.evaluate.bootstrap import Measured, share
 
-def accuracy(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
+
+def accuracy(logits: Tensor, labels: np.ndarray) -> dict[str, Measured]:
     """(N, classes) logits and (N,) labels -> `accuracy`."""
-    return {"accuracy": (logits.argmax(1) == torch.from_numpy(labels)).float().mean().item()}
+    return {"accuracy": share((logits.argmax(1) == torch.from_numpy(labels)).float().mean().item(), len(labels))}

@@ -1,4 +1,4 @@
-"""CLIP score with an open_clip model: mean over samples of max(100 cos(image, caption), 0) (Hessel et al. 2021, w = 100)."""
+"""CLIP score with an open_clip model: max(100 cos(image, caption), 0) (Hessel et al. 2021, w = 100); a run's is the mean over its samples."""
 
 import numpy as np
 import torch
@@ -10,10 +10,10 @@ BATCH = 256
 
 
 @torch.no_grad()
-def clip_score(
+def clip_scores(
     images: np.ndarray, captions: list[str], model: torch.nn.Module, tokenizer: Tokenizer, preprocess: Preprocess
-) -> dict[str, float]:
-    """(N, H, W, 3) uint8 and N captions -> `clip_score`. The model is on the device of the run."""
+) -> torch.Tensor:
+    """(N, H, W, 3) uint8 and N captions -> (N,) float64, one an image. The model is on the device of the run."""
     allow_tf32(False)
     kinds, texts = sorted(set(captions)), {}
     for first in range(0, len(kinds), BATCH):
@@ -24,4 +24,4 @@ def clip_score(
         image = model.encode_image(preprocess(images[first : first + BATCH]).to(device()), normalize=True)
         text = torch.stack([texts[c] for c in captions[first : first + BATCH]])
         cosines.append((image * text).sum(-1).cpu())
-    return {"clip_score": (100 * torch.cat(cosines)).clamp(min=0).double().mean().item()}
+    return (100 * torch.cat(cosines)).clamp(min=0).double()

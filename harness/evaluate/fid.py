@@ -1,12 +1,13 @@
 """Frechet distance by torch-fidelity, checked against a second computation from the same statistics."""
 
 import numpy as np
+import torch
 from cleanfid.fid import frechet_distance
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from harness.config import UserError
-from harness.evaluate.references import ReferenceStatistics
+from harness.evaluate.references import ReferenceStatistics, symmetric_root
 from harness.schema import CLEAN_FID_WIDEST
 
 TOLERANCE = 1e-3  # relative; measured difference is below 1e-6 where samples outnumber features
@@ -35,8 +36,7 @@ def fid(samples: Tensor, reference: ReferenceStatistics) -> dict[str, float]:
 
 def symmetric_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
     """Frechet distance of two normal distributions: the trace of the root of sigma1 sigma2 from the eigenvalues of r sigma2 r, r = root of sigma1."""
-    values, vectors = np.linalg.eigh(sigma1.astype(np.float64))
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    product = root @ sigma2.astype(np.float64) @ root
-    trace = np.sqrt(np.linalg.eigvalsh((product + product.T) / 2).clip(min=0)).sum()
-    return float(((mu1.astype(np.float64) - mu2) ** 2).sum() + sigma1.trace() + sigma2.trace() - 2 * trace)
+    mu1, sigma1, mu2, sigma2 = (torch.from_numpy(array).double() for array in (mu1, sigma1, mu2, sigma2))
+    root = symmetric_root(sigma1)
+    trace = torch.linalg.eigvalsh(root @ sigma2 @ root).clamp(min=0).sqrt().sum()
+    return ((mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * trace).item()

@@ -6,16 +6,17 @@ from pydantic import BaseModel
 
 from harness import artifacts
 from harness.config import digest
+from harness.provenance import code_hash, provenance
 from harness.schema import NONE, Made
 from harness.study import Study
 
 
 def made(module: str, config: BaseModel, study: Study) -> Made:
     """`module` computes the scores with the part `config` of the study."""
-    process, training = artifacts.provenance(), study.denoiser.training
+    process, training = provenance(), study.denoiser.training
     return Made(
         config=digest(config),
-        code=artifacts.code_hash(module),
+        code=code_hash(module),
         commit=process["commit"],
         dirty=process["dirty"],
         precision=arithmetic(study),

@@ -7,6 +7,7 @@ that of the residual stream: in the encoder before the final norm (TTR/shared/al
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,14 +16,22 @@ from pyarrow import parquet
 from torch import Tensor
 
 from harness import artifacts, latents
+from harness.config import UserError
+from harness.evaluate.bootstrap import Measured, by_resampling, means, without
 from harness.evaluate.made import chain, made
+from harness.evaluate.scored import About, attempt, stop_of
 from harness.models.flow import at_time
 from harness.runtime import device, stream
-from harness.schema import NONE, Score, ScoreFile, scores_of
+from harness.schema import NONE, ScoreFile, scores_of
 from harness.study import Study
 from harness.train import denoiser as denoisers
 
 QUANTILES = (0.01, 0.25, 0.75, 0.99, 0.999)
+RESAMPLES = 200  # of the images
+NUMBERS = ("median", "max", "share", "max_over_median", *(f"q{q:g}" for q in QUANTILES))
+LINES = pa.schema(
+    [("part", pa.string()), ("layer", pa.int64()), ("t", pa.float64()), ("tokens", pa.int64()), *((name, pa.float64()) for name in NUMBERS)]
+)
 
 
 def norm_statistics(norms: Tensor, factor: float) -> dict[str, float]:
@@ -38,6 +47,20 @@ def norm_statistics(norms: Tensor, factor: float) -> dict[str, float]:
         "max_over_median": largest / median if median else float("inf"),
         **quantiles,
     }
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A line of the parquet file; `shares` (images,): of outliers among the tokens of each image."""
+
+    line: dict
+    shares: Tensor
+
+
+def layer_of(part: str, layer: int, t: float | None, norms: Tensor, factor: float) -> Layer:
+    """From the norms (images, P) of a layer or block."""
+    line = {"part": part, "layer": layer, "t": t, **norm_statistics(norms, factor)}
+    return Layer(line, (norms.double() > factor * line["median"]).double().mean(dim=1))
 
 
 @torch.no_grad()
@@ -62,62 +85,91 @@ def _in_batches(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Te
 def measure_runs(
     study: Study, *, method_name: str, seeds: list[int], denoiser_files: list[Path], latents_file: Path, outs: list[Path]
 ) -> dict:
-    """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer (-1: embeddings), and per block and noise level."""
-    config = study.outlier_statistics
-    source = latents.held_out(latents_file)
+    """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer (-1: embeddings), and per block and noise level.
+
+    Of a denoiser that diverged there are no lines, and its scores say so.
+    """
+    config, source = study.outlier_statistics, latents.held_out(latents_file)
     encoder = []
     if source.layer_norms is not None:
-        encoder = [
-            {"part": "encoder", "layer": layer, "t": None, **norm_statistics(norms, config.factor)}
-            for layer, norms in enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
-        ]
+        norms_of = enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
+        encoder = [layer_of("encoder", layer, None, norms, config.factor) for layer, norms in norms_of]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
     making, hashes, printed = made(__name__, config, study), chain(latents_file), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
         with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
-            model = denoisers.load(study, method_name, path)
-            noise = torch.stack([torch.randn(clean.shape[1:], generator=stream(seed, "outliers", i)) for i in range(len(clean))])
-            noise = noise * study.denoiser.noise_scale
-            denoiser = [
-                {"part": "denoiser", "layer": block, "t": t, **norm_statistics(torch.cat(norms), config.factor)}
-                for t in config.times
-                for block, norms in enumerate(zip(*_in_batches(model, clean, noise, labels, t, config.batch), strict=True))
-            ]
-            parquet.write_table(pa.Table.from_pylist(encoder + denoiser), lines)
-            values, details = worst(encoder + denoiser)
-            values = {name: value for name, value in (values | contrasts(denoiser)).items() if name in scores_of(study)}
-            about = {"n": len(clean), "reference": hashes["latents"], "how": "none: a property of the worst layer"}
+            stop, weights, blocks = stop_of(path), artifacts.checked(path), []
+            if stop is None:
+                model = denoisers.load(study, method_name, path)
+                noise = torch.stack([torch.randn(clean.shape[1:], generator=stream(seed, "outliers", i)) for i in range(len(clean))])
+                noise = noise * study.denoiser.noise_scale
+                blocks = [
+                    layer_of("denoiser", block, t, torch.cat(norms), config.factor)
+                    for t in config.times
+                    for block, norms in enumerate(zip(*_in_batches(model, clean, noise, labels, t, config.batch), strict=True))
+                ]
+            parquet.write_table(pa.Table.from_pylist([layer.line for layer in encoder + blocks], schema=LINES), lines)
+            names = {part: [name for name in scores_of(study) if name.startswith(f"{part}_")] for part in ("encoder", "denoiser")}
+            about = {
+                part: About(len(clean), hashes["latents"], eye) for part, eye in (("encoder", hashes["encoder"]), ("denoiser", weights))
+            }
+            scores = attempt(names["encoder"], about["encoder"], lambda: worst(encoder))
+            scores |= attempt(names["denoiser"], about["denoiser"], lambda blocks=blocks: worst(blocks) | contrasts(blocks), stop)
             file = ScoreFile(
                 study=study.name,
                 method=method_name,
                 seed=seed,
                 ema=study.ema,
-                scores={name: Score(value=value, extractor=artifacts.checked(path), **about) for name, value in values.items()},
+                scores={name: scores[name] for name in scores_of(study) if name in scores},
                 decoder=NONE,
-                denoiser=artifacts.checked(path),
+                denoiser=weights,
                 samples=NONE,
                 made=making,
-                details=details,
+                details={name: place for name, place in places(encoder + blocks).items() if scores[name].value is not None},
                 **hashes,
             )
             artifacts.write_text(summary, file.model_dump_json(indent=2) + "\n")
-        printed[f"seed{seed}"] = values
+        printed[f"seed{seed}"] = {name: score.status if score.value is None else score.value for name, score in file.scores.items()}
     return printed
 
 
-def worst(lines: list[dict]) -> tuple[dict[str, float], dict[str, dict]]:
-    """The largest share and max / median of each part, and where they are (layer or block, noise level)."""
-    values, details = {}, {}
-    for part in dict.fromkeys(line["part"] for line in lines):
+# -------------------------------------------------------------------------------------------------------------- over layers
+
+
+def _worst(layers: list[Layer]) -> dict[str, Layer]:
+    """By score: the layer of the largest share, and that of the largest max / median, of each part."""
+    found = {}
+    for part in dict.fromkeys(layer.line["part"] for layer in layers):
         for score, column in ((f"{part}_outlier_share", "share"), (f"{part}_max_over_median", "max_over_median")):
-            line = max((line for line in lines if line["part"] == part), key=lambda line: line[column])
-            values[score], details[score] = line[column], {"layer": line["layer"], "t": line["t"]}
-    return values, details
+            found[score] = max((layer for layer in layers if layer.line["part"] == part), key=lambda layer: layer.line[column])
+    return found
 
 
-def contrasts(lines: list[dict]) -> dict[str, float]:
-    """Where in the denoiser, and at what noise, tokens are largest: differences of log(max / median), `lines` being of its blocks and noise levels."""
+def places(layers: list[Layer]) -> dict[str, dict]:
+    """By score, where the worst is: layer or block, and noise level."""
+    return {score: {"layer": layer.line["layer"], "t": layer.line["t"]} for score, layer in _worst(layers).items()}
+
+
+def worst(layers: list[Layer]) -> dict[str, Measured]:
+    """The largest share and max / median of each part. UserError where a norm is not finite."""
+    for layer in layers:
+        if not math.isfinite(layer.line["max"]):  # a NaN among them is the maximum
+            at = "" if layer.line["t"] is None else f" at noise level {layer.line['t']:g}"
+            raise UserError(f"norms of the {layer.line['part']}'s tokens are not finite in layer {layer.line['layer']}{at}")
+    found = {}
+    for score, layer in _worst(layers).items():
+        if score.endswith("share"):
+            resampled = means("outlier_share", layer.shares, RESAMPLES)
+            found[score] = by_resampling(layer.line["share"], resampled, "images, the layer and its median held", least=0.0, most=1.0)
+        else:
+            found[score] = without(layer.line["max_over_median"], "a maximum")
+    return found
+
+
+def contrasts(layers: list[Layer]) -> dict[str, Measured]:
+    """Where in the denoiser, and at what noise, tokens are largest: differences of log(max / median), `layers` being its blocks and noise levels."""
+    lines = [layer.line for layer in layers]
     last, times = max(line["layer"] for line in lines), [line["t"] for line in lines]
 
     def largest(chosen: Callable[[dict], bool]) -> float:
@@ -125,4 +177,5 @@ def contrasts(lines: list[dict]) -> dict[str, float]:
 
     inside, ends = largest(lambda line: 0 < line["layer"] < last), largest(lambda line: line["layer"] in (0, last))
     clean, noisy = largest(lambda line: line["t"] == min(times)), largest(lambda line: line["t"] == max(times))
-    return {"denoiser_middle_blocks": inside - ends, "denoiser_noise_fall": clean - noisy}
+    values = {"denoiser_middle_blocks": inside - ends, "denoiser_noise_fall": clean - noisy}
+    return {score: without(value, "a difference of maxima") for score, value in values.items()}

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,11 @@ class ReferenceStatistics:
         """Images that the features are of."""
         return len(self.features)
 
+    @cached_property
+    def root(self) -> Tensor:
+        """Square root (D, D) of sigma, float64."""
+        return symmetric_root(torch.from_numpy(self.sigma).double())
+
     @classmethod
     def of_features(cls, name: str, features: Tensor, sha256: str = "", extractor: str = "") -> "ReferenceStatistics":
         """Mean and covariance of (n, D) features. UserError if they are too few for a covariance of full rank."""
@@ -57,6 +63,12 @@ class ReferenceStatistics:
             )
         found = fid_features_to_statistics(features)
         return cls(name, found["mu"], found["sigma"], features, sha256, f"from {len(features)} images", extractor)
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """Of a positive semi-definite (D, D)."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def make(study: Study, *, data_folder: Path, judge: Path, out: Path, assets: Path | None = None) -> dict:
@@ -84,7 +96,8 @@ def make(study: Study, *, data_folder: Path, judge: Path, out: Path, assets: Pat
                 f"{one.name}.features": one.features,
             }
         facts = {one.name: {"sha256": one.sha256, "statistics": one.statistics, "images": one.n} for one in made}
-        artifacts.save_tensors(path, tensors, references=facts, extractor=extract.sha256)
+        listed = [{"name": name, **one} for name, one in facts.items()]  # a list, because the file sorts the keys of a mapping
+        artifacts.save_tensors(path, tensors, references=listed, extractor=extract.sha256)
     return facts
 
 
@@ -92,16 +105,15 @@ def load_references(path: Path) -> dict[str, ReferenceStatistics]:
     """By name, in the order of `references_of`."""
     tensors, facts = artifacts.load_tensors(path)
     return {
-        name: ReferenceStatistics(
-            name,
-            tensors[f"{name}.mu"].numpy(),
-            tensors[f"{name}.sigma"].numpy(),
-            tensors[f"{name}.features"],
+        one["name"]: ReferenceStatistics(
+            one["name"],
+            *(tensors[f"{one['name']}.{which}"].numpy() for which in ("mu", "sigma")),
+            tensors[f"{one['name']}.features"],
             one["sha256"],
             one["statistics"],
             facts["extractor"],
         )
-        for name, one in facts["references"].items()
+        for one in facts["references"]
     }
 
 

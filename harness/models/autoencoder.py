@@ -9,14 +9,21 @@ from torch import Tensor
 if TYPE_CHECKING:
     from harness.models.encoder import VisionEncoder
 
-# (pixels (B, 3, H, W) in [-1, 1], generator) -> raw latents (B, C, h, w), norms (B, depth + 1, P) of the residual stream or None
-Encoder = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor | None]]
+# shape of one image's noise -> (B, *shape) standard normal for the images at hand
+Noise = Callable[[tuple[int, ...]], Tensor]
+# (pixels (B, 3, H, W) in [-1, 1], noise) -> raw latents (B, C, h, w), norms (B, depth + 1, P) of the residual stream or None
+Encoder = Callable[[Tensor, Noise], tuple[Tensor, Tensor | None]]
 # raw latents -> pixels
 Decoder = Callable[[Tensor], Tensor]
 
 
+def noise_from(generator: torch.Generator, count: int) -> Noise:
+    """The noise of `count` images."""
+    return lambda shape: torch.randn((count, *shape), generator=generator)
+
+
 def vit_encoder(model: "VisionEncoder") -> Encoder:
-    def encode(pixels: Tensor, _generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def encode(pixels: Tensor, _noise: Noise) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             tokens, norms = model.encode(pixels)
         return tokens.transpose(1, 2).unflatten(2, (model.grid, model.grid)), norms
@@ -30,17 +37,16 @@ def vit_decoder(model: torch.nn.Module) -> Decoder:
 
 
 def vae_encoder(vae: torch.nn.Module) -> Encoder:
-    """Draws from the posterior; the generator gives the noise."""
+    """Draws from the posterior, by `noise`."""
 
-    def encode(pixels: Tensor, generator: torch.Generator) -> tuple[Tensor, None]:
+    def encode(pixels: Tensor, noise: Noise) -> tuple[Tensor, None]:
         config = vae.model.config
         side = pixels.shape[-1] // 2 ** (len(config.block_out_channels) - 1)
-        noise = torch.randn((len(pixels), config.latent_channels, side, side), generator=generator)
         with torch.no_grad():
-            return vae.encode(pixels, noise.to(pixels.device)), None
+            return vae.encode(pixels, noise((config.latent_channels, side, side)).to(pixels.device)), None
 
     return encode
 
 
-def pixel_encoder(pixels: Tensor, _generator: torch.Generator) -> tuple[Tensor, None]:
+def pixel_encoder(pixels: Tensor, _noise: Noise) -> tuple[Tensor, None]:
     return pixels, None

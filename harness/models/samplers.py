@@ -125,21 +125,7 @@ def integrate(
             return heun(velocity_at, noise, grid)
         case "euler_maruyama":
             return euler_maruyama(velocity_at, noise, grid, noise_at=noise_at, diffusion=diffusion)
-    raise _unknown(sampler)
-
-
-def evaluations(sampler: Sampler, points: int) -> int:
-    """Evaluations of the velocity (NFE) on a grid of `points`. One under guidance calls the model for two. UserError for another name."""
-    match sampler:
-        case "euler" | "euler_maruyama":
-            return points - 1
-        case "heun":
-            return 2 * (points - 1) - 1
-    raise _unknown(sampler)
-
-
-def _unknown(sampler: str) -> UserError:
-    return UserError(f"sampler '{sampler}': choose euler, heun or euler_maruyama")
+    raise UserError(f"sampler '{sampler}': choose euler, heun or euler_maruyama")
 
 
 # --------------------------------------------------------------------------------------------------------------- guidance

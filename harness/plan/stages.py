@@ -210,24 +210,31 @@ class Stages:
         plain, guided = evaluations(self.study)
         second = self.networks.weak.flops if guided and section.guidance.weak else price.flops
         per_image = (plain + guided) * price.flops + guided * second + self.networks.decoder.flops
+        count = section.count * len(self.study.sampled)
         return self._stage(
             "samples",
-            flops=section.count * per_image,
+            flops=count * per_image,
             precision=section.precision,
             subject=name,
             what=f"{section.sampler}, NFE {plain + guided}{f', {guided} of them guided' if guided else ''}",
             parameters=price.parameters,
             forward=price.flops,
-            images=section.count * (plain + 2 * guided),
-            disk={"samples": section.count * (3 * self.study.data.image_size**2 + 8)},
+            images=count * (plain + 2 * guided),
+            disk={"samples": count * (3 * self.study.data.image_size**2 + 8)},
         )
 
     def _score(self, name: str) -> Stage:
-        count, held_out = self.study.sampling.count, self.study.data.reference if self.study.evaluation.reconstruction else 0
+        count, averages = self.study.sampling.count, len(self.study.sampling.averages)
+        held_out = self.study.data.reference if self.study.evaluation.reconstruction else 0
         judge, decoder = self.networks.judge.flops, self.networks.decoder.flops
         clip = self.networks.clip.flops if self.study.evaluation.clip and self.networks.clip else 0
-        flops = count * (judge + clip) + held_out * (judge + decoder)
-        return self._stage("scores", flops=flops, subject=name, what="judge, CLIP, reconstruction", images=count + held_out)
+        flops = count * (judge * (1 + averages) + clip) + held_out * (judge + decoder)
+        flops += (
+            (1 + averages) * self.study.evaluation.resamples * 2 * count * self.study.features**2
+        )  # covariances, for the interval of FID
+        return self._stage(
+            "scores", flops=flops, subject=name, what="judge, CLIP, reconstruction", images=count * (1 + averages) + held_out
+        )
 
     def _outliers(self, name: str, price: Price) -> Stage:
         section = self.study.outlier_statistics

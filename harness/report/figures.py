@@ -8,6 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -17,7 +18,7 @@ from harness import artifacts, data
 from harness.config import load_method, method_names
 from harness.dag import figures_of
 from harness.report import rows as row_files
-from harness.report.statistics import by_seed, difference, estimate
+from harness.report.statistics import by_seed, estimate
 from harness.study import Study
 
 # Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
@@ -32,6 +33,7 @@ STYLE = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+PLAIN = {"edgecolor": "none", "pad": 2}  # box of a text that stands on lines
 TWO_COLUMNS = 6.9  # inches, a full page width
 CLASSES_SHOWN, SAMPLES_PER_CLASS = 10, 2
 LAYERS_SHOWN = 8  # of a deep encoder, evenly spaced, first and last among them
@@ -45,7 +47,7 @@ def render(study: Study, *, methods: list[str], seeds: list[int], results: Path,
         drawn = {
             "samples": lambda: samples(study, methods, seeds[0], results),
             "encoder_norms": lambda: encoder_norms(study, methods, results),
-            "denoiser_outliers": lambda: denoiser_outliers(study, methods, seeds, results),
+            "denoiser_outliers": lambda: denoiser_outliers(study, methods, seeds, table, results),
             "fid": lambda: fid(study, methods, table),
         }
         for name in figures_of(study):
@@ -69,19 +71,34 @@ def title_of(method: str) -> str:
     return load_method(method).title
 
 
+def lacking(table: pd.DataFrame, method: str, score: str) -> str:
+    """What stands in the place of a method that has a seed without a value, such as `diverged, 1 of 3 seeds`; nothing for any other."""
+    rows = table[(table["method"] == method) & (table["score"] == score)]
+    bad = rows[rows["status"] != "ok"]
+    if bad.empty:
+        return ""
+    return ", ".join(dict.fromkeys(bad["status"])) + (f", {len(bad)} of {len(rows)} seeds" if len(rows) > 1 else "")
+
+
 def samples(study: Study, methods: list[str], seed: int, results: Path) -> Figure:
-    """One row a method, the same noise and label in the same column."""
+    """One row a method, the same noise and label in the same column; grey where sampling diverged."""
     columns = None
     figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, 0.3 * len(methods) + 0.5), squeeze=False)
     for axis, method in zip(axes[:, 0], methods, strict=True):
-        with np.load(results / "runs" / method / f"seed{seed}" / "samples.npz", allow_pickle=False) as file:
+        path = results / "runs" / method / f"seed{seed}" / "samples.npz"
+        artifacts.checked(path)
+        with np.load(path, allow_pickle=False) as file:
             images, labels = file["images"], file["labels"]
+        status = artifacts.meta(path).get("status", "ok")
         if columns is None:
             present = np.unique(labels)
             shown = present[np.linspace(0, len(present), min(CLASSES_SHOWN, len(present)), endpoint=False).astype(int)]
             columns = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in shown])
-        strip = np.pad(images[columns], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=110)
+        shown_images = images[columns] if status == "ok" else np.full_like(images[columns], 200)
+        strip = np.pad(shown_images, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=110)
         axis.imshow(np.concatenate(list(strip), axis=1), interpolation="nearest")
+        if status != "ok":
+            axis.text(0.5, 0.5, status, transform=axis.transAxes, ha="center", va="center", fontsize=8, bbox=PLAIN | {"facecolor": "0.78"})
         axis.set_ylabel(title_of(method), rotation=0, ha="right", va="center", fontsize=7)
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -107,7 +124,9 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
             variants.setdefault(encoder.key, "baseline" if encoder.kind == "none" else f"TTR, {rounds}")
     maps, factor = {}, study.outlier_statistics.factor
     for key in variants:
-        with safe_open(results / "encoders" / key / "latents.safetensors", "numpy") as file:
+        path = results / "encoders" / key / "latents.safetensors"
+        artifacts.checked(path)
+        with safe_open(path, "numpy") as file:
             norms = file.get_slice("reference.norms")[: study.outlier_statistics.images]
         maps[key] = norms.reshape(*norms.shape[:2], study.grid, study.grid)
     medians = {key: np.median(norms, axis=(0, 2, 3)) for key, norms in maps.items()}
@@ -138,18 +157,23 @@ def encoder_norms(study: Study, methods: list[str], results: Path) -> Figure:
     return figure
 
 
-def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], results: Path) -> Figure:
-    """Share of outliers, block x noise level, one panel a method, mean over seeds."""
+def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], table: pd.DataFrame, results: Path) -> Figure:
+    """Share of outliers, block x noise level, one panel a method, mean over seeds; empty where a seed diverged."""
+    blocks, times = study.denoiser.depth, sorted(study.outlier_statistics.times)
     grids = {}
     for method in methods:
-        tables = [pd.read_parquet(results / "runs" / method / f"seed{seed}" / "outliers.parquet") for seed in seeds]
-        grids[method] = 100 * pd.concat(tables).query("part == 'denoiser'").pivot_table(
-            index="layer", columns="t", values="share", aggfunc="mean"
-        )
-    top = max(0.1, *(grid.to_numpy().max() for grid in grids.values()))
+        tables = []
+        for seed in seeds:
+            path = results / "runs" / method / f"seed{seed}" / "outliers.parquet"
+            artifacts.checked(path)
+            tables.append(pd.read_parquet(path))
+        lines = pd.concat(tables).query("part == 'denoiser'")
+        empty = pd.DataFrame(np.nan, index=range(blocks), columns=times)
+        whole = 100 * lines.pivot_table(index="layer", columns="t", values="share", aggfunc="mean")
+        grids[method] = empty if lacking(table, method, "denoiser_outlier_share") else whole
+    top = np.nanmax([0.1, *(grid.to_numpy().max() for grid in grids.values())])
     wide = min(4, len(methods))
     tall = -(-len(methods) // wide)
-    blocks = len(grids[methods[0]])
     height = 1.55 if blocks <= BLOCKS_LABELLED else 2.6
     figure, axes = plt.subplots(
         tall, wide, figsize=(TWO_COLUMNS, height * tall + 0.5), squeeze=False, layout="constrained", sharex=True, sharey=True
@@ -158,7 +182,11 @@ def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], result
         axis.set_visible(False)
     for axis, (method, grid) in zip(axes.flat, grids.items(), strict=False):
         drawn = axis.imshow(grid, vmin=0, vmax=top, cmap=SEQUENTIAL, aspect="auto")
-        for (y, x), value in np.ndenumerate(grid.to_numpy() if blocks <= BLOCKS_LABELLED else np.empty((0, 0))):
+        why = lacking(table, method, "denoiser_outlier_share")
+        if why:
+            axis.set_facecolor("0.85")
+            axis.text(0.5, 0.5, why.replace(", ", ",\n"), transform=axis.transAxes, ha="center", va="center", fontsize=7)
+        for (y, x), value in np.ndenumerate(grid.to_numpy() if blocks <= BLOCKS_LABELLED and not why else np.empty((0, 0))):
             axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=6, color="black" if value > 0.6 * top else "white")
         axis.set_xticks(range(grid.shape[1]), [f"{t:g}" for t in grid.columns])
         every = 1 if blocks <= BLOCKS_LABELLED else 4
@@ -175,26 +203,44 @@ def denoiser_outliers(study: Study, methods: list[str], seeds: list[int], result
 
 
 def fid(study: Study, methods: list[str], table: pd.DataFrame) -> Figure:
-    """FID of every seed with mean and interval, and the difference to the baseline, paired by seed."""
+    """FID of every seed with mean and interval, and the difference to the baseline, paired by seed; a method with a seed that diverged has no mean.
+
+    With one seed the interval is that within the run.
+    """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(TWO_COLUMNS, 0.28 * len(methods) + 1.0), sharey=True, layout="constrained", gridspec_kw={"width_ratios": [1, 1]}
     )
-    seeds = len(by_seed(table, methods[0], "fid"))
+    seeds = table["seed"].nunique()
+    without = {method: lacking(table, method, "fid") for method in methods}
     for y, method in enumerate(methods):
-        colour, values = colour_of(method), by_seed(table, method, "fid")
-        deltas = (values - by_seed(table, methods[0], "fid")).to_numpy()
-        pairs = [(left, values.to_numpy(), estimate(values.to_numpy()))]
+        colour, values = colour_of(method), by_seed(table, method, "fid").to_numpy()
+        draw(left, y, colour, values, without[method])
         if method != methods[0]:
-            pairs.append((right, deltas, difference(table, method, methods[0], "fid")))
-        for axis, dots, interval in pairs:
-            if interval.n > 1:
-                axis.errorbar(interval.mean, y, xerr=interval.half, fmt="D", color=colour, capsize=3, markersize=4)
-            axis.plot(dots, np.full(len(dots), y + 0.25), "o", color=colour, markersize=2.5, alpha=0.7)
+            deltas = values - by_seed(table, methods[0], "fid").to_numpy()
+            draw(right, y, colour, deltas, without[method] or (without[methods[0]] and f"baseline {without[methods[0]]}"))
+        run = table[(table["method"] == method) & (table["score"] == "fid")].iloc[0]
+        if seeds == 1 and not np.isnan(run["low"]):
+            left.hlines(y, run["low"], run["high"], color=colour, linewidth=0.8)
     right.axvline(0, color="0.5", linewidth=0.8)
     left.set_yticks(range(len(methods)), [title_of(method) for method in methods])
     left.set_ylim(len(methods) - 0.4, -0.6)
     left.set_xlabel("FID (lower is better)")
     right.set_xlabel("ΔFID to baseline, paired by seed")
-    what = f"diamonds: mean and 95 % interval over {seeds} seeds; dots: seeds" if seeds > 1 else "one seed: no interval"
+    if seeds > 1:
+        what = f"diamonds: mean and 95 % interval over {seeds} seeds; dots: seeds"
+    else:
+        what = "one seed; thin bars: 95 % interval within the run, over its samples, not over seeds"
     figure.suptitle(f"FID on '{study.name}', N = {study.sampling.count} ({what})", fontsize=9)
     return figure
+
+
+def draw(axis: Axes, y: float, colour: str, values: np.ndarray, why: str) -> None:
+    """Values of the seeds, with mean and interval, or with the reason why there is no mean."""
+    interval = estimate(values)
+    if why:
+        axis.text(
+            0.98, y, why, transform=axis.get_yaxis_transform(), ha="right", va="center", fontsize=7, bbox=PLAIN | {"facecolor": "white"}
+        )
+    elif interval.n > 1:
+        axis.errorbar(interval.mean, y, xerr=interval.half, fmt="D", color=colour, capsize=3, markersize=4)
+    axis.plot(values, np.full(len(values), y + 0.25 * (len(values) > 1)), "o", color=colour, markersize=2.5, alpha=0.7)

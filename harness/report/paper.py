@@ -14,12 +14,42 @@ from harness.study import load_study, study_names
 FILE = ROOT / "harness" / "paper.yaml"
 
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
 Named = Annotated[list[str], Field(min_length=1)]
 Counts = Literal["trainable", "all"]
+GUIDED = "used, its kind and scale not given"
 
 
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Images(Strict):
+    """What a model is trained on."""
+
+    train_images: Count
+    classes: Count
+    image_size: Count
+
+
+class Protocol(Strict):
+    """What a value depends on besides the method. None: the paper and its code do not give it."""
+
+    data: Images | None = None
+    judge: Literal["inception"] | None = None  # whose features are compared
+    reference: str | None = None  # one of a study's references
+    labels: Literal["equal", "random"] | None = None
+    nfe: Count | None = None
+    guidance: str | None = None  # `none`, or kind and scale
+    ema: Decay | None = None
+    unclear: list[str] = Field(default=[])  # what else is not given
+
+
+class Rows(Protocol):
+    """The protocol of the printed rows of some studies and methods; None: all."""
+
+    studies: Named
+    methods: Named | None = None
 
 
 class Printed(Strict):
@@ -33,6 +63,7 @@ class Printed(Strict):
     sources: list[str]
     epochs: Positive | None = None
     samples: Count | None = None
+    protocol: Protocol = Protocol()
     note: str | None = None
     counts: Counts = "trainable"
     cut: bool = False
@@ -124,6 +155,7 @@ class TextToImage(Strict):
 class Paper(Strict):
     sources: dict[str, str]
     digits: dict[str, int]
+    protocols: list[Rows]
     rows: list[Row]
     curves: list[Curve]
     outlier_shares: OutlierShares
@@ -134,17 +166,15 @@ class Paper(Strict):
     def _names_exist(self) -> Self:
         """Studies, methods, scores, sources and numbers of decimals."""
         try:
-            for row in self.rows:
-                for study in row.studies:
-                    _check_method(study, row.method)
-                for score in row.scores:
-                    score_info(score)
-                    nearest(score, self.digits, "entry of digits")
-            for curve in self.curves:
-                _check_method(curve.study, curve.method)
-                score_info(curve.score)
-            for method in self.outlier_shares.methods:
-                _check_method(self.outlier_shares.study, method)
+            methods = [(study, row.method) for row in self.rows for study in row.studies]
+            methods += [(study, method) for one in self.protocols for study in one.studies for method in one.methods or ["baseline"]]
+            methods += [(curve.study, curve.method) for curve in self.curves]
+            methods += [(self.outlier_shares.study, method) for method in self.outlier_shares.methods]
+            for study, method in dict.fromkeys(methods):
+                _check_method(study, method)
+            for score in [*(score for row in self.rows for score in row.scores), *(curve.score for curve in self.curves)]:
+                score_info(score)
+                nearest(score, self.digits, "entry of digits")
             named = [source for row in [*self.rows, *self.text_to_image] for source in row.sources]
             for source in [*named, *(one.source for one in [*self.curves, self.outlier_shares, *self.quoted])]:
                 nearest(source, self.sources, "source")
@@ -157,6 +187,15 @@ class Paper(Strict):
                     raise ValueError(f"{key[3]} of {key[1]} in {key[0]} stands there twice")
                 seen.add(key)
         return self
+
+    def protocol(self, study: str, row: Row) -> Protocol:
+        """Of a row: what all matching entries say, a later one on top."""
+        found, unclear = {}, []
+        for rows in self.protocols:
+            if study in rows.studies and row.method in (rows.methods or [row.method]):
+                found |= {field: value for field in Protocol.model_fields if (value := getattr(rows, field)) is not None}
+                unclear += rows.unclear
+        return Protocol(**found | {"unclear": unclear} | ({"guidance": GUIDED} if row.guided else {}))
 
 
 def _check_method(study: str, method: str) -> None:
@@ -184,15 +223,14 @@ def parse(values: dict) -> Paper:
 def values(study: str, guided: bool = False) -> dict[str, dict[str, Printed]]:
     """method -> score -> what the paper prints for it in this study; nothing where the paper has no such row.
 
-    `guided`: the values under guidance. UserError for an unknown study.
+    `guided`: the values under guidance.
     """
-    nearest(study, study_names(), "study")
     source = paper()
     found: dict[str, dict[str, Printed]] = {}
     for row in source.rows:
         if study in row.studies and row.guided == guided:
             facts = row.model_dump(include={"epochs", "samples", "note", "counts", "cut"})
-            facts["sources"] = [source.sources[name] for name in row.sources]
+            facts |= {"sources": [source.sources[name] for name in row.sources], "protocol": source.protocol(study, row)}
             scores = found.setdefault(row.method, {})
             scores |= {score: Printed(value=value, digits=source.digits[score], **facts) for score, value in row.scores.items()}
     return found

@@ -1,5 +1,8 @@
-"""Collect the rows of a study from its results folder. A score whose protocol differs between rows is refused."""
+"""The long table of a study: collected from its results folder, read from its CSV, and checked. What differs in protocol is refused."""
 
+import csv
+import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -7,31 +10,43 @@ from pydantic import ValidationError
 
 from harness import artifacts
 from harness.config import UserError
-from harness.schema import Row, ScoreFile, rows_of
+from harness.schema import Row, Score, ScoreFile, rows_of, score_info
 from harness.study import Study
 
 PROTOCOL = ("n", "reference", "extractor", "config", "precision", "tf32", "compile")  # what must not differ within a column
-OWN_REFERENCE = ("denoiser_", "encoder_")  # outlier statistics are of the run's own models and latents
+ONE_TABLE = ("study", "code")  # nor these within a table. (Versions, device and commit may, and the table says so.)
+OWN_REFERENCE, OWN = ("denoiser_", "encoder_"), ("reference", "extractor")  # outlier statistics are of the run's own models and latents
+OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all seeds of a method share
+KEY = ["method", "seed", "score", "ema"]
+EMPTY_IS_NONE = ("value", "low", "high")
 
 
 def collect(study: Study, methods: list[str], seeds: list[int], results: Path) -> pd.DataFrame:
     """The long table: one line per method, seed, sampled average and score, in the order of `methods` and `seeds`, with the columns of Row.
 
-    A further column, `seconds`, is what computing the scores of the line took.
+    A further column, `seconds`, is what computing the scores of the line took. UserError for a file that is missing, spoiled, of another
+    run or without its provenance, and for rows that cannot share a column.
     """
     lines: list[dict] = []
     for method in methods:
         for seed in seeds:
             run = results / "runs" / method / f"seed{seed}"
-            paths = [study.average_file(run / "scores.json", decay) for decay in study.sampled]
-            for path in [*paths, run / "outliers.json"]:
+            paths = {study.average_file(run / "scores.json", decay): decay for decay in study.sampled} | {run / "outliers.json": study.ema}
+            for path, decay in paths.items():
                 file, seconds = _read(path), artifacts.meta(path)["seconds"]
-                if file.study != study.name:
-                    raise UserError(f"{path}: results of study '{file.study}' in the folder of '{study.name}'; delete them and run again")
-                lines += [row.model_dump() | {"seconds": seconds} for row in rows_of(file)]
-    table = typed(pd.DataFrame(lines))
-    check_protocol(table)
-    return table
+                for field, wanted in (("study", study.name), ("method", method), ("seed", seed), ("ema", decay)):
+                    if getattr(file, field) != wanted:
+                        raise UserError(
+                            f"{path}: {field} is {getattr(file, field)}, not {wanted}; delete it and run the same command again"
+                        )
+                lines += [one_line(row) | {"seconds": seconds} for row in rows_of(file)]
+    return checked(typed(pd.DataFrame(lines)))
+
+
+def one_line(row: Row) -> dict:
+    """Its values, with texts that may come from elsewhere on one line, as a CSV and a footnote need them."""
+    values = row.model_dump()
+    return values | {field: " ".join(values[field].split()) for field in ("how", "reason")}
 
 
 def typed(table: pd.DataFrame) -> pd.DataFrame:
@@ -44,45 +59,6 @@ def of_average(table: pd.DataFrame, decay: float) -> pd.DataFrame:
     return table[table["ema"] == decay]
 
 
-def to_csv(table: pd.DataFrame) -> str:
-    """The long table as text; the same runs give the same bytes, so without `seconds`."""
-    return table.drop(columns="seconds", errors="ignore").to_csv(index=False, lineterminator="\n")
-
-
-def from_csv(path: Path) -> pd.DataFrame:
-    """Rows that `to_csv` wrote, each checked against the schema. UserError that names file, line and field."""
-    try:
-        table = pd.read_csv(path, keep_default_na=False, dtype=str)
-    except (OSError, UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: not a table of rows ({str(error).splitlines()[0]})") from None
-    lines = []
-    for number, line in enumerate(table.to_dict("records"), start=2):
-        values = {field: None if text == "" and field in ("value", "low", "high") else text for field, text in line.items()}
-        try:
-            lines.append(Row.model_validate(values | {"schema_version": int(values.get("schema_version") or 0)}, strict=False).model_dump())
-        except (ValidationError, ValueError) as error:
-            first = error.errors()[0] if isinstance(error, ValidationError) else {"loc": ["schema_version"], "msg": str(error)}
-            raise UserError(f"{path}, line {number}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    if not lines:
-        raise UserError(f"{path}: has no rows")
-    return typed(pd.DataFrame(lines))
-
-
-def check_protocol(table: pd.DataFrame) -> None:
-    """UserError that names two rows of one score that were measured differently."""
-    for (score, _), group in table.groupby(["score", "ema"], sort=False):
-        fields = [f for f in PROTOCOL if not (score.startswith(OWN_REFERENCE) and f in ("reference", "extractor"))]
-        first = group.iloc[0]
-        for field in fields:
-            other = group[group[field] != first[field]]
-            if len(other):
-                row = other.iloc[0]
-                raise UserError(
-                    f"score '{score}' of {row['method']}/seed{row['seed']} and {first['method']}/seed{first['seed']} cannot share a column: "
-                    f"{field} is {row[field]} and {first[field]}; run the whole line again so that both are measured alike"
-                )
-
-
 def _read(path: Path) -> ScoreFile:
     try:
         return ScoreFile.model_validate(artifacts.read_json(path))
@@ -90,6 +66,66 @@ def _read(path: Path) -> ScoreFile:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise UserError(f"{path}: {where}: {first['msg']}; delete it and run the same command again") from None
+
+
+# ------------------------------------------------------------------------------------------------------------------- files
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """The long table as text; the same runs give the same bytes, so without `seconds`."""
+    return table.drop(columns="seconds", errors="ignore").to_csv(index=False, lineterminator="\n")
+
+
+def to_parquet(table: pd.DataFrame, path: Path) -> None:
+    """The long table with `seconds`."""
+    with artifacts.atomic(path) as temporary:
+        table.to_parquet(temporary, index=False)
+
+
+def from_csv(path: Path) -> pd.DataFrame:
+    """Rows that `to_csv` wrote, each checked against the schema. UserError that names file, line and field."""
+    fields, lines = list(Row.model_fields), []
+    try:
+        with open(path, encoding="utf-8", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            header = next(reader, [])
+            if header != fields:
+                odd = next((f"no column '{field}'" for field in fields if field not in header), None)
+                odd = odd or next((f"an unknown column '{name}'" for name in header if name not in fields), "columns in another order")
+                raise UserError(f"{path}: not rows of this schema: it has {odd}; render the table again")
+            for values in reader:
+                if len(values) != len(fields):
+                    raise UserError(f"{path}, line {reader.line_num}: has {len(values)} values for {len(fields)} columns")
+                try:
+                    lines.append(_row(dict(zip(fields, values, strict=True))))
+                except ValidationError as error:
+                    first = error.errors()[0]
+                    field = ".".join(map(str, first["loc"])) or "value"
+                    raise UserError(f"{path}, line {reader.line_num}: {field}: {first['msg']}") from None
+                except (ValueError, UserError) as error:
+                    raise UserError(f"{path}, line {reader.line_num}: {error}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: not a table of rows ({' '.join(str(error).split())})") from None
+    if not lines:
+        raise UserError(f"{path}: has no rows")
+    try:
+        return checked(typed(pd.DataFrame(lines)))
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from None
+
+
+def _row(values: dict[str, str]) -> dict:
+    """A line of the CSV as the values of a Row. ValueError for what a row cannot be."""
+    texts = {field: None if text == "" and field in EMPTY_IS_NONE else text for field, text in values.items()}
+    version = int(texts["schema_version"]) if texts["schema_version"].isdecimal() else None  # pydantic converts no literal
+    row = Row.model_validate(texts | {"schema_version": version}, strict=False)
+    Score.model_validate({field: getattr(row, field) for field in Score.model_fields})
+    info = score_info(row.score)
+    if (row.better, row.shared) != (info.better, info.shared):
+        raise ValueError(f"better, shared: {row.better}, {row.shared} are not those of score '{row.score}', {info.better}, {info.shared}")
+    if not (math.isfinite(row.ema) and 0 <= row.ema < 1):
+        raise ValueError(f"ema: {row.ema} is not a decay, which is at least 0 and less than 1")
+    return row.model_dump()
 
 
 def times(results: Path) -> pd.DataFrame:
@@ -108,3 +144,53 @@ def times(results: Path) -> pd.DataFrame:
                 }
             )
     return pd.DataFrame(lines)
+
+
+# ------------------------------------------------------------------------------------------------------------------ checks
+
+
+def checked(table: pd.DataFrame) -> pd.DataFrame:
+    """`table`, if no row is there twice and all rows of a score were measured alike; UserError otherwise."""
+    doubles = table[table.duplicated(KEY)]
+    if len(doubles):
+        row = doubles.iloc[0]
+        raise UserError(f"score '{row['score']}' of {_run(row)} is there twice (EMA {row['ema']:g}); keep one of the rows")
+    check_protocol(table)
+    return table
+
+
+def check_protocol(table: pd.DataFrame) -> None:
+    """UserError that names two rows of one score that were measured differently. Rows without a value were not measured."""
+    firsts: dict[tuple, dict] = {}
+    for row in table[table["status"] == "ok"].to_dict("records"):
+        column = (row["score"], row["ema"])
+        own = OWN if row["score"].startswith(OWN_REFERENCE) else ()
+        _check_alike(row, firsts.setdefault(column, row), [f for f in (*PROTOCOL, *ONE_TABLE) if f not in own], "cannot share a column")
+        of_seeds = (*OF_METHOD, "value") if row["shared"] else OF_METHOD
+        _check_alike(row, firsts.setdefault((*column, row["method"]), row), of_seeds, "are not seeds of one method")
+
+
+def _check_alike(row: dict, first: dict, fields: Iterable[str], problem: str) -> None:
+    for field in fields:
+        if row[field] != first[field]:
+            raise UserError(
+                f"score '{row['score']}' of {_run(row)} and {_run(first)} {problem}: "
+                f"{field} is {row[field]} and {first[field]}; run the whole line again so that both are measured alike"
+            )
+
+
+def check_complete(study: Study, table: pd.DataFrame, methods: list[str], seeds: list[int], scores: list[str]) -> None:
+    """UserError that names the first row of another study, or the first row that is missing in `table`, the rows of one EMA decay."""
+    foreign = table[table["study"] != study.name]
+    if len(foreign):
+        raise UserError(f"the rows of {_run(foreign.iloc[0])} are of study '{foreign.iloc[0]['study']}', not '{study.name}'")
+    there = set(zip(table["method"], table["seed"], table["score"], strict=True))
+    for method in methods:
+        for seed in seeds:
+            for score in scores:
+                if (method, seed, score) not in there:
+                    raise UserError(f"no row of score '{score}' for {method}/seed{seed} at EMA {study.ema:g}; run the whole line again")
+
+
+def _run(row: Mapping) -> str:
+    return f"{row['method']}/seed{row['seed']}"

@@ -47,8 +47,10 @@ class Estimate:
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Of values over seeds."""
+    """Of values over seeds; of none, a mean of NaN."""
     values = np.asarray(values, dtype=float)
+    if not len(values):
+        return Estimate(math.nan, math.nan, 0)
     return Estimate(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else math.nan, len(values))
 
 

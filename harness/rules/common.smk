@@ -2,6 +2,7 @@
 from harness import dag
 
 dag.put_own_python_first()
+dag.take_over_dead_lock()
 RUN = dag.checked_config(config)
 STUDY, SEEDS, METHODS = RUN.study.name, RUN.seeds, RUN.methods
 JOB = RUN.study.job
@@ -14,6 +15,7 @@ wildcard_constraints:
     backbone="plain|trained_registers",
     asset="|".join(RUN.study.assets) or "none",
     seed=r"\d+",
+    name="table1|claims",
 
 
 def backbone_records(wildcards):
@@ -56,13 +58,21 @@ def decoder_file(wildcards):
     return backbone(wildcards) if RUN.decodes_itself else encoder_file("decoder.safetensors")(wildcards)
 
 
-def runs(name):
-    """A file of every seed of {study} and {method}."""
-    return expand("results/{{study}}/runs/{{method}}/seed{seed}/{name}", seed=SEEDS, name=name)
+def runs(*names):
+    """Files of every seed of {study} and {method}."""
+    return expand("results/{{study}}/runs/{{method}}/seed{seed}/{name}", seed=SEEDS, name=names)
+
+
+def run_files(names):
+    """Files of the run {study}, {method}, {seed}."""
+    return expand("results/{{study}}/runs/{{method}}/seed{{seed}}/{name}", name=names)
 
 
 def rows(study):
     """Every file that a row of the table comes from."""
     return expand(
-        f"results/{study}/runs/{{method}}/seed{{seed}}/{{name}}.json", method=METHODS, seed=SEEDS, name=["scores", "outliers"]
+        f"results/{study}/runs/{{method}}/seed{{seed}}/{{name}}",
+        method=METHODS,
+        seed=SEEDS,
+        name=["scores.json", *RUN.averages("scores.json"), "outliers.json"],
     )

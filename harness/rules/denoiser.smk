@@ -7,7 +7,7 @@ rule denoiser:
         images=images,
     output:
         weights="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
-        averages=expand("results/{{study}}/runs/{{method}}/seed{{seed}}/{name}", name=RUN.other_averages),
+        averages=run_files(RUN.other_averages),
     log:
         "results/{study}/logs/denoiser-{method}-seed{seed}.log",
     priority: 60
@@ -17,27 +17,30 @@ rule denoiser:
     resources:
         mem_mb=JOB.mem_mb,
         runtime=JOB.minutes,
-        gpu=JOB.gpus,
+        gpu=JOB.gpus * JOB.processes,
     params:
         code=dag.code_hash("harness.train.denoiser"),
         config=RUN.config("denoiser", "outlier_statistics.factor"),
         method=lambda wildcards: RUN.method(wildcards.method),
         images=images_options,
+        harness=RUN.launcher,
     message:
         "Train the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m harness denoiser --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
+        "{params.harness} denoiser --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
         " --latents {input.latents} {params.images} --state results/{wildcards.study}/state --out {output.weights} 2>&1 | tee {log}"
 
 
 rule samples:
     input:
         denoiser=rules.denoiser.output.weights,
+        averages=run_files(RUN.averages("denoiser.safetensors")),
         decoder=decoder_file,
         records=RUN.records("sampling"),
         latents=encoder_file("latents.safetensors"),
     output:
-        "results/{study}/runs/{method}/seed{seed}/samples.npz",
+        samples="results/{study}/runs/{method}/seed{seed}/samples.npz",
+        averages=run_files(RUN.averages("samples.npz")),
     log:
         "results/{study}/logs/samples-{method}-seed{seed}.log",
     priority: 40
@@ -47,12 +50,14 @@ rule samples:
     resources:
         mem_mb=JOB.mem_mb,
         runtime=JOB.minutes,
-        gpu=JOB.gpus,
+        gpu=JOB.gpus * JOB.processes,
     params:
         code=dag.code_hash("harness.sample"),
         config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
+        harness=RUN.launcher,
     message:
         "Draw samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
-        "python -m harness samples --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
-        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
+        "{params.harness} samples --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
+        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents}"
+        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output.samples} 2>&1 | tee {log}"

@@ -83,6 +83,7 @@ rule scores:
     input:
         samples=runs("samples.npz"),
         denoisers=runs("denoiser.safetensors"),
+        averages=runs(*RUN.averages("samples.npz"), *RUN.averages("denoiser.safetensors")),
         decoder=decoder_file,
         latents=encoder_file("latents.safetensors"),
         data=rules.data.output,
@@ -90,7 +91,8 @@ rule scores:
         clip=rules.clip.output if RUN.has_clip else [],
         references=rules.references.output,
     output:
-        runs("scores.json"),
+        scores=runs("scores.json"),
+        averages=runs(*RUN.averages("scores.json")),
     log:
         "results/{study}/logs/scores-{method}.log",
     conda:
@@ -102,7 +104,7 @@ rule scores:
         gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.evaluate.scores"),
-        config=RUN.config("evaluation"),
+        config=RUN.config("evaluation", "sampling.averages"),
         seeds=SEEDS,
         clip=lambda wildcards, input: f"--clip {input.clip}" if input.clip else "",
     message:
@@ -110,7 +112,7 @@ rule scores:
     shell:
         "python -m harness scores --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
         " --samples {input.samples} --denoisers {input.denoisers} --decoder {input.decoder} --latents {input.latents} --data {input.data}"
-        " --judge {input.judge} --references {input.references} {params.clip} --out {output} 2>&1 | tee {log}"
+        " --judge {input.judge} --references {input.references} {params.clip} --out {output.scores} 2>&1 | tee {log}"
 
 
 rule outliers:

@@ -9,6 +9,7 @@ rule table1:
         md=f"reports/{STUDY}/table1.md",
         csv=f"reports/{STUDY}/table1.csv",
         tex=f"reports/{STUDY}/table1.tex",
+        rows=f"reports/{STUDY}/rows.parquet",
         times=f"reports/{STUDY}/times.csv",
     log:
         f"results/{STUDY}/logs/table1.log",
@@ -58,6 +59,65 @@ rule figures:
         " --out reports/{params.study} 2>&1 | tee {log}"
 
 
+rule claims:
+    input:
+        rows=rows(STUDY),
+        spec="reports/claims.yaml",
+    output:
+        md=f"reports/{STUDY}/claims.md",
+        csv=f"reports/{STUDY}/claims.csv",
+    log:
+        f"results/{STUDY}/logs/claims.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.report.claims"),
+        config=RUN.config(),
+        study=STUDY,
+        methods=METHODS,
+        seeds=SEEDS,
+    message:
+        "The paper's claims, tested on {STUDY}"
+    shell:
+        "python -m harness claims --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
+        " --spec {input.spec} --out {output.md} 2>&1 | tee {log}"
+
+
+rule page:
+    input:
+        table=rules.table1.output,
+        claims=rules.claims.output,
+        figures=rules.figures.output,
+        spec="reports/table1.yaml",
+        claims_spec="reports/claims.yaml",
+    output:
+        f"reports/{STUDY}/index.html",
+    log:
+        f"results/{STUDY}/logs/page.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.report.page"),
+        template=dag.page_template(),
+        config=RUN.config(),
+        study=STUDY,
+        methods=METHODS,
+        seeds=SEEDS,
+    message:
+        "{output}: tables, claims and figures of {STUDY} on one page"
+    shell:
+        "python -m harness page --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
+        " --out {output} 2>&1 | tee {log}"
+
+
 rule compute:
     output:
         "reports/compute.md",
@@ -78,14 +138,14 @@ rule compute:
         "python -m harness compute --out {output} 2>&1 | tee {log}"
 
 
-rule configured_table1:
+rule configured:
     input:
-        table=rules.table1.output.md,
-        figures=rules.figures.output,
+        report=f"reports/{STUDY}/{{name}}.md",
+        page=rules.page.output,
     output:
-        "reports/table1.md",
+        "reports/{name}.md",
     log:
-        "results/logs/configured_table1.log",
+        "results/logs/configured-{name}.log",
     localrule: True
     conda:
         "../../envs/harness.yaml"
@@ -96,6 +156,6 @@ rule configured_table1:
     params:
         study=STUDY,
     message:
-        "reports/table1.md is that of {STUDY}"
+        "{output} is that of {STUDY}"
     shell:
-        "cp {input.table} {output} 2>&1 | tee {log}"
+        "cp {input.report} {output} 2>&1 | tee {log}"

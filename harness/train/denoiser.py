@@ -1,12 +1,13 @@
 """Stage `denoiser`: train one method's denoiser."""
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from harness import artifacts, data
+from harness import artifacts, data, processes
 from harness.config import LossMask, UserError, denoiser_hook, load_method, method_file
 from harness.latents import Batch, Batches, load_encoder
 from harness.models.denoisers import ARCHITECTURES
@@ -14,7 +15,7 @@ from harness.models.flow import at_time, flow_loss, sample_time
 from harness.runtime import autocast, device, seed_initialisation
 from harness.sections import Shape
 from harness.study import Study
-from harness.train.loop import Loss, fit
+from harness.train.loop import Diverged, Loss, fit
 
 
 def build(study: Study, method_name: str) -> nn.Module:
@@ -55,22 +56,26 @@ def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: 
 def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
     """The flow-matching loss of a step, micro-batch by micro-batch; tokens whose norm exceeds `limit` do not count where there is a mask.
 
-    Every draw is for the whole batch, so that its split changes nothing but rounding.
+    `batches` gives this process's share of the batch, but every draw is for the whole, so that its split changes nothing but rounding.
     """
     config = study.denoiser
 
     def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
         batch = batches(step)
-        clean, count = batch.latents, len(batch.labels)
-        t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)
-        noise = torch.randn(clean.shape, generator=generator, device=generator.device) * config.noise_scale
-        drop = torch.rand(count, generator=generator, device=generator.device) < config.class_dropout
-        labels = batch.labels.masked_fill(drop, study.classes)
+        clean, labels, share = batch.latents, batch.labels, len(batch.labels)
+        count = share * processes.count()
+        mine = processes.share(count)
+        t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)[mine]
+        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=generator.device)[mine] * config.noise_scale
+        drop = torch.rand(count, generator=generator, device=generator.device)[mine] < config.class_dropout
+        labels = labels.masked_fill(drop, study.classes)
         if mask:
             kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
-            kept_share = kept.mean().clamp(min=1e-12)  # of the whole batch, also where it is split
+            kept_share = kept.mean() / processes.count()
+            processes.add_up([kept_share])
+            kept_share = kept_share.clamp(min=1e-12)  # of the whole batch, also where it is split
         size = config.training.micro_batch or count
-        for rows in (slice(first, min(first + size, count)) for first in range(0, count, size)):
+        for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
             with autocast(config.training.precision):
                 output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
             per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
@@ -92,9 +97,11 @@ def train(
     state: Path,
     out: Path,
 ) -> dict:
-    """Write the weights of every EMA decay: the sampled one's to `out`, the others beside it; the record beside them holds the share of tokens that a loss mask filtered.
+    """Write the weights of every EMA decay: the sampled one's to `out`, the others beside it. Processes under torchrun share the batches.
 
-    Data, backbone and registers are read only where the study does not cache its latents.
+    The record beside them holds the share of tokens that a loss mask filtered, the loss curve, and `status`: a training that diverged ends
+    with the weights it had, `diverged` and a `reason`. Returns what is printed: nothing but in the first process. Data, backbone and
+    registers are read only where the study does not cache its latents.
     """
     config, method = study.denoiser, load_method(method_name)
     facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name))}
@@ -113,32 +120,40 @@ def train(
             f"method '{method_name}': the loss mask filters every token; look at the norm it thresholds ({method.loss_mask.norm})"
         )
     inputs = [p for p in (latents_file, data_folder, backbone, registers) if p is not None]
-    with artifacts.trained_artifact(out, state=state, stage="denoiser", module=__name__, config=config, inputs=inputs, **facts) as (
-        path,
-        checkpoints,
-    ):
+    made = {"stage": "denoiser", "module": __name__, "config": config, "inputs": inputs, **facts}
+    found: dict = {"status": "ok", "processes": processes.count()}
+    artifact = artifacts.trained_artifact(out, state=state, found=found, **made)
+    with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, checkpoints):
         seed_initialisation(seed)
         model = build(study, method_name).to(device())
         denoise = torch.compile(model) if config.training.compile else model
-        loss = loss_of(study, method.loss_mask, limit, batches, denoise)
-        averages = fit(
-            model,
-            loss,
-            config.training,
-            images=len(batches),
-            name=f"denoiser {method_name}/seed{seed}",
-            seed=seed,
-            state=checkpoints,
-            ema=config.ema,
-            ema_warm_up=config.ema_warm_up,
-        )
-        for decay, weights in zip(config.ema, averages, strict=True):
-            if decay != study.ema:
-                other = study.average_file(Path(out), decay)
-                with artifacts.artifact(other, stage="denoiser", module=__name__, config=config, inputs=inputs, **facts, ema=decay) as file:
-                    artifacts.save_tensors(file, weights)
-        artifacts.save_tensors(path, averages[config.ema.index(study.ema)])
-    return {"filtered_share": facts["filtered_share"], "steps": study.steps, "ema": config.ema}
+        try:
+            averages = fit(
+                model,
+                loss_of(study, method.loss_mask, limit, batches, denoise),
+                config.training,
+                images=len(batches),
+                name=f"denoiser {method_name}/seed{seed}",
+                seed=seed,
+                state=checkpoints,
+                ema=config.ema,
+                ema_warm_up=config.ema_warm_up,
+                found=found,
+            )
+        except Diverged as error:
+            averages = error.kept
+            found |= {"status": "diverged", "reason": error.reason}
+        if not processes.rank():
+            for decay, weights in zip(config.ema, averages, strict=True):
+                if decay != study.ema:
+                    with artifacts.artifact(study.average_file(Path(out), decay), found=found, **made, ema=decay) as file:
+                        artifacts.save_tensors(file, weights)
+            artifacts.save_tensors(path, averages[config.ema.index(study.ema)])
+    if processes.rank():
+        return {}
+    record = artifacts.meta(out)
+    printed = {key: record[key] for key in ("filtered_share", "status", "reason", "skipped_steps") if key in record}
+    return printed | {"steps": study.steps, "ema": config.ema}
 
 
 def load(study: Study, method_name: str, path: Path) -> nn.Module:

@@ -13,7 +13,9 @@ from harness import artifacts, assets
 from harness.config import UserError, merge
 from harness.evaluate import features
 from harness.evaluate.features import Extractor
+from harness.evaluate.fid import fid
 from harness.evaluate.inception_score import inception_score
+from harness.evaluate.precision_recall import precision_recall
 from harness.runtime import set_up, stream
 from harness.study import parse_study, read_study
 from harness.train import judge
@@ -88,7 +90,7 @@ def test_the_inception_score_takes_logits_without_the_bias(made):
     found = Extractor(study_with(), path)(images)["logits"]
     bias = torch.load(folder / "inception.pth", weights_only=True)["fc.bias"]
     assert torch.allclose(found + bias, biased(torch.from_numpy(images).permute(0, 3, 1, 2))[0], atol=1e-5)
-    assert inception_score(found)["is"] == isc_features_to_metric(found)[KEY_METRIC_ISC_MEAN]
+    assert inception_score(found, 20)["is"].value == isc_features_to_metric(found)[KEY_METRIC_ISC_MEAN]
 
 
 @settings(max_examples=5)
@@ -138,13 +140,12 @@ def test_a_truncated_file_is_refused_by_name(weights, tmp_path):
 def test_references_and_scores_run_through_inception(made, tmp_path):
     """The whole of what a study with Inception compares: a reference batch, then samples against it."""
     from harness.evaluate import references
-    from harness.evaluate.scores import compared
 
     extract, study = Extractor(study_with(), made[1]), study_with()
     shifted = np.clip(images_of(70, 16).astype(int) + 30, 0, 255).astype(np.uint8)
     np.savez(tmp_path / "ref.npz", arr_0=shifted)
     reference = references.of_batch(study, "virtual", tmp_path / "ref.npz", "", extract)
-    same, other = (compared(extract(images)["features"], reference, study.evaluation) for images in (shifted, images_of(70, 16)))
-    assert same["fid"] == pytest.approx(0, abs=1e-6)
-    assert same["precision"] == same["recall"] == 1
-    assert other["fid"] > 100 * abs(same["fid"])
+    same, other = (extract(images)["features"] for images in (shifted, images_of(70, 16)))
+    assert fid(same, reference)["fid"] == pytest.approx(0, abs=1e-6)
+    assert {found.value for found in precision_recall(same, reference.features, 3, 20).values()} == {1.0}
+    assert fid(other, reference)["fid"] > 100 * abs(fid(same, reference)["fid"])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evaluate.outliers import denoiser_norms, norm_statistics
+from harness.evaluate.outliers import denoiser_norms, layer_of, norm_statistics, worst
 from harness.models.denoisers import LightningDiT
 from harness.runtime import stream
 from harness.schema import ScoreFile
@@ -29,6 +29,18 @@ def test_statistics_do_not_depend_on_the_scale(scale):
     assert one["max_over_median"] == pytest.approx(other["max_over_median"])
 
 
+def test_an_images_share_is_of_its_own_tokens_and_the_interval_of_their_mean_is_of_images():
+    norms = torch.ones(50, 16)
+    norms[:5] = 10.0  # five images of outliers alone
+    layer = layer_of("encoder", 3, None, norms, 3.0)
+    assert layer.shares.tolist() == [1.0] * 5 + [0.0] * 45
+    found = worst([layer, layer_of("encoder", 4, None, torch.ones(50, 16), 3.0)])
+    assert found["encoder_outlier_share"].value == 0.1
+    half = (found["encoder_outlier_share"].high - found["encoder_outlier_share"].low) / 2
+    assert half == pytest.approx(1.96 * (0.1 * 0.9 / 50) ** 0.5, rel=0.2)  # of 50 images, not of 800 tokens
+    assert found["encoder_max_over_median"].how == "none: a maximum"
+
+
 def test_registers_are_not_counted():
     torch.manual_seed(0)
     model = LightningDiT(input_size=4, in_channels=8, hidden_size=32, depth=3, num_heads=2, num_classes=10, registers=4, register_start=1)
@@ -46,13 +58,16 @@ def test_files_hold_every_layer_block_and_noise_level(study, runs):
     assert encoder["layer"].tolist() == list(range(-1, study.encoder.depth))
     assert len(denoiser) == study.denoiser.depth * len(study.outlier_statistics.times)
     file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text()))
-    assert file.values["encoder_outlier_share"] == encoder["share"].max()
-    assert file.values["denoiser_max_over_median"] == denoiser["max_over_median"].max()
+    assert file.scores["encoder_outlier_share"].value == encoder["share"].max()
+    assert file.scores["denoiser_max_over_median"].value == denoiser["max_over_median"].max()
+    assert file.scores["encoder_outlier_share"].extractor == file.encoder
+    assert file.scores["denoiser_outlier_share"].extractor == file.denoiser
+    assert {(score.n, score.reference) for score in file.scores.values()} == {(study.outlier_statistics.images, file.latents)}
 
 
 def test_test_time_registers_take_the_outliers_away(runs):
     def share(method):
-        return json.loads((runs.runs[method][0] / "outliers.json").read_text())["values"]["encoder_outlier_share"]
+        return json.loads((runs.runs[method][0] / "outliers.json").read_text())["scores"]["encoder_outlier_share"]["value"]
 
     assert share("baseline") > 0.01
     assert share("dsr") < 0.1 * share("baseline")

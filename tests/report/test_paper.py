@@ -55,8 +55,21 @@ def test_every_study_can_be_asked():
                 "trained_registers",
             )
             assert all(printed.sources for printed in scores.values())
-    with pytest.raises(UserError, match="did you mean 'imagenet256_siglip2_b'"):
-        paper.values("imagenet256_siglip_b")
+    assert paper.values("a_study_of_ones_own") == {}
+
+
+def test_protocol_is_that_of_the_released_code_where_there_is_some():
+    given = {method: scores["fid"].protocol for method, scores in paper.values("imagenet256_siglip2_b").items()}
+    assert {method: (one.labels, one.nfe, one.ema, one.guidance) for method, one in given.items()} == {
+        "baseline": ("equal", 49, 0.9999, "none"),
+        "dsr": ("equal", 49, 0.9999, "none"),
+        **dict.fromkeys(("masked", "ttr", "diffusion_registers"), (None, None, None, "none")),
+    }
+    assert all(one.reference is None for one in given.values())
+    assert given["masked"].unclear == ["which norm the mask thresholds"]
+    assert paper.values("imagenet256_siglip2_b_800ep", guided=True)["dsr"]["fid"].protocol.guidance == paper.GUIDED
+    assert paper.values("imagenet256_sit_xl")["baseline"]["fid"].protocol.guidance is None
+    assert paper.values("imagenet256_siglip2_b_ditdh_800ep")["baseline"]["fid"].protocol.ema == 0.9995
 
 
 def test_shares_and_percentages_are_shares():
@@ -102,6 +115,10 @@ def test_matching(digits, cut, printed, ours, match):
         (lambda raw: raw["rows"][0].update(sources=["page_mian"]), "unknown source 'page_mian', did you mean 'page_main'"),
         (lambda raw: raw["rows"].append(raw["rows"][0]), "stands there twice"),
         (lambda raw: raw["rows"][0].update(epoch=80), "unknown field 'rows.0.epoch', did you mean 'epochs'"),
+        (lambda raw: raw["protocols"][0].update(emma=0.9999), "unknown field 'protocols.0.emma', did you mean 'ema'"),
+        (lambda raw: raw["protocols"][0].update(ema=1.5), "ema"),
+        (lambda raw: raw["protocols"][2].update(methods=["basline"]), "unknown method 'basline', did you mean 'baseline'"),
+        (lambda raw: raw["protocols"][4].update(studies=["imagenet"]), "unknown study 'imagenet'"),
         (lambda raw: raw["curves"][0]["epochs"].pop(), "one value for each"),
         (lambda raw: raw["outlier_shares"]["methods"]["dsr"]["blocks"].pop(), "one share for each block"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.report.statistics import difference, estimate
+from harness.report.statistics import Estimate, difference, estimate, holm, seeds_needed
 
 values = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
 
@@ -41,3 +41,50 @@ def test_differences_are_paired_by_seed():
     assert found.mean == 1.0
     assert found.half == pytest.approx(0.0)
     assert found.excludes_zero
+
+
+@given(values)
+def test_p_is_that_of_a_t_test_and_agrees_with_the_interval(sample):
+    found, spread = estimate(np.array(sample)), np.std(sample)
+    if spread > 1e-6:
+        assert found.p == pytest.approx(stats.ttest_1samp(sample, 0).pvalue, abs=1e-9)
+    if abs(abs(found.mean) - found.half) > 1e-9:
+        assert found.excludes_zero == (found.p < 0.05)
+    assert (found.low + found.high) / 2 == pytest.approx(found.mean)
+
+
+def test_p_without_a_spread():
+    assert estimate(np.array([3.0])).p == 1.0
+    assert estimate(np.array([0.0, 0.0])).p == 1.0
+    assert estimate(np.array([2.0, 2.0])).p == 0.0
+
+
+chances = st.lists(st.floats(0, 1), min_size=1, max_size=8)
+
+
+@given(chances)
+def test_holm_rejects_what_its_steps_reject(p):
+    adjusted = holm(p)
+    assert all(after >= before for before, after in zip(p, adjusted, strict=True))
+    assert all(after <= min(1, len(p) * before) + 1e-12 for before, after in zip(p, adjusted, strict=True))
+    alpha, rejected = 0.05, set()
+    for step, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):  # the textbook's own form
+        if p[i] * (len(p) - step) >= alpha:
+            break
+        rejected.add(i)
+    assert {i for i, value in enumerate(adjusted) if value < alpha} == rejected
+
+
+def test_holm_keeps_the_chance_of_any_false_finding():
+    draws = np.random.default_rng(0).uniform(size=(4000, 7))
+    assert np.mean([min(holm(draw)) < 0.05 for draw in draws]) == pytest.approx(0.05, abs=0.012)
+
+
+def test_seeds_needed_reach_the_power_that_is_asked():
+    n = seeds_needed(1.0, 1.0)
+    assert n == 10  # as in tables of the paired t-test: d = 1, 5 %, 80 %
+    draws = np.random.default_rng(0).normal(1.0, 1.0, size=(4000, n))
+    assert np.mean([estimate(draw).p < 0.05 for draw in draws]) == pytest.approx(0.8, abs=0.03)
+    assert seeds_needed(0.0, 1.0) is seeds_needed(math.nan, 1.0) is seeds_needed(0.001, 1.0, most=50) is None
+    assert seeds_needed(1.0, 0.0) == 2
+    assert Estimate(1.0, math.nan, 1).p == 1.0

@@ -7,46 +7,31 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from conftest import DATA, METHODS, SEEDS
+from hypothesis import given
+from hypothesis import strategies as st
+from synthetic import FIDS, synthetic
 
-from harness import artifacts, config
+from harness import config
 from harness.config import UserError
 from harness.report import rows as row_files
 from harness.report import table
-from harness.schema import SCORES, Row
+from harness.report.cells import Column, cells
+from harness.report.markup import escape
+from harness.schema import SCORES
 
 SPEC = config.ROOT / "reports" / "table1.yaml"
-FIDS = {"baseline": [1.0, 1.1, 0.9], "masked": [1.05, 1.12, 0.93], "dsr": [0.5, 0.61, 0.41]}
-HASHES = dict(
-    zip(
-        ("reference", "extractor", "encoder", "registers", "latents", "decoder", "denoiser", "samples"),
-        [letter * 64 for letter in "abcdef01"],
-        strict=True,
-    )
-)
-MADE = {
-    "config": "d" * 16, "code": "e" * 16, "commit": "0123456789ab", "dirty": False, "precision": "float32", "tf32": False, "compile": False,
-    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 2,
-}  # fmt: skip
+DIVERGED = ("diverged", "the loss was not finite in 11 steps, the first of them step 40")
+SKIPPED = ("skipped", "N = 60 is less than 4 x 32 features")
+FAILED = {("dsr", 1, ""): DIVERGED, ("masked", 0, "kid"): ("failed", "a matrix_root {x} & 5 % had no answer")}
+FAILED |= {(method, seed, "fid_infinity"): SKIPPED for method in FIDS for seed in (0, 1, 2)}
+GOLDEN = {"three_seeds": synthetic(), "one_seed": synthetic(seeds=[0]), "failed_seeds": synthetic(failed=FAILED)}
 
 
-def synthetic(methods=FIDS, seeds=(0, 1, 2), **changes):
-    """Rows of three methods: every score is a plain function of the FIDs above."""
-    rows = []
-    for method in methods:
-        for seed in seeds:
-            for place, (score, info) in enumerate(SCORES.items()):
-                value = FIDS[method][seed] if score.startswith("fid") else 10.0 + place + (0 if info.shared else FIDS[method][seed])
-                rows.append(
-                    Row(study="tiny", method=method, seed=seed, ema=0.98, score=score, value=value, low=None, high=None, how="none: synthetic", n=60,
-                        status="ok", reason="", better=info.better, shared=info.shared, **HASHES, **MADE).model_dump()
-                )  # fmt: skip
-    return pd.DataFrame(rows).assign(**changes)
-
-
-@pytest.mark.parametrize(("name", "seeds"), [("three_seeds", [0, 1, 2]), ("one_seed", [0])])
-def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request, name, seeds):
-    monkeypatch.setattr(row_files, "collect", lambda *_: synthetic(seeds=seeds))
+@pytest.mark.parametrize("name", GOLDEN)
+def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request, name):
+    monkeypatch.setattr(row_files, "collect", lambda *_: GOLDEN[name])
     monkeypatch.setattr(row_files, "times", lambda *_: pd.DataFrame({"stage": ["data"], "seconds": [1.0]}))
+    seeds = sorted(set(GOLDEN[name]["seed"]))
     table.render(study, methods=list(FIDS), seeds=seeds, results=tmp_path, spec=SPEC, out=tmp_path / f"{name}.md")
     for suffix in (".md", ".tex", ".csv"):
         golden, found = DATA / f"{name}{suffix}", (tmp_path / f"{name}{suffix}").read_text()
@@ -55,14 +40,23 @@ def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request,
         assert found == golden.read_text()
 
 
-def columns(**changes):
-    spec = table.load_spec(SPEC)
-    rows = synthetic(**changes)
-    return {(c.score, c.difference): table.cells(rows, c, list(FIDS), spec.baseline) for panel in spec.panels for c in panel.columns}
+@pytest.mark.parametrize("name", GOLDEN)
+def test_the_csv_alone_gives_the_same_table(study, name):
+    rows = row_files.from_csv(DATA / f"{name}.csv")
+    made = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), table.load_spec(SPEC))
+    assert made == tuple((DATA / f"{name}{suffix}").read_text() for suffix in (".md", ".tex"))
 
 
-def test_bold_only_where_the_paired_interval_excludes_zero():
-    found = columns()
+def columns(rows):
+    spec, methods = table.load_spec(SPEC), list(dict.fromkeys(rows["method"]))
+    return {(c.score, c.difference): cells(rows, c, methods, spec.baseline) for panel in spec.panels for c in panel.columns}
+
+
+# -------------------------------------------------------------------------------------------------------------------- bold
+
+
+def test_bold_only_where_the_paired_difference_is_not_zero():
+    found = columns(synthetic())
     assert [m for m in FIDS if found["fid", False][m].bold] == ["dsr"]
     assert found["fid", False]["dsr"].mean == "0.507"
     assert found["fid", True]["baseline"].mean == "–"
@@ -71,26 +65,132 @@ def test_bold_only_where_the_paired_interval_excludes_zero():
     assert not any(cell.half for cell in found["rfid", False].values())
 
 
-def test_the_best_is_not_bold_when_seeds_disagree(monkeypatch):
-    monkeypatch.setitem(FIDS, "dsr", [0.5, 1.5, 0.1])
-    assert not any(cell.bold for cell in columns()["fid", False].values())
+def test_bold_is_corrected_for_the_number_of_methods():
+    two = FIDS | {"dsr": [0.34, 0.60, 0.56]}  # differences -0.66, -0.5, -0.34: p = 0.03, and 0.06 as one of two
+    alone = {method: two[method] for method in ("baseline", "dsr")}
+    assert columns(synthetic(alone))["fid", False]["dsr"].bold
+    assert not any(cell.bold for cell in columns(synthetic(two))["fid", False].values())
 
 
-def test_equal_bests_are_both_bold(monkeypatch):
-    monkeypatch.setitem(FIDS, "masked", FIDS["dsr"])
-    assert [m for m in FIDS if columns()["fid", False][m].bold] == ["masked", "dsr"]
+def test_the_best_is_not_bold_when_seeds_disagree():
+    assert not any(cell.bold for cell in columns(synthetic(FIDS | {"dsr": [0.5, 1.5, 0.1]}))["fid", False].values())
 
 
-def test_one_seed_bolds_nothing():
-    assert not any(cell.bold or cell.half for column in columns(seeds=[0]).values() for cell in column.values())
+def test_equal_bests_are_both_bold():
+    found = columns(synthetic(FIDS | {"masked": FIDS["dsr"]}))["fid", False]
+    assert [m for m in FIDS if found[m].bold] == ["masked", "dsr"]
 
 
-@pytest.mark.parametrize("field", ["n", "reference", "extractor", "config", "precision"])
-def test_rows_of_different_protocol_share_no_column(field):
+def test_one_seed_bolds_nothing_and_shows_the_interval_within_the_run():
+    found = columns(synthetic(seeds=[0]))
+    assert not any(cell.bold or cell.half for column in found.values() for cell in column.values())
+    assert found["fid", False]["dsr"].text == "0.500 [0.480, 0.520]"
+    assert found["fid", True]["dsr"].text == "−0.500"  # of two runs: the interval within one does not belong to it
+    assert not any(cell.within for column in columns(synthetic()).values() for cell in column.values())
+
+
+# ---------------------------------------------------------------------------------------------------------------- statuses
+
+
+runs = st.sets(st.tuples(st.sampled_from(list(FIDS)), st.sampled_from([0, 1, 2])), min_size=1)
+
+
+@given(runs, st.sampled_from(["diverged", "failed", "skipped"]))
+def test_a_seed_without_a_value_empties_its_method_and_no_other(failed, status):
+    rows = synthetic(scores=["fid"], failed={(*run, "fid"): (status, "because") for run in failed})
+    whole = synthetic(scores=["fid"])
+    bad = {method for method, _ in failed}
+    for difference in (False, True):
+        column = Column(score="fid", difference=difference)
+        found, before = (cells(one, column, list(FIDS), "baseline") for one in (rows, whole))
+        for method in FIDS:
+            if method in bad or (difference and "baseline" in bad and method != "baseline"):
+                assert found[method].text == "–"
+                assert not found[method].bold
+                assert f"{status}: because" in found[method].why or (difference and method == "baseline")
+            else:
+                assert found[method].text == before[method].text
+
+
+def test_the_footnote_says_which_seeds_and_how_many_are_left(study):
+    text, tex = table.document(study, GOLDEN["failed_seeds"], list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+    assert f"- ³ DSR, seed 1: diverged: {DIVERGED[1]}; 2 of 3 seeds have a value, in table1.csv.\n" in text
+    assert f"- ¹ FID∞, every run: skipped: {SKIPPED[1]}.\n" in text
+    assert "| + DSR | –³ | –¹ | –³ |" in text
+    assert r"--\textsuperscript{3}" in tex
+    assert r"a matrix\_root \{x\} \& 5 \% had no answer" in tex
+
+
+def test_one_reason_for_all_is_one_footnote(study):
+    failed = {(method, seed, "fid_infinity"): SKIPPED for method in FIDS for seed in (0, 1, 2)}
+    text, _ = table.document(study, synthetic(failed=failed), list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+    assert text.count(SKIPPED[1]) == 1
+    assert f"- ¹ FID∞, every run: skipped: {SKIPPED[1]}.\n" in text
+    assert text.count("–¹") == len(FIDS)
+    assert "FID∞ is FID extrapolated" not in text  # there is no bias to state
+
+
+def test_without_a_baseline_there_is_no_difference():
+    found = columns(synthetic(failed={("baseline", 2, "fid"): DIVERGED}))["fid", True]
+    assert {found[method].why.split(",")[0] for method in ("masked", "dsr")} == {"no difference to the baseline: baseline (RAE-DiT)"}
+    assert {cell.mean for cell in found.values()} == {"–"}
+
+
+# ------------------------------------------------------------------------------------------------------------------- notes
+
+
+def note(study, rows, start):
+    text, _ = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), table.load_spec(SPEC))
+    return next((line for line in text.splitlines() if start in line), "")
+
+
+def test_the_bias_at_this_n_is_stated(study):
     rows = synthetic()
-    rows.loc[rows.index[-len(SCORES)], field] = 7 if field == "n" else "other"
-    with pytest.raises(UserError, match=f"score 'fid' of dsr/seed2 and baseline/seed0 cannot share a column: {field} is"):
-        row_files.check_protocol(rows)
+    rows.loc[(rows["score"] == "fid_infinity") & (rows["method"] == "dsr"), "value"] -= 0.03
+    assert "FID is 0.06 above it at N = 60: its bias (mean over 3 methods, from 0.05 to 0.08)." in note(study, rows, "FID∞ is")
+
+
+def test_the_bias_is_never_of_the_seeds_that_are_left(study):
+    rows = synthetic(failed={("dsr", 1, "fid"): DIVERGED})
+    assert "FID is 0.05 above it at N = 60: its bias (mean over 2 methods" in note(study, rows, "FID∞ is")
+
+
+def test_other_devices_and_versions_are_said(study):
+    assert "Device: a CPU. Libraries: torch 2.13.0. Commit 0123456789ab." in note(study, synthetic(), "Commit")
+    rows = synthetic()
+    rows.loc[(rows["method"] == "dsr") & (rows["seed"] == 1), "device"] = "a GPU"
+    rows.loc[rows["method"] == "masked", "dirty"] = True
+    found = note(study, rows, "Commit")
+    assert "Device differs between rows: a CPU (baseline/seed0, baseline/seed1, baseline/seed2 and 5 more); a GPU (dsr/seed1)." in found
+    assert "Commit 0123456789ab, 0123456789ab+dirty." in found
+
+
+def test_a_table_of_nothing_but_diverged_runs_says_so(study):
+    rows = synthetic(failed={(method, seed, ""): DIVERGED for method in FIDS for seed in (0, 1, 2)})
+    text, _ = table.document(study, rows, list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+    assert "every run: diverged" in text
+    values = [value for line in text.splitlines() if line.startswith(("| +", "| base")) for value in line.split("|")[2:]]
+    assert not any(char in "0123456789" for value in values for char in value)  # but marks of footnotes
+
+
+# ----------------------------------------------------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (synthetic().iloc[1:], "no row of score 'fid' for baseline/seed0 at EMA 0.98"),
+        (synthetic(seeds=[0, 1]), "no row of score 'fid' for baseline/seed2"),
+        (synthetic({m: FIDS[m] for m in ("baseline", "dsr")}), "no row of score 'fid' for masked/seed0"),
+        (synthetic(scores=[score for score in SCORES if score != "gflops"]), "no row of score 'gflops'"),
+        (synthetic(ema=0.9), "no row of score 'fid' for baseline/seed0 at EMA 0.98"),
+        (synthetic(study="digits"), "rows of baseline/seed0 are of study 'digits', not 'tiny'"),
+    ],
+)
+def test_a_row_that_is_missing_is_named(study, rows, message):
+    with pytest.raises(UserError, match=message) as caught:
+        table.document(study, rows, list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -109,46 +209,46 @@ def test_a_bad_spec_is_one_line(tmp_path, change, message):
     assert "\n" not in str(caught.value)
 
 
-def test_rows_come_from_real_files(study, runs):
-    found = row_files.collect(study, METHODS, SEEDS, runs.root)
-    assert set(found["score"]) == set(SCORES)
-    assert len(found) == len(METHODS) * len(SEEDS) * len(SCORES)
-    assert found[["reference", "extractor", "subject", "config", "code", "commit"]].map(bool).all().all()
-    assert "seconds" not in found
+def test_no_spec_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="not a table specification"):
+        table.load_spec(tmp_path / "none.yaml")
+
+
+# -------------------------------------------------------------------------------------------------------------- real runs
 
 
 def test_real_rows_render_twice_to_the_same_bytes(study, runs, tmp_path):
     for name in ("a", "b"):
         table.render(study, methods=METHODS, seeds=SEEDS, results=runs.root, spec=SPEC, out=tmp_path / name / "table1.md")
-    for suffix in ("md", "csv", "tex"):
-        assert (tmp_path / "a" / f"table1.{suffix}").read_bytes() == (tmp_path / "b" / f"table1.{suffix}").read_bytes()
+    for file in ("table1.md", "table1.csv", "table1.tex", "rows.parquet"):
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert "seconds" in (tmp_path / "a" / "times.csv").read_text()
+    assert not (tmp_path / "a" / "paper.csv").exists()
+    kept = pd.read_parquet(tmp_path / "a" / "rows.parquet")
+    pd.testing.assert_frame_equal(kept.drop(columns="seconds"), row_files.from_csv(tmp_path / "a" / "table1.csv"))
+    assert (kept["seconds"] > 0).all()
 
 
-def test_a_corrupted_score_file_is_refused(study, runs, tmp_path):
-    shutil.copytree(runs.root / "runs", tmp_path / "runs")
-    path = tmp_path / "runs" / "dsr" / "seed1" / "scores.json"
-    path.write_text(path.read_text().replace("1", "2", 1))
-    with pytest.raises(UserError, match=r"dsr/seed1/scores\.json: corrupted or truncated"):
-        row_files.collect(study, METHODS, SEEDS, tmp_path)
+# ------------------------------------------------------------------------------------------------------------------- LaTeX
 
 
-def test_a_score_that_is_not_a_number_never_reaches_the_table(study, runs, tmp_path):
-    shutil.copytree(runs.root / "runs", tmp_path / "runs")
-    path = tmp_path / "runs" / "dsr" / "seed1" / "scores.json"
-    file = row_files._read(path)
-    file.values["fid"] = float("inf")
-    with artifacts.artifact(path, stage="scores", module="harness.evaluate.scores") as temporary:
-        temporary.write_text(file.model_dump_json().replace("null", "Infinity"))
-    with pytest.raises(UserError, match=r"score 'fid' is inf|values\.fid"):
-        row_files.collect(study, METHODS, SEEDS, tmp_path)
+@given(st.text(max_size=30))
+def test_escaped_text_has_no_bare_special_character(text):
+    found = escape(text)
+    for command in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\{", r"\}", r"\$", r"\#", r"\%", r"\&", r"\_"):
+        found = found.replace(command, "")
+    assert not set(found) & set("{}#%&_^~")
+    assert found.count("$") % 2 == 0
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")
 def test_latex_compiles(tmp_path):
-    shutil.copy(DATA / "three_seeds.tex", tmp_path / "table.tex")
-    document = r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table.tex}\end{document}"
-    (tmp_path / "main.tex").write_text(document)
+    for name in GOLDEN:
+        shutil.copy(DATA / f"{name}.tex", tmp_path)
+    inputs = "".join(rf"\input{{{name}.tex}}\clearpage" for name in GOLDEN)
+    (tmp_path / "main.tex").write_text(
+        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{inputs}\end{{document}}"
+    )
     done = subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
     assert Path(tmp_path / "main.pdf").stat().st_size > 1000

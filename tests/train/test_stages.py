@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness import artifacts, config, latents, runtime
+from harness import artifacts, config, latents, processes, runtime
 from harness.config import UserError
 from harness.train import decoder, denoiser, loop
 
@@ -39,6 +39,48 @@ def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_pa
     denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert not list((tmp_path / "s").iterdir())
+
+
+def test_a_training_that_diverges_is_recorded_and_its_last_weights_are_kept(study, built, tmp_path, monkeypatch):
+    original = denoiser.loss_of
+
+    def loss_of(*arguments):
+        loss = original(*arguments)
+        return lambda step, generator: (part * float("nan") if step >= 5 else part for part in loss(step, generator))
+
+    options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents, "state": tmp_path / "s"}
+    records, steps = {}, study.denoiser.training.steps
+    for name, skips, faulty in (("whole", 10, False), ("diverged", 3, True), ("ok", steps, True)):
+        monkeypatch.setattr(denoiser, "loss_of", loss_of if faulty else original)
+        training = study.denoiser.training.model_copy(update={"skips": skips})
+        changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
+        found = denoiser.train(changed, **options, out=tmp_path / f"{name}.safetensors")
+        records[name] = artifacts.meta(tmp_path / f"{name}.safetensors")
+        assert found["status"] == records[name]["status"]
+    assert [record["status"] for record in records.values()] == ["ok", "diverged", "ok"]
+    assert [record["skipped_steps"] for record in records.values()] == [0, steps - 5, steps - 5]
+    assert records["diverged"]["reason"].startswith(f"{steps - 5} steps had no finite loss or gradient, training.skips allows 3: step 8, ")
+    assert records["diverged"]["losses"] == [*records["whole"]["losses"][:5], *[None] * (steps - 5)]
+    weights = {name: artifacts.load_tensors(tmp_path / f"{name}.safetensors")[0] for name in records}
+    assert all(value.isfinite().all() and torch.equal(value, weights["ok"][key]) for key, value in weights["diverged"].items())
+    assert artifacts.meta(tmp_path / "diverged-ema0.9.safetensors")["status"] == "diverged"
+    assert denoiser.load(study, "baseline", tmp_path / "diverged.safetensors")
+
+
+@pytest.mark.parametrize("micro_batch", [None, 4])
+def test_the_losses_of_the_processes_add_up_to_the_one_of_the_batch(study, built, monkeypatch, micro_batch):
+    training = study.denoiser.training.model_copy(update={"micro_batch": micro_batch})
+    changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
+
+    def loss(rank, count):
+        monkeypatch.setattr(processes, "_place", [rank, count])
+        runtime.seed_initialisation(0)
+        model = denoiser.build(changed, "baseline")
+        batches = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
+        return sum(denoiser.loss_of(changed, None, float("inf"), batches, model)(3, runtime.stream(0, "step", 3))).item()
+
+    for count in (2, 8):
+        assert sum(loss(rank, count) for rank in range(count)) == pytest.approx(loss(0, 1), rel=1e-5)
 
 
 def test_trap17_a_finished_run_can_be_started_again(study, built, tmp_path):  # released resume_utils.py:50: int("last")

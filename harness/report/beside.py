@@ -1,0 +1,147 @@
+"""The paper's values beside the measured ones, and whether they can be compared at all."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import pandas as pd
+
+from harness.report import paper
+from harness.report.cells import EMPTY, Cell, Column, empty, named
+from harness.report.markup import Grid
+from harness.report.notes import guidance
+from harness.report.statistics import Estimate, by_seed, estimate
+from harness.schema import HELD_OUT, score_info
+from harness.sections import TrainedJudge
+from harness.study import Study
+
+COST = ("parameters", "gflops")  # these depend on nothing but the method
+TITLES = {
+    "data": "data",
+    "judge": "judge",
+    "reference": "reference statistics",
+    "samples": "N",
+    "labels": "labels",
+    "nfe": "NFE",
+    "guidance": "guidance",
+    "ema": "EMA decay",
+    "epochs": "epochs",
+}
+NOTES = [
+    "Paper beside measured: the paper's values are as printed, each of a single run without an interval, so the interval of a difference knows the "
+    "measured spread alone. Comparable: yes, where data, judge, reference statistics, N, labels, NFE, guidance, EMA decay and epochs are the same; "
+    "unknown, where the paper and its released code do not give all of them; no, where one differs, and then no difference is shown."
+]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A value of the paper with the measured one. `because`: what differs or is not given; `why`: the reason for no measured value."""
+
+    method: str
+    score: str
+    guided: bool
+    paper: paper.Printed
+    measured: Estimate | None
+    why: str
+    comparable: Literal["yes", "no", "unknown"]
+    because: str
+
+    @property
+    def difference(self) -> float | None:
+        return None if self.measured is None or self.comparable == "no" else self.measured.mean - self.paper.value
+
+
+def lines(study: Study, table: pd.DataFrame, methods: list[str]) -> list[Line]:
+    """Everything that the paper prints for `methods` in this study, from the rows of one EMA decay; nothing where it has no such study."""
+    found = []
+    for guided in (False, True):
+        for method, scores in paper.values(study.name, guided=guided).items():
+            for score, printed in scores.items() if method in methods else ():
+                rows = table[table["score"] == score]
+                why = empty(rows, [method]).get(method, "")
+                values = by_seed(rows, method, score).to_numpy()
+                measured = None if why or not len(values) else estimate(values[:1] if score_info(score).shared else values)
+                found.append(Line(method, score, guided, printed, measured, why, *comparable(study, score, printed)))
+    return sorted(found, key=lambda line: (methods.index(line.method), line.guided))
+
+
+def comparable(study: Study, score: str, printed: paper.Printed) -> tuple[Literal["yes", "no", "unknown"], str]:
+    """Whether a value of the paper and one of `study` were measured alike, and because of what not."""
+    if score in COST:
+        other = score == "parameters" and printed.counts == "all"
+        return ("no", "the paper counts parameters that are not trained, too") if other else ("yes", "")
+    ours, theirs = facts(study), printed.protocol.model_dump() | {"samples": printed.samples, "epochs": printed.epochs}
+    fields = ["data", "epochs"] if score == "filtered_share" else [field for field in TITLES if (score, field) != ("is", "reference")]
+    guided = theirs["guidance"] == paper.GUIDED and ours["guidance"] != "none"  # of a kind that may be ours
+    lacking = [TITLES[field] for field in fields if theirs[field] is None or (field == "guidance" and guided)] + printed.protocol.unclear
+    differing = [
+        f"{TITLES[field]}: {said(theirs[field])} in the paper, {said(ours[field])} here"
+        for field in fields
+        if TITLES[field] not in lacking and theirs[field] != ours[field]
+    ]
+    not_given = [f"the paper does not give {', '.join(lacking)}"] if lacking else []
+    return "no" if differing else "unknown" if lacking else "yes", "; ".join(differing + not_given)
+
+
+def facts(study: Study) -> dict[str, object]:
+    """What the study's scores depend on besides the method, by the fields of TITLES."""
+    training, references, judge = study.denoiser.training, study.evaluation.references, study.evaluation.judge
+    data = {"train_images": study.data.train_images, "classes": study.data.classes, "image_size": study.data.image_size}
+    return {
+        "data": data,
+        "judge": judge.kind if isinstance(judge, TrainedJudge) or judge.features == 2048 else f"{judge.kind}, layer {judge.features}",
+        "reference": references[0].name if references else HELD_OUT,
+        "samples": study.sampling.count,
+        "labels": study.sampling.labels,
+        "nfe": study.sampling.nfe,
+        "guidance": guidance(study.sampling),
+        "ema": study.ema,
+        "epochs": training.epochs or training.steps / training.epoch(study.data.train_images),
+    }
+
+
+def said(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{value['train_images']} images of {value['classes']} classes at {value['image_size']} px"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def grid(found: list[Line]) -> Grid:
+    """The panel. Measured values have one decimal more than the printed one."""
+    rows = []
+    for line in found:
+        printed, info = line.paper, score_info(line.score)
+        digits, scale = max(printed.digits, 0) + 1, 10.0 ** min(printed.digits, 0)
+        plain, signed = (Column(score=line.score, scale=scale, digits=digits, difference=signed) for signed in (False, True))
+        unit = {-6: ", M"}.get(printed.digits, "")
+        measured = difference = Cell(EMPTY, why=line.why)
+        if line.measured is not None:
+            half = plain.text(line.measured.half) if line.measured.n > 1 else ""
+            measured = Cell(plain.text(line.measured.mean), half)
+            difference = Cell(EMPTY) if line.difference is None else Cell(signed.text(line.difference), half)
+        verdict = Cell(line.comparable, why=line.because and f"{line.comparable}, because {line.because}")
+        title = f"{info.title}{unit}{', guided' if line.guided else ''}"
+        rows.append(([named(line.method), title], [Cell(printed.text), measured, difference, verdict]))
+    return Grid("Paper beside measured", ["Method", "Score", "Paper", "Measured", "Difference", "Comparable?"], rows)
+
+
+def to_csv(found: list[Line]) -> str:
+    """One line a value of the paper, unrounded."""
+    table = [
+        {
+            "method": line.method,
+            "score": line.score,
+            "guided": line.guided,
+            "paper": line.paper.text,
+            "measured": line.measured.mean if line.measured else None,
+            "low": line.measured.low if line.measured else None,
+            "high": line.measured.high if line.measured else None,
+            "seeds": line.measured.n if line.measured else 0,
+            "difference": line.difference,
+            "comparable": line.comparable,
+            "because": line.because or line.why,
+            "sources": "; ".join(line.paper.sources),
+        }
+        for line in found
+    ]
+    return pd.DataFrame(table).to_csv(index=False, lineterminator="\n")

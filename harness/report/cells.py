@@ -1,0 +1,128 @@
+"""A column of the table and its cells: mean and interval of a score, or the reason why there is none."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import pandas as pd
+from pydantic import BaseModel, ConfigDict, Field
+
+from harness.config import UserError, load_method
+from harness.report.statistics import by_seed, difference, estimate, holm
+from harness.schema import LEVEL, score_info
+
+ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
+EMPTY = "–"
+
+
+class Column(BaseModel):
+    """A score, or its difference to the baseline paired by seed. Values are multiplied by `scale`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    score: str
+    title: str | None = None
+    difference: bool = False
+    scale: float = 1.0
+    digits: Annotated[int, Field(ge=0, le=8)] = 2
+
+    @property
+    def heading(self) -> str:
+        info = score_info(self.score)
+        return (self.title or info.title) + ("" if self.difference else ARROW[info.better])
+
+    def text(self, value: float) -> str:
+        return f"{value * self.scale:{'+' if self.difference else ''}.{self.digits}f}".replace("-", "−")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Formatted. `half` is of the interval over seeds; `within` are the ends of that within the only run; `why`: the reason for no value."""
+
+    mean: str
+    half: str = ""
+    within: tuple[str, str] | None = None
+    bold: bool = False
+    why: str = ""
+
+    @property
+    def text(self) -> str:
+        """Without bold and footnote mark."""
+        if self.within:
+            return f"{self.mean} [{', '.join(self.within)}]"
+        return f"{self.mean} ± {self.half}" if self.half else self.mean
+
+
+def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str) -> dict[str, Cell]:
+    """A column, by method, from the rows of one EMA decay.
+
+    Bold is the best mean, if its difference to the baseline, paired by seed, is not zero at LEVEL after Holm's correction over the methods.
+    A method with a seed that has no value has none. UserError for a method without rows.
+    """
+    rows = table.loc[table["score"] == column.score, ["method", "seed", "score", "value", "low", "high", "status", "reason"]]
+    for method in methods:
+        if not (rows["method"] == method).any():
+            raise UserError(f"no row of score '{column.score}' for method '{method}'; run the whole line again")
+    why = empty(rows, methods)
+    if column.difference and baseline in why:
+        why = {method: why.get(method) or f"no difference to the baseline: {why[baseline]}" for method in methods}
+    best = () if column.difference else _best(rows, column, [method for method in methods if method not in why], baseline)
+    found = {}
+    for method in methods:
+        if column.difference and method == baseline:
+            found[method] = Cell(EMPTY)
+        elif method in why:
+            found[method] = Cell(EMPTY, why=why[method])
+        else:
+            found[method] = _cell(rows, column, method, baseline, method in best)
+    return found
+
+
+def _cell(rows: pd.DataFrame, column: Column, method: str, baseline: str, bold: bool) -> Cell:
+    chosen = rows[rows["method"] == method]
+    if column.difference:
+        value = difference(rows, method, baseline, column.score)
+    else:
+        values = by_seed(rows, method, column.score).to_numpy()
+        value = estimate(values[:1] if score_info(column.score).shared else values)
+    half = column.text(value.half).lstrip("+") if value.n > 1 else ""
+    ends = [chosen["low"].iloc[0], chosen["high"].iloc[0]]
+    shown = len(chosen) == 1 and not column.difference and not pd.isna(ends).any()
+    return Cell(column.text(value.mean), half, (column.text(ends[0]), column.text(ends[1])) if shown else None, bold)
+
+
+def _best(rows: pd.DataFrame, column: Column, methods: list[str], baseline: str) -> list[str]:
+    """Methods that share the best mean, if it differs from the baseline's."""
+    info = score_info(column.score)
+    if info.better == "neither" or info.shared or baseline not in methods or len(methods) < 2:
+        return []
+    means = {method: by_seed(rows, method, column.score).mean() for method in methods}
+    others = [method for method in methods if method != baseline]
+    p = dict(zip(others, holm([difference(rows, method, baseline, column.score).p for method in others]), strict=True))
+    leader = (min if info.better == "lower" else max)(methods, key=means.get)
+    return [method for method in methods if means[method] == means[leader]] if p.get(leader, 1.0) < 1 - LEVEL else []
+
+
+def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
+    """Of the methods that have a seed without a value, by `rows` of one score: which seeds, and why."""
+    rows = rows[rows["method"].isin(methods)]
+    bad = rows[rows["status"] != "ok"]
+    if len(bad) == len(rows) > 0 and len(bad[["status", "reason"]].drop_duplicates()) == 1:
+        first = bad.iloc[0]
+        whose = f"{named(methods[0])}: " if len(methods) == 1 else f"{score_info(first['score']).title}, every run: "
+        return dict.fromkeys(methods, f"{whose}{first['status']}: {first['reason']}")
+    found = {}
+    for method, group in bad.groupby("method", sort=False):
+        parts = []
+        for (status, reason), alike in group.groupby(["status", "reason"], sort=False):
+            seeds = sorted(alike["seed"])
+            parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {status}: {reason}")
+        seeds = len(rows[rows["method"] == method])
+        have = seeds - len(group)
+        rest = f"; {have} of {seeds} seeds {'has' if have == 1 else 'have'} a value, in table1.csv" if have else ""
+        found[str(method)] = f"{named(method)}, {'; '.join(parts)}{rest}"
+    return found
+
+
+def named(method: str) -> str:
+    """Its title within a sentence."""
+    return load_method(method).title.removeprefix("+ ")

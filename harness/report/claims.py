@@ -1,0 +1,104 @@
+"""Stage `claims`: the verdicts on the paper's claims, as Markdown for readers and CSV with a line for each condition."""
+
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+
+from harness import artifacts
+from harness.report import rows as row_files
+from harness.report.hypotheses import Claims, load_claims
+from harness.report.statistics import Estimate
+from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge, number, seeds_text
+from harness.study import Study
+
+HEADINGS = ["Claim", "Verdict", "Effect [95 % interval]", "Seeds", "Seeds needed", "Paper", "Source"]
+
+
+def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
+    """Write `out` (.md), and beside it .csv."""
+    claims, rows = load_claims(spec), row_files.collect(study, methods, seeds, results)
+    page, lines = document(study, rows, methods, seeds, claims)
+    artifacts.write_text(out.with_suffix(".csv"), lines)
+    artifacts.write_text(out, page)
+    return {"verdicts": dict(Counter(one.verdict for one in judge(claims, rows, study, methods))), "claims": str(out)}
+
+
+def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: Claims) -> tuple[str, str]:
+    """The page in Markdown and CSV, from the rows of `methods` and `seeds` alone."""
+    verdicts = judge(spec, rows, study, methods)
+    return markdown(study, rows, seeds, spec.title, verdicts), to_csv(study, verdicts)
+
+
+def markdown(study: Study, rows: pd.DataFrame, seeds: list[int], title: str, verdicts: list[Verdict]) -> str:
+    """The page: a table, a paragraph for each claim, and the rule."""
+    lines = [f"# {title}: {study.title}", "", "| " + " | ".join(HEADINGS) + " |", "|:--|:--|--:|--:|--:|:--|:--|"]
+    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in _cells(one)) + " |" for one in verdicts]
+    for place, one in enumerate(verdicts, start=1):
+        paragraph = f"**{one.verdict.capitalize()}.** {one.note}".rstrip()
+        lines += ["", f"## {place}. {one.text}", "", paragraph, "", *(f"- {_bullet(result)}" for result in one.conditions)]
+    lines += ["", "## How the verdicts are made", "", *(f"- {line}" for line in rule(study, rows, seeds, verdicts))]
+    return "\n".join(lines) + "\n"
+
+
+def _cells(one: Verdict) -> list[str]:
+    key = one.key
+    if key.kind in ("zero", "not_zero") or key.effect is None:
+        effect = key.reason
+    else:
+        effect = effect_text(key) + (f" ({number(100 * key.relative, 1, signed=True)} %)" if key.relative is not None else "")
+    effect = f"{key.text}: {effect}" if len(one.conditions) > 1 else effect
+    return [one.text, f"**{one.verdict}**", effect, str(key.seeds or "–"), key.needed_text, key.paper or "–", one.source]
+
+
+def _bullet(result: Result) -> str:
+    shown = f" Paper: {result.paper}." if result.paper else ""
+    return f"{result.text}: **{result.outcome}**; {finding(result)}. Refuted if {result.refuted_if}.{shown}"
+
+
+def rule(study: Study, rows: pd.DataFrame, seeds: list[int], verdicts: list[Verdict]) -> list[str]:
+    """How the verdicts were made, in words."""
+    tested = [result.adjusted for one in verdicts for result in one.conditions if result.adjusted is not None]
+    left = sum(p >= ALPHA for p in tested)
+    commits = ", ".join(sorted({commit + "+dirty" * dirty for commit, dirty in zip(rows["commit"], rows["dirty"], strict=True)}))
+    unseen = 100 * (1 - ALPHA ** (1 / len(seeds)))
+    level = f", {ALPHA / left:.2g}" if left else ""
+    lines = [
+        "A claim replicates if all of its conditions hold, and does not replicate if one is refuted; otherwise it is undecided. It is not "
+        "tested where the study, the run or the rows lack what it is about. One seed never decides, except on what is counted (below), and "
+        "a run that diverged or failed leaves every claim that needs it undecided.",
+        "Two methods are compared by seed: both had the same first weights, data order and noise. A condition holds if the mean over seeds "
+        "lies on the claimed side, and is refuted if it lies on the other, by a two-sided Student t-test with an adjusted p below "
+        f"{ALPHA:.2f}. Adjusted: Holm's correction over all that is tested on this page, {len(tested)} here, so that the chance that any "
+        f"of them is wrong is at most {100 * ALPHA:.0f} %. Brackets are the 95 % interval of one condition without that correction; "
+        "percentages are of the mean of the method compared with.",
+        "Not lower, by a margin: holds if the same test puts the mean above (1 − margin) × that of the other method; refuted if it is "
+        "significantly lower than the other method itself. Where both can be shown, the clearer one counts.",
+        "That a share is 0 in every seed, or is not, is looked at and not tested: a counter-example refutes it. Seeds that were not run "
+        f"may differ: after {seeds_text(len(seeds))} without one, up to {unseen:.0f} % of all seeds may be counter-examples (95 %).",
+        "GFLOPs and parameters are counted, the same in every run: one value decides.",
+        f"Seeds needed: how many would give the test a power of {100 * POWER:.0f} % at the level that Holm's correction leaves to what is "
+        f"undecided{level}. It takes the effect and spread observed for the true ones, so with few seeds it is rough; more than "
+        f"{MOST_SEEDS} are not looked for.",
+    ]
+    if study.outliers != "natural":
+        lines.append(
+            "This is an embedded study: a verdict is about its small models, and on no account about ImageNet. Encoder, decoder and judge "
+            "are trained once, so the seeds vary the denoiser alone."
+        )
+    return [*lines, f"N = {study.sampling.count} samples a run; seeds {', '.join(map(str, seeds))}; EMA {study.ema:g}. Commit {commits}."]
+
+
+def to_csv(study: Study, verdicts: list[Verdict]) -> str:
+    """A line for each condition, unrounded; what there is not is empty."""
+    lines = [{"study": study.name, "claim": one.id, "verdict": one.verdict} | _line(r) for one in verdicts for r in one.conditions]
+    return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
+
+
+def _line(result: Result) -> dict:
+    effect = result.effect or Estimate(float("nan"), float("nan"), 0)
+    interval = {"effect": effect.mean, "low": effect.low, "high": effect.high, "sd": effect.sd}
+    facts = {field: getattr(result, field) for field in ("relative", "p", "adjusted", "outcome", "reason", "seeds_needed", "paper")}
+    who = {field: getattr(result, field) for field in ("text", "kind", "method", "against", "score", "seeds")}
+    needed = {"seeds_needed": result.needed_text.removeprefix("–")}
+    return who | interval | facts | needed

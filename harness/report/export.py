@@ -1,0 +1,269 @@
+"""`dsr export` and `dsr verify`: all that a study's numbers rest on in one zip, except weights and images; and the check of such a zip.
+
+A zip is checked with this checkout's code, and nothing in it is run: its rows are read, its tables and pages are made from them anew,
+and compared byte by byte.
+"""
+
+import hashlib
+import json
+import platform
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from importlib import metadata
+from itertools import zip_longest
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import pandas as pd
+
+from harness import artifacts
+from harness.config import ROOT, UserError, load_method, method_file
+from harness.provenance import commit as commit_of
+from harness.report import claims, hypotheses, page, table
+from harness.report import rows as row_files
+from harness.report.page import without_places
+from harness.report.trace import relative
+from harness.study import Study, parse_study
+
+MANIFEST = "manifest.json"
+SPECS = ("table1.yaml", "claims.yaml")
+T = TypeVar("T")
+RENDERED = ("table1.csv", "table1.md", "table1.tex", "claims.md", "claims.csv", "index.html")
+FURTHER = ("rows.parquet", "times.csv", "paper.csv", "*.png", "*.pdf")
+LARGEST, MOST = 256 * 2**20, 20_000  # bytes unpacked, members: more is no export
+EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member: the same study gives the same bytes
+
+README = """What is in here: the numbers of study '{study}', and what they rest on. Commit {commit}.
+
+reports/        table1.csv (a line for each method, seed and score), the tables and the claims made from it, figures, and index.html, which shows all
+specs/          what the tables and the claims consist of
+methods/        the file of each method
+study.json      every setting of the study
+samples.csv     sha256 of each run's samples
+records/        the record of each artifact: sha256, inputs with their sha256, settings, code, commit, versions, device, seconds
+environment.json, constraints.txt   the machine that exported this, and the versions that an installation is held to
+manifest.json   sha256 of each of these files
+
+Weights and images are not in here; their hashes are. Local paths were cut down to what lies below the results folder.
+    dsr verify FILE.zip
+makes the tables, the claims and index.html from table1.csv anew and compares them with those in here.
+"""
+
+
+# ------------------------------------------------------------------------------------------------------------------ export
+
+
+def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
+    """Write the zip. UserError if what is in `reports` is not what the results give; `reports`, `results`: the study's own folders."""
+    files = {}
+    for name in RENDERED:
+        if not (reports / name).is_file():
+            raise UserError(
+                f"{reports / name}: no such file; run snakemake --cores all reports/claims.md --config study={study.name} first"
+            )
+        files[name] = (reports / name).read_bytes()
+    rows = row_files.from_csv(reports / "table1.csv")
+    methods, seeds = runs_of(rows)
+    if row_files.to_csv(row_files.collect(study, methods, seeds, results)).encode() != files["table1.csv"]:
+        raise UserError(f"{reports / 'table1.csv'}: is not what {results} gives: older, or changed; run the whole line again, then export")
+    for pattern in FURTHER:
+        files |= {path.name: path.read_bytes() for path in sorted(reports.glob(pattern))}
+    specs = {name: (ROOT / "reports" / name).read_bytes() for name in SPECS}
+    for problem in differing(study, rows, files, specs):
+        raise UserError(f"{reports}: {problem}; run the whole line again, then export")
+    records = records_of(results, methods, seeds)
+    commit, dirty = commit_of()
+    members = {
+        "README.txt": README.format(study=study.name, commit=_revision(commit, dirty)).encode(),
+        "study.json": as_json(without_places(study.model_dump(mode="json"))),
+        "samples.csv": samples_of(records).encode(),
+        "environment.json": as_json(environment(rows, commit, dirty)),
+        "constraints.txt": (ROOT / "envs" / "constraints.txt").read_bytes(),
+        **{f"reports/{name}": content for name, content in files.items()},
+        **{f"specs/{name}": content for name, content in specs.items()},
+        **{f"methods/{name}.py": method_file(name).read_bytes() for name in methods},
+        **{f"records/{name}{artifacts.META}": as_json(record) for name, record in records.items()},
+    }
+    members[MANIFEST] = as_json({name: hashlib.sha256(content).hexdigest() for name, content in members.items()})
+    with artifacts.atomic(out) as temporary:
+        pack(temporary, members)
+    return {"files": len(members), "bytes": out.stat().st_size, "out": str(out)}
+
+
+def runs_of(rows: pd.DataFrame) -> tuple[list[str], list[int]]:
+    """(methods, seeds) in the order of the rows."""
+    return list(dict.fromkeys(rows["method"])), [int(seed) for seed in dict.fromkeys(rows["seed"])]
+
+
+def as_json(value: object) -> bytes:
+    return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+
+
+def pack(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, EPOCH)
+            info.create_system, info.external_attr, info.compress_type = 3, 0o644 << 16, zipfile.ZIP_DEFLATED
+            archive.writestr(info, members[name])
+
+
+def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str, dict]:
+    """The records of the runs and of all they were made from, by the artifact's path below `results`, without local paths."""
+    found = {}
+    for path in sorted(results.rglob(f"*{artifacts.META}")):
+        artifact = path.with_name(path.name.removesuffix(artifacts.META))
+        parts = artifact.relative_to(results).parts
+        foreign = parts[0] == "runs" and (parts[1] not in methods or parts[2] not in {f"seed{seed}" for seed in seeds})
+        if parts[0] == "state" or any(part.startswith(".") for part in parts) or foreign:
+            continue
+        record = artifacts.meta(artifact)
+        record["inputs"] = {relative(name, results): sha256 for name, sha256 in record["inputs"].items()}
+        found["/".join(parts)] = without_places(record)
+    return found
+
+
+def samples_of(records: dict[str, dict]) -> str:
+    """CSV with a line for each samples file."""
+    lines = ["file,method,seed,sha256"]
+    lines += [f"{name},{r['method']},{r['seed']},{r['sha256']}" for name, r in records.items() if r["stage"] == "samples"]
+    return "\n".join(lines) + "\n"
+
+
+def environment(rows: pd.DataFrame, commit: str, dirty: bool) -> dict:
+    """Of the exporting process, and what the rows say of theirs."""
+    return {
+        "commit": commit,
+        "dirty": dirty,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "distributions": {found.name: found.version for found in metadata.distributions() if found.name},
+        "rows": {
+            field: sorted(map(str, set(rows[field]))) for field in ("commit", "dirty", "device", "versions", "precision", "code", "config")
+        },
+    }
+
+
+# ------------------------------------------------------------------------------------------------------------------ verify
+
+
+def verify(path: Path) -> tuple[str, list[str]]:
+    """(text, problems) of a zip that `export` wrote: its hashes, its rows, and its tables and pages made from the rows anew."""
+    members = unpack(path)
+    try:
+        wanted = dict(json.loads(members.pop(MANIFEST, b"")).items())
+    except (ValueError, AttributeError, RecursionError):
+        raise UserError(f"{path}: has no readable {MANIFEST}; not an export, or spoiled") from None
+    found = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    problems = [f"{name!r} is in the manifest, not in the zip" for name in sorted(set(wanted) - set(found))]
+    problems += [f"{name!r} is in the zip, not in the manifest" for name in sorted(set(found) - set(wanted))]
+    problems += [f"{name!r}: sha256 is not the manifest's" for name in sorted(set(wanted) & set(found)) if wanted[name] != found[name]]
+    about = ""
+    if not problems:
+        try:
+            about, problems = _rendered_anew(members)
+        except UserError as error:
+            problems = [str(error)]
+        except (LookupError, ValueError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+            problems = [f"not an export of this harness ({type(error).__name__}: {' '.join(str(error).split())})"]
+    text = "\n".join(f"differs: {problem}" for problem in problems) if problems else f"verified: {path}: {about}"
+    return text, problems
+
+
+def _rendered_anew(members: dict[str, bytes]) -> tuple[str, list[str]]:
+    """(what it is, problems) of a zip whose hashes are right."""
+    facts, values = json.loads(members["environment.json"]), json.loads(members["study.json"])
+    theirs, ours = _revision(facts["commit"], facts["dirty"]), _revision(*commit_of())
+    rows = _read(members, "reports/table1.csv", row_files.from_csv)
+    reports, specs = ({name.removeprefix(f"{folder}/"): content for name, content in members.items() if name.startswith(f"{folder}/")} for folder in ("reports", "specs"))  # fmt: skip
+    problems = methods_differ(rows, members)
+    try:
+        problems += differing(parse_study(values.pop("name"), values), rows, reports, specs)
+    except UserError as error:
+        problems.append(str(error))
+    if problems and theirs != ours:
+        problems.append(f"the export is of commit {theirs}, this is {ours}: at its own commit it may well verify")
+    return f"{len(rows)} rows of study '{rows['study'].iloc[0]}', {len(members)} files, commit {theirs}", problems
+
+
+def _revision(commit: str, dirty: bool) -> str:
+    return f"{commit}{'+dirty' * bool(dirty)}"
+
+
+def _read(members: dict[str, bytes], name: str, reader: Callable[[Path], T]) -> T:
+    """What `reader` makes of a member, which it is given as a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / Path(name).name
+        copy.write_bytes(members[name])
+        try:
+            return reader(copy)
+        except UserError as error:
+            raise UserError(str(error).replace(str(copy), name)) from None
+
+
+def unpack(path: Path) -> dict[str, bytes]:
+    """The members of a zip, in memory. UserError in one line for a spoiled one, or one that is no export."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            if len(infos) > MOST or sum(info.file_size for info in infos) > LARGEST:
+                raise UserError(f"{path}: more than {MOST} files or {LARGEST >> 20} MiB unpacked; not an export, or made to fill a disk")
+            if len({info.filename for info in infos}) < len(infos):
+                raise UserError(f"{path}: holds a file twice; not an export, or spoiled")
+            for info in infos:
+                parts = PurePosixPath(info.filename).parts
+                if (
+                    "\\" in info.filename
+                    or ":" in info.filename
+                    or ".." in parts
+                    or info.filename[:1] in ("/", "")
+                    or info.filename[-1:] == "/"
+                ):
+                    raise UserError(f"{path}: holds a file named {info.filename!r}; not an export, or made to write elsewhere")
+                if stat.S_ISLNK(info.external_attr >> 16):
+                    raise UserError(f"{path}: {info.filename!r} is a link; not an export")
+            return {info.filename: archive.read(info) for info in infos}
+    except (OSError, EOFError, ValueError, RuntimeError, NotImplementedError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path}: not a readable zip ({reason}); truncated? get it again") from None
+
+
+def methods_differ(rows: pd.DataFrame, members: dict[str, bytes]) -> list[str]:
+    """Methods whose file here is not the one in the zip; their titles are in the tables."""
+    problems = []
+    for name in runs_of(rows)[0]:
+        own = method_file(name)
+        if not own.is_file():
+            problems.append(f"methods/{name}.py: there is no baselines/{name}.py here; read it, then put it there")
+        elif own.read_bytes() != members.get(f"methods/{name}.py"):
+            problems.append(f"methods/{name}.py: is not baselines/{name}.py as it is here")
+    return problems
+
+
+def differing(study: Study, rows: pd.DataFrame, reports: dict[str, bytes], specs: dict[str, bytes]) -> list[str]:
+    """Which of RENDERED are not what the rows give. `reports` and `specs`: contents by file name."""
+    methods, seeds = runs_of(rows)
+    for name in methods:
+        load_method(name)
+    spec, wanted = (_read(specs, name, reader) for name, reader in zip(SPECS, (table.load_spec, hypotheses.load_claims), strict=True))
+    figures = {name: reports[f"{name}.png"] for name in page.figures_of(study) if f"{name}.png" in reports}
+    markdown, tex = table.document(study, rows, methods, seeds, spec)
+    judged, lines = claims.document(study, rows, methods, seeds, wanted)
+    fresh = {
+        "table1.csv": row_files.to_csv(rows),
+        "table1.md": markdown,
+        "table1.tex": tex,
+        "claims.md": judged,
+        "claims.csv": lines,
+        "index.html": page.document(study, rows, methods, seeds, spec=spec, declared=wanted, figures=figures),
+    }
+    problems = []
+    for name, text in fresh.items():
+        old = reports[name].decode(errors="replace")
+        if old != text:
+            pairs = enumerate(zip_longest(old.splitlines(), text.splitlines()), start=1)
+            number = next((number for number, (a, b) in pairs if a != b), 1)
+            problems.append(f"{name}: is not what the rows give, from line {number} on")
+    return problems

@@ -1,0 +1,134 @@
+"""`dsr check`: the stored rows and neuron lists of a study, the report on fresh ones as text, and what an update changes."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from pydantic import TypeAdapter, ValidationError
+
+from harness import artifacts
+from harness.config import UserError, nearest
+from harness.report.check import ORDER, Line, Neurons, Report, cells, check
+from harness.report.rows import from_csv, to_csv
+from harness.schema import LEVEL, NONE
+from harness.study import study_names
+
+RESULTS = ("no difference found", "difference", "cannot decide")  # by exit code
+QUIET = ("no difference", "identical")
+
+
+def gate(
+    study: str,
+    *,
+    against: Path | None = None,
+    rows: Path | None = None,
+    results: Path | None = None,
+    renew: bool = False,
+    everything: bool = False,
+) -> tuple[str, int]:
+    """What `dsr check` prints, and its exit code. Default paths: what the DAG writes, and reports/reference/<study>.csv."""
+    nearest(study, study_names(), "study")
+    against, rows = against or Path(f"reports/reference/{study}.csv"), rows or Path(f"reports/{study}/table1.csv")
+    if not rows.is_file():
+        raise UserError(f"{rows}: no fresh rows; run snakemake --cores all reports/table1.md --config study={study}")
+    fresh = from_csv(rows)
+    if set(fresh["study"]) != {study}:
+        raise UserError(f"{rows}: rows of study '{fresh['study'].iloc[0]}', not of '{study}'; give --study and --rows of one")
+    neurons = neurons_of(fresh, results or Path("results") / study)
+    if renew:
+        return update(fresh, against, neurons), 0
+    if not against.is_file():
+        raise UserError(f"{against}: no stored rows; write them with dsr check --study {study} --update, and keep the file")
+    report = check(fresh, from_csv(against), fresh_neurons=neurons, stored_neurons=read_neurons(against.with_suffix(".json")))
+    return text(report, everything=everything), report.exit_code
+
+
+def text(report: Report, *, everything: bool = False) -> str:
+    """The report for people: what differs, is undecided or moved, worst first; with `everything` every line."""
+    shown = [line for line in report.lines if everything or line.verdict not in QUIET]
+    averages = len({line.ema for line in report.lines if not math.isnan(line.ema)}) > 1
+    table = [["verdict", "method", "score", "stored", "fresh", f"difference [{LEVEL:.0%} interval]", "p", "adjusted", "why"]]
+    table += [_columns(line, averages) for line in shown]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table] if shown else []
+    counts = Counter(line.verdict for line in report.lines)
+    lines.append("Lines: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in ORDER if counts[verdict]) + ".")
+    result = "identical" if report.identical else RESULTS[report.exit_code]
+    return "\n".join([*lines, *report.remarks, f"Result: {result} (exit code {report.exit_code})."])
+
+
+def _columns(line: Line, averages: bool) -> list[str]:
+    score = f"{line.score} (EMA {line.ema:g})" if averages and not math.isnan(line.ema) else line.score
+    sides = [f"{side.mean:.4g} (n = {side.n})" if side else "" for side in (line.stored, line.fresh)]
+    interval = "" if math.isnan(line.effect) else f"{line.effect:+.3g}"
+    interval += f" [{line.low:+.3g}, {line.high:+.3g}]" if line.tested else ""
+    return [
+        line.verdict,
+        line.method,
+        score,
+        *sides,
+        interval,
+        *(f"{p:.2g}" if line.tested else "" for p in (line.p, line.adjusted)),
+        line.why,
+    ]
+
+
+def neurons_of(rows: pd.DataFrame, results: Path) -> Neurons:
+    """Register neurons of the methods that have some, from the files below `results` whose hashes the rows name. UserError if one is not there."""
+    lists = {artifacts.checked(path): json.loads(path.read_text())["neurons"] for path in sorted(results.glob("encoders/*/registers.json"))}
+    named = rows[rows["registers"] != NONE].groupby("method", sort=False)["registers"].first()
+    for method, sha256 in named.items():
+        if sha256 not in lists:
+            raise UserError(
+                f"{results}/encoders: lacks the neuron list {sha256[:12]}... of the rows of '{method}'; give --results of those rows"
+            )
+    return {method: lists[sha256] for method, sha256 in named.items()}
+
+
+def read_neurons(path: Path) -> Neurons:
+    """The neuron lists that `update` wrote."""
+    try:
+        return TypeAdapter(Neurons).validate_json(path.read_text())
+    except (OSError, UnicodeDecodeError, ValidationError) as error:
+        raise UserError(
+            f"{path}: not lists of register neurons ({type(error).__name__}); get it back, or write it again with --update"
+        ) from None
+
+
+def update(fresh: pd.DataFrame, against: Path, neurons: Neurons) -> str:
+    """Store the rows at `against` and the neuron lists beside it (.json); returns what changed."""
+    lines = [f"{against}: {fresh['method'].nunique()} methods, seeds {_seeds(fresh)}, {fresh['score'].nunique()} scores"]
+    if against.is_file():
+        lines += _changes(fresh, against) or ["nothing changed"]
+    artifacts.write_text(against, to_csv(fresh))
+    artifacts.write_json(against.with_suffix(".json"), neurons)
+    return "\n".join(lines)
+
+
+def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
+    """What was stored and what is stored now, where they differ."""
+    try:
+        stored = from_csv(against)
+    except UserError as error:
+        return [f"the old ones could not be read: {error}"]
+    lines, before = [], cells(stored)
+    for what in ("method", "score"):
+        old, new = (list(dict.fromkeys(rows[what])) for rows in (stored, fresh))
+        lines += [f"{what} added: {name}" for name in new if name not in old] + [
+            f"{what} removed: {name}" for name in old if name not in new
+        ]
+    if _seeds(stored) != _seeds(fresh):
+        lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
+    for (score, ema, method), cell in cells(fresh).items():
+        old = before.get((score, ema, method))
+        if old and (old.values, old.without) != (cell.values, cell.without):
+            was, now = (f"{side.estimate.mean:.4g}" if side.values else side.failures for side in (old, cell))
+            change = f" ({cell.estimate.mean - old.estimate.mean:+.3g})" if old.values and cell.values else ""
+            lines.append(f"{method} {score} (EMA {ema:g}): {was} before, {now} now{change}")
+    return lines
+
+
+def _seeds(rows: pd.DataFrame) -> str:
+    return ", ".join(map(str, sorted(set(rows["seed"]))))

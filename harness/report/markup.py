@@ -1,0 +1,79 @@
+"""Tables as Markdown and LaTeX."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from harness.report.cells import Cell
+
+SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+LATEX = str.maketrans({
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "#": r"\#", "%": r"\%", "&": r"\&", "_": r"\_",
+    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
+    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "×": r"$\times$", "Δ": r"$\Delta$", "∞": r"$\infty$", "±": r"$\pm$", "−": "$-$", "–": "--",
+})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table: the first `left` columns are texts, the others cells."""
+
+    title: str
+    headings: list[str]
+    rows: list[tuple[list[str], list[Cell]]]
+
+    @property
+    def left(self) -> int:
+        return len(self.headings) - len(self.rows[0][1])
+
+
+def footnotes(grids: Iterable[Grid]) -> dict[str, int]:
+    """The reasons in all cells, numbered from 1 as they come; equal ones once."""
+    reasons = dict.fromkeys(cell.why for grid in grids for _, cells in grid.rows for cell in cells if cell.why)
+    return {reason: number for number, reason in enumerate(reasons, start=1)}
+
+
+def superscript(number: int) -> str:
+    return str(number).translate(SUPERSCRIPT)
+
+
+def markdown(grid: Grid, numbers: dict[str, int]) -> str:
+    """`numbers`: of the footnotes."""
+
+    def cell(c: Cell) -> str:
+        text = f"**{c.text}**" if c.bold else c.text
+        return text + (superscript(numbers[c.why]) if c.why else "")
+
+    lines = [grid.headings, [":--"] * grid.left + ["--:"] * (len(grid.headings) - grid.left)]
+    lines += [[*(text.replace("|", "\\|") for text in texts), *map(cell, cells)] for texts, cells in grid.rows]
+    head, rule, *body = ["| " + " | ".join(line) + " |" for line in lines]
+    return f"**{grid.title}**\n\n" + "\n".join([head, rule.replace(" ", ""), *body]) + "\n"
+
+
+def floating(grids: list[Grid], numbers: dict[str, int], *, caption: Iterable[str], label: str) -> str:
+    """A LaTeX float with the footnotes of its own grids. Needs \\usepackage{booktabs,graphicx}."""
+    width = r"\ifdim\width>\textwidth\textwidth\else\width\fi"  # as it is, or shrunk to the page
+    tabulars = [f"\\resizebox{{{width}}}{{!}}{{%\n{latex(grid, numbers)}}}" for grid in grids]
+    feet = [f"\\textsuperscript{{{numbers[reason]}}} {escape(reason)}." for reason in footnotes(grids)]
+    return "\n".join([
+        "\\begin{table*}", "\\centering", "\n\n\\medskip\n".join(tabulars),
+        f"\\caption{{{' '.join([*map(escape, caption), *feet])}}}", f"\\label{{{label}}}", "\\end{table*}", "",
+    ])  # fmt: skip
+
+
+def latex(grid: Grid, numbers: dict[str, int]) -> str:
+    """A booktabs tabular."""
+
+    def cell(c: Cell) -> str:
+        text = escape(c.text).replace("$", "").replace("--", "-") if c.text.lstrip("+−")[:1].isdigit() else ""
+        text = f"$\\mathbf{{{text}}}$" if text and c.bold else f"${text}$" if text else escape(c.text)
+        return text + (f"\\textsuperscript{{{numbers[c.why]}}}" if c.why else "")
+
+    columns = "l" * grid.left + "r" * (len(grid.headings) - grid.left)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(map(escape, grid.headings)) + r" \\", "\\midrule"]
+    lines += [" & ".join([*map(escape, texts), *map(cell, cells)]) + r" \\" for texts, cells in grid.rows]
+    return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def escape(text: str) -> str:
+    """Text as LaTeX; a character that pdflatex has no letter for is a question mark."""
+    return "".join(c if ord(c) < 0x180 or c in "…’‘“”" else "?" for c in text.translate(LATEX))

@@ -1,0 +1,159 @@
+"""Where a number of the page comes from: for each score of a method, and each difference to the baseline, what its rows say seed by seed."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from harness.report import rows as row_files
+from harness.report import table
+from harness.report.cells import named
+from harness.report.statistics import Estimate, by_seed, difference, estimate
+from harness.schema import NONE, score_info
+from harness.study import Study
+
+DIGITS = 16  # of a hash; all of them are in table1.csv
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Where a number comes from. `facts`: label and value of each seed, or one value that all of them share."""
+
+    id: str
+    title: str
+    about: str
+    summary: str
+    seeds: list[int]
+    facts: list[tuple[str, list[str]]]
+    commands: list[str]
+    links: list[tuple[str, str]]
+
+
+def sheet_id(score: str, method: str, *, difference: bool = False, ema: float | None = None) -> str:
+    """`ema`: for another average than the one that every score is of."""
+    average = "" if ema is None else f"-ema{ema:g}"
+    return f"{'difference-' * difference}{score}-{method}{average}".replace("@", "-at-")
+
+
+def short(sha256: str) -> str:
+    return "–" if sha256 == NONE else sha256[:DIGITS]
+
+
+def _interval(row: dict) -> str:
+    return "–" if pd.isna(row["low"]) else f"{row['low']:.6g} to {row['high']:.6g}"
+
+
+FACTS: dict[str, Callable[[dict], str]] = {
+    "value": lambda row: repr(float(row["value"])) if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
+    "95 % interval within the run": _interval,
+    "how that was made": lambda row: row["how"],
+    "images scored": lambda row: str(row["n"]),
+    "samples": lambda row: short(row["samples"]),
+    "denoiser": lambda row: short(row["denoiser"]),
+    "decoder": lambda row: short(row["decoder"]),
+    "latents": lambda row: short(row["latents"]),
+    "register neurons": lambda row: short(row["registers"]),
+    "encoder": lambda row: short(row["encoder"]),
+    "reference": lambda row: short(row["reference"]),
+    "extractor": lambda row: short(row["extractor"]),
+    "commit": lambda row: row["commit"] + "+dirty" * bool(row["dirty"]),
+    "code": lambda row: row["code"],
+    "config": lambda row: row["config"],
+    "precision": lambda row: row["precision"] + ", TF32" * bool(row["tf32"]) + ", compiled" * bool(row["compile"]),
+    "device": lambda row: row["device"],
+    "libraries": lambda row: row["versions"],
+}
+
+
+def score_sheets(study: Study, rows: pd.DataFrame) -> list[Sheet]:
+    """One for each score, method and average of the weights."""
+    groups: dict[tuple, list[dict]] = {}
+    for line in rows.to_dict("records"):
+        groups.setdefault((line["score"], line["method"], line["ema"]), []).append(line)
+    found = []
+    for (score, method, ema), lines in groups.items():
+        info, other = score_info(score), ema != study.ema
+        average = f", EMA {ema:g}" if other else ""
+        facts = [(label, alike([text(line) for line in lines])) for label, text in FACTS.items()]
+        command = f"dsr trace reports/{study.name}/table1.csv --method {method} --score {score}" + (f" --ema {ema:g}" if other else "")
+        found.append(
+            Sheet(
+                id=sheet_id(score, method, ema=ema if other else None),
+                title=f"{info.title}: {named(method)}{average}",
+                about=info.about,
+                summary=over_seeds([line["value"] for line in lines], shared=info.shared),
+                seeds=[line["seed"] for line in lines],
+                facts=facts,
+                commands=[command],
+                links=[],
+            )
+        )
+    return found
+
+
+def differences(spec: table.Spec, main: pd.DataFrame, methods: list[str]) -> list[Sheet]:
+    """One for each cell that is a difference to the baseline."""
+    found = []
+    for score in dict.fromkeys(column.score for panel in spec.panels for column in panel.columns if column.difference):
+        theirs, info = by_seed(main, spec.baseline, score), score_info(score)
+        for method in methods:
+            if method == spec.baseline:
+                continue
+            ours = by_seed(main, method, score)
+            facts = [(named(method), _values(ours)), (named(spec.baseline), _values(theirs)), ("difference", _values(ours - theirs))]
+            pair = difference(main, method, spec.baseline, score) if (ours - theirs).notna().any() else None
+            found.append(
+                Sheet(
+                    id=sheet_id(score, method, difference=True),
+                    title=f"{info.title}: {named(method)} minus {named(spec.baseline)}",
+                    about=f"{info.about}; paired by seed: both had the same first weights, data order and noise",
+                    summary=_paired(pair) if pair else "No seed has both values.",
+                    seeds=[int(seed) for seed in ours.index],
+                    facts=facts,
+                    commands=[],
+                    links=[(sheet_id(score, m), f"{info.title} of {named(m)}") for m in (method, spec.baseline)],
+                )
+            )
+    return found
+
+
+def _values(values: pd.Series) -> list[str]:
+    return ["–" if pd.isna(value) else repr(float(value)) for value in values]
+
+
+def alike(values: list[str]) -> list[str]:
+    """One value where all seeds share it."""
+    return values[:1] if len(set(values)) == 1 else values
+
+
+def over_seeds(values: list[float], *, shared: bool) -> str:
+    """In words: mean and interval over seeds."""
+    if any(map(math.isnan, values)):
+        return "Not every seed has a value, so the table shows none."
+    if shared:
+        return "The same for every seed."
+    return _summary(estimate(values))
+
+
+def _paired(found: Estimate) -> str:
+    return _summary(found) + (f"; p = {found.p:.3g}, two-sided, before any correction" if found.n > 1 else "")
+
+
+def _summary(found: Estimate) -> str:
+    if found.n < 2:
+        return "One seed: no interval over seeds."
+    interval = f"95 % interval {found.low:.6g} to {found.high:.6g} (Student's t)"
+    return f"Mean over {found.n} seeds {found.mean:.6g}, standard deviation {found.sd:.3g}, {interval}"
+
+
+def environment(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+    """What the rows were made with; more than one value where they differ."""
+    lines = rows.to_dict("records")
+    texts = {label: sorted({FACTS[label](line) for line in lines}) for label in ("commit", "precision", "device", "libraries")}
+    codes = sorted({f"{kind} {code}" for kind, code in zip(rows["score"].map(_kind), rows["code"], strict=True)})
+    return [(label.capitalize(), found) for label, found in texts.items()] + [("Code of", codes)]
+
+
+def _kind(score: str) -> str:
+    return "outlier statistics" if score.startswith(row_files.OWN_REFERENCE) else "scores"

@@ -1,0 +1,254 @@
+"""`dsr trace`: from a number in the table back to the data, by the records beside the artifacts, with every hash on the way compared."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+import pandas as pd
+from pydantic import BaseModel, ValidationError
+
+from harness import artifacts
+from harness.assets import locate
+from harness.config import UserError, digest, nearest
+from harness.report import rows as row_files
+from harness.schema import NONE, Row, ScoreFile, rows_of, score_info
+
+# Inputs are listed from the samples back to the data, so that each artifact is met first where it belongs.
+ORDER = ("outliers", "samples", "denoiser", "decoder", "latents", "registers", "encoder", "references", "judge", "clip", "data", "asset")
+MADE_BY = {name: (name,) for name in ("encoder", "registers", "latents", "denoiser", "samples")}  # field of Row -> stages
+MADE_BY["decoder"] = ("decoder", "encoder")  # a VAE decodes itself
+
+
+class Provenance(BaseModel):
+    commit: str
+    dirty: bool
+    device: str
+
+    @property
+    def revision(self) -> str:
+        return self.commit + "+dirty" * self.dirty
+
+
+class Record(BaseModel):
+    """What is read of an artifact's sidecar."""
+
+    stage: str
+    sha256: str
+    inputs: dict[str, str]
+    code: str
+    config: object
+    seconds: float
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """`name`: path below the results folder, where it is there. `sha256` is of the file as it is now; None where it is missing."""
+
+    name: str
+    sha256: str | None
+    record: Record | None
+    content: str | None  # of an asset's record: sha256 of the asset
+    problem: str | None
+
+    @property
+    def hashes(self) -> set[str]:
+        """Those that a row can have of it; of a file that is spoiled or missing the one that was recorded, so that it is one problem."""
+        return {value for value in (self.record.sha256 if self.record else self.sha256, self.content) if value}
+
+
+class Chain:
+    """The artifacts below a results folder; each is hashed once."""
+
+    def __init__(self, results: Path) -> None:
+        self.results = results
+        self.seen: dict[str, Artifact] = {}
+
+    def artifact(self, recorded: str) -> Artifact:
+        """The artifact that a record calls `recorded`."""
+        name = relative(recorded, self.results)
+        if name not in self.seen:
+            self.seen[name] = self._look(name)
+        return self.seen[name]
+
+    def _look(self, name: str) -> Artifact:
+        path = self.results / name
+        sha256 = artifacts.sha256(path) if path.exists() else None
+        record, content, problem = None, None, None if sha256 else "no such file"
+        try:
+            record = Record.model_validate(artifacts.meta(path))
+            if sha256 and sha256 != record.sha256:
+                problem = f"sha256 is {short(sha256)}, its record says {short(record.sha256)}"
+            elif sha256 and record.stage == "asset":
+                content = str(json.loads(path.read_text())["sha256"])
+                problem = _absent(path)
+        except UserError:
+            problem = problem or "its record is missing or not JSON"
+        except (ValidationError, ValueError, KeyError, TypeError):
+            problem = problem or "its record is not one that this harness writes"
+        return Artifact(name, sha256, record, content, problem)
+
+    def inputs(self, artifact: Artifact) -> list[tuple[Artifact, str]]:
+        """(artifact, sha256 that the consumer read) of what an artifact was made from, in the order of ORDER."""
+        found = [(self.artifact(name), sha256) for name, sha256 in artifact.record.inputs.items()] if artifact.record else []
+        return sorted(found, key=lambda pair: (ORDER.index(pair[0].record.stage) if known(pair[0]) else len(ORDER), pair[0].name))
+
+    def behind(self, artifact: Artifact) -> dict[str, Artifact]:
+        """An artifact and everything it was made from, directly or not, by name."""
+        found, waiting = {}, [artifact]
+        while waiting:
+            one = waiting.pop()
+            if one.name not in found:
+                found[one.name] = one
+                waiting += [other for other, _ in self.inputs(one)]
+        return found
+
+
+def _absent(record_file: Path) -> str | None:
+    """Why an asset is not where its record says; None where it is. (Its content was hashed when it was recorded; it may be very large.)"""
+    try:
+        locate(record_file)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def known(artifact: Artifact) -> bool:
+    return artifact.record is not None and artifact.record.stage in ORDER
+
+
+def short(sha256: str | None) -> str:
+    return sha256[:12] if sha256 else "?"
+
+
+def relative(recorded: str, results: Path) -> str:
+    """A path of a record, below the results folder: the longest end of it that is there; as it is where none is.
+
+    Records name paths as the stage was given them, from the folder it was started in; results may have moved since.
+    """
+    parts = PurePath(recorded).parts
+    for start in range(len(parts)):
+        name = PurePath(*parts[start:])
+        if not name.is_absolute() and ((results / name).exists() or (results / f"{name}{artifacts.META}").exists()):
+            return name.as_posix()
+    return recorded
+
+
+def trace(
+    csv: Path, *, method: str, score: str, seed: int | None = None, ema: float | None = None, results: Path | None = None
+) -> tuple[str, list[str]]:
+    """(text, problems): where a method's score comes from, seed by seed; a problem is a hash or value that does not fit, or a missing file.
+
+    `results` is results/<study> where it is not given; `ema` the average that every score is of.
+    """
+    table = row_files.from_csv(csv)
+    chosen = choose(table, method=method, score=score, seed=seed, ema=ema)
+    study, first = chosen["study"].iloc[0], table["ema"].iloc[0]
+    chain, printed, problems = Chain(results or Path("results") / study), set(), []
+    about = f"{score_info(score).title} ('{score}') of {method}, study '{study}', EMA {chosen['ema'].iloc[0]:g}"
+    lines: list[str | tuple[str, ...]] = [f"{about}: {csv} back to the data, by the records in {chain.results}"]
+    for line in chosen.astype(object).where(chosen.notna(), None).to_dict("records"):
+        row = Row.model_validate(line)
+        name = file_name(row, first)
+        source = chain.artifact(name)
+        wrong = [f"{name}: {reason}" for reason in mismatches(row, source, chain)]
+        lines += ["", *described(row), *(f"  ✗ {reason}" for reason in wrong)]
+        problems += wrong
+        for cells, problem in tree(chain, source, None, "  ", printed):
+            lines.append(cells)
+            problems += [problem] if problem else []
+    good, problems = sum(1 for one in chain.seen.values() if one.problem is None), list(dict.fromkeys(problems))
+    summary = f"{good} of {len(chain.seen)} artifacts are what their records say"
+    lines += ["", f"{summary}; {f'problems: {len(problems)}' if problems else 'every hash on the chain fits'}"]
+    return "\n".join(columns(lines)), problems
+
+
+def columns(lines: list[str | tuple[str, ...]]) -> list[str]:
+    """Tuples as lines with their cells one below the other; the last cell of each is as long as it likes."""
+    rows = [line for line in lines if isinstance(line, tuple)]
+    widths = [max((len(row[place]) for row in rows if len(row) > place + 1), default=0) for place in range(max(map(len, rows)))]
+    return [
+        line if isinstance(line, str) else "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=False)).rstrip()
+        for line in lines
+    ]
+
+
+def choose(table: pd.DataFrame, *, method: str, score: str, seed: int | None, ema: float | None) -> pd.DataFrame:
+    """The rows that are meant. UserError that names the nearest method, score, seed or average for one that there is not."""
+    decay = table["ema"].iloc[0] if ema is None else ema
+    for field, wanted in (("method", method), ("score", score), ("ema", decay), ("seed", seed)):
+        if wanted is not None:
+            nearest(wanted, list(dict.fromkeys(table[field])), field)
+            table = table[table[field] == wanted]
+    return table
+
+
+def file_name(row: Row, first: float) -> str:
+    """The score file that a row is from, below the results folder; `first` is the average that every score is of."""
+    kind = "outliers" if row.score.startswith(row_files.OWN_REFERENCE) else "scores"
+    return f"runs/{row.method}/seed{row.seed}/{kind}{'' if row.ema == first else f'-ema{row.ema:g}'}.json"
+
+
+def mismatches(row: Row, source: Artifact, chain: Chain) -> Iterator[str]:
+    """Where the row of the table is not that of its score file, or names hashes that are not on the chain behind it."""
+    if source.sha256 is None:
+        return
+    try:
+        file = ScoreFile.model_validate_json((chain.results / source.name).read_bytes())
+        own = next(own for own in rows_of(file) if own.score == row.score)
+    except (ValidationError, UserError):
+        yield "not a score file of this harness"
+        return
+    except StopIteration:
+        yield f"has no score '{row.score}'"
+        return
+    for field, value in own:
+        if value != getattr(row, field):
+            yield f"{field} is {value}, the table says {getattr(row, field)}"
+    behind = chain.behind(source).values()
+    every = {NONE}.union(*(one.hashes for one in behind))
+    for field in (*MADE_BY, "reference", "extractor"):
+        stages = MADE_BY.get(field)
+        made = every if stages is None else {NONE}.union(*(one.hashes for one in behind if one.record and one.record.stage in stages))
+        if getattr(row, field) not in made:
+            yield f"{field} {short(getattr(row, field))} of the table is not what it was made from"
+
+
+def described(row: Row) -> list[str]:
+    """The row in lines."""
+    interval = f" [{row.low!r}, {row.high!r}]" if row.low is not None else ""
+    value = f"{row.value!r}{interval}" if row.status == "ok" else f"{row.status}: {row.reason}"
+    revision = row.commit + "+dirty" * row.dirty
+    return [
+        f"seed {row.seed}: {value}, n = {row.n}; interval: {row.how}",
+        f"  commit {revision}, code {row.code}, config {row.config}, {row.precision}, TF32 {_on(row.tf32)}, compiled {_on(row.compile)}, {row.device}",
+        f"  {row.versions}",
+    ]
+
+
+def _on(switch: bool) -> str:
+    return "yes" if switch else "no"
+
+
+def tree(
+    chain: Chain, artifact: Artifact, read: str | None, indent: str, printed: set[str]
+) -> Iterator[tuple[tuple[str, ...], str | None]]:
+    """(cells, problem) of an artifact and what it was made from; `read` is the sha256 that its consumer recorded. Each is spelt out once."""
+    problem, record = artifact.problem, artifact.record
+    if problem is None and read is not None and read != artifact.sha256:
+        problem = f"sha256 is {short(artifact.sha256)}, what was made from it read {short(read)}"
+    fault = f"{artifact.name}: {problem}" if problem else None
+    notes = [f"asset {short(artifact.content)}"] * bool(artifact.content) + [problem] * bool(problem)
+    head = (f"{indent}{'✗' if problem else '✓'} {record.stage if record else '?'}", artifact.name, short(artifact.sha256))
+    if artifact.name in printed:
+        yield (*head, "; ".join(["as above", *notes])), fault
+        return
+    printed.add(artifact.name)
+    made = ()
+    if record:
+        config = digest(record.config) if record.config is not None else "none"
+        made = (f"code {record.code}", f"config {config}", f"{record.seconds:.1f} s", record.provenance.revision, record.provenance.device)
+    yield (*head, *made, "; ".join(notes)), fault
+    for other, sha256 in chain.inputs(artifact):
+        yield from tree(chain, other, sha256, indent + "  ", printed)
