@@ -23,10 +23,10 @@ __all__ = [
     "checked_config",
     "code_hash",
     "figures_of",
-    "page_template",
     "paper_sizes",
     "published_neurons",
     "put_own_python_first",
+    "report_data",
     "take_over_dead_lock",
 ]
 
@@ -163,7 +163,10 @@ def checked_config(config: dict) -> Run:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
         for name in methods:
             check_fits(study, name)
-        for line in missing(study, Path(config.get("assets") or ROOT)):
+        root = config.get("assets") or ROOT
+        if not isinstance(root, str):
+            raise UserError(f"assets must be the name of a folder; got {root!r}")
+        for line in missing(study, Path(root)):
             print(f"missing: {line}", file=sys.stderr, flush=True)
         return Run(study, seeds, [name for name in known if name in methods])
     except UserError as error:
@@ -190,9 +193,9 @@ def published_neurons() -> str:
     return sha256(Path(__file__).parent / "models" / "register_neurons")[:16]
 
 
-def page_template() -> str:
-    """Hash of the template of the HTML page, which is no part of a code hash."""
-    return sha256(Path(__file__).parent / "report" / "page.html.j2")[:16]
+def report_data() -> str:
+    """Hash of what reports are rendered from besides code and rows: the paper's values, the template of the HTML page."""
+    return digest([sha256(Path(__file__).parent / name) for name in ("paper.yaml", "report/page.html.j2")])
 
 
 def check_fits(study: Study, method: str) -> None:

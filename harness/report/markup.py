@@ -1,5 +1,6 @@
 """Tables as Markdown and LaTeX."""
 
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "#": r"\#", "%": r"\%", "&": r"\&", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
     "↓": r"$\downarrow$", "↑": r"$\uparrow$", "×": r"$\times$", "Δ": r"$\Delta$", "∞": r"$\infty$", "±": r"$\pm$", "−": "$-$", "–": "--",
+    "‘": "`", "’": "'",
 })  # fmt: skip
 
 
@@ -75,5 +77,6 @@ def latex(grid: Grid, numbers: dict[str, int]) -> str:
 
 
 def escape(text: str) -> str:
-    """Text as LaTeX; a character that pdflatex has no letter for is a question mark."""
-    return "".join(c if ord(c) < 0x180 or c in "…’‘“”" else "?" for c in text.translate(LATEX))
+    """Text as LaTeX in ASCII, without accents; a character that has no counterpart there is a question mark."""
+    text = unicodedata.normalize("NFKD", text)
+    return "".join(c if " " <= c <= "~" else "?" for c in text.translate(LATEX) if not unicodedata.combining(c))

@@ -79,7 +79,7 @@ def seeds_needed(effect: float, sd: float, *, alpha: float = 1 - LEVEL, power: f
 
 def by_seed(rows: pd.DataFrame, method: str, score: str) -> pd.Series:
     """Values of a method's score, indexed by seed."""
-    chosen = rows[(rows["method"] == method) & (rows["score"] == score)]
+    chosen = rows.loc[(rows["method"] == method) & (rows["score"] == score), ["seed", "value"]]
     return chosen.set_index("seed")["value"].sort_index()
 
 

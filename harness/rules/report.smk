@@ -21,6 +21,7 @@ rule table1:
         runtime=10,
     params:
         code=dag.code_hash("harness.report.table"),
+        data=dag.report_data(),
         config=RUN.config(),
         study=STUDY,
         methods=METHODS,
@@ -76,6 +77,7 @@ rule claims:
         runtime=10,
     params:
         code=dag.code_hash("harness.report.claims"),
+        data=dag.report_data(),
         config=RUN.config(),
         study=STUDY,
         methods=METHODS,
@@ -106,7 +108,7 @@ rule page:
         runtime=10,
     params:
         code=dag.code_hash("harness.report.page"),
-        template=dag.page_template(),
+        data=dag.report_data(),
         config=RUN.config(),
         study=STUDY,
         methods=METHODS,

@@ -235,10 +235,15 @@ def test_real_rows_render_twice_to_the_same_bytes(study, runs, tmp_path):
 @given(st.text(max_size=30))
 def test_escaped_text_has_no_bare_special_character(text):
     found = escape(text)
+    assert all(" " <= c <= "~" for c in found)
     for command in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\{", r"\}", r"\$", r"\#", r"\%", r"\&", r"\_"):
         found = found.replace(command, "")
     assert not set(found) & set("{}#%&_^~")
     assert found.count("$") % 2 == 0
+
+
+def test_escaped_text_keeps_its_letters():
+    assert escape("Fréchet’s Δ² ≤ 5 % ＃1") == r"Frechet's $\Delta$2 ? 5 \% \#1"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")
