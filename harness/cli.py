@@ -234,6 +234,8 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
     "figures": (figures, "render the figures from the results, PNG and PDF", "methods seeds results out"),
     "page": (page, "everything on one HTML page, each number with where it comes from", "methods seeds results out"),
 }
+COMPUTE_NOTHING = ("asset", "table", "claims", "figures", "page")  # so they are spared the import of torch
+SHARED = ("denoiser", "samples")  # by the processes that torchrun starts
 
 
 class Parser(argparse.ArgumentParser):
@@ -303,14 +305,9 @@ def _run_stage(arguments: argparse.Namespace) -> object:
         EncoderRegisters.from_key(arguments.encoder)
     if arguments.stage == "asset":
         nearest(arguments.name, study.assets, "asset")
-    if arguments.stage not in (
-        "asset",
-        "table",
-        "claims",
-        "figures",
-        "page",
-    ):  # they compute nothing, so they are spared the import of torch
+    if arguments.stage not in COMPUTE_NOTHING:
         from harness.runtime import set_up
 
-        set_up(study.job.threads, 0 if arguments.stage == "data" else study.job.gpus)
+        gpus = 0 if arguments.stage == "data" else study.job.gpus
+        set_up(study.job.threads, gpus, shared=arguments.stage in SHARED)
     return arguments.function(study, arguments)

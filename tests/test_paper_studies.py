@@ -116,7 +116,7 @@ def test_autoguidance_and_random_labels(tmp_path):
     encoder = pipeline.encoders["plain"]
     sample.draw(
         unguided, method_name="baseline", seed=0, denoiser=samples.with_name("denoiser.safetensors"), decoder=encoder.decoder,
-        latents_file=encoder.latents, asset_records=pipeline.records, out=tmp_path / "x.npz",
+        latents_file=encoder.latents, asset_records=pipeline.records, state=pipeline.state, out=tmp_path / "x.npz",
     )  # fmt: skip
     assert (np.load(tmp_path / "x.npz")["images"] != images).mean() > 0.01
 

@@ -39,7 +39,7 @@ Key = tuple[str, float, str]  # score, EMA decay, method
 
 @dataclass(frozen=True)
 class Line:
-    """One comparison. `low`, `high`: interval at LEVEL of fresh minus stored; `p` before and `adjusted` after the correction; NaN untested."""
+    """One comparison. `low`, `high`: interval at LEVEL of fresh minus stored; `p` before, `adjusted` after correction; NaN untested."""
 
     method: str
     score: str
@@ -150,8 +150,8 @@ def check_alike(fresh: pd.DataFrame, stored: pd.DataFrame) -> None:
     for column in ALIKE:
         for key in keys[(before.loc[keys, column] != after.loc[keys, column]).to_numpy()][:1]:
             raise UserError(
-                f"score '{key[0]}' cannot be compared: {column} is {before.loc[key, column]} in the stored rows and {after.loc[key, column]} in the "
-                "fresh ones; measure alike, or store the fresh rows with --update"
+                f"score '{key[0]}' cannot be compared: {column} is {before.loc[key, column]} in the stored rows and "
+                f"{after.loc[key, column]} in the fresh ones; measure alike, or store the fresh rows with --update"
             )
 
 
@@ -237,7 +237,7 @@ def _judged(line: Line, adjusted: float, rate: float) -> Line:
 
 
 def two_sample(stored: Estimate, fresh: Estimate) -> tuple[float, float, float]:
-    """Interval at LEVEL of the difference of means, and two-sided p, by Student's t with one variance. Needs two values a side and some spread."""
+    """Interval at LEVEL of the difference of means, and two-sided p: Student's t, one variance. Needs two values a side, some spread."""
     from scipy.special import stdtr, stdtrit
 
     freedom = stored.n + fresh.n - 2
@@ -301,8 +301,8 @@ def _shared_parts(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[str]:
     other = [name for part, name in SHARED_PARTS.items() if (before.loc[methods, part] != after.loc[methods, part]).any()]
     if other:
         yield (
-            f"Not the stored bits: {', '.join(other)} (another machine, or changed code). Each is one draw, which the spread over seeds does not "
-            "hold: the rate is not guaranteed, and a difference may be theirs."
+            f"Not the stored bits: {', '.join(other)} (another machine, or changed code). Each is one draw, which the spread over seeds does "
+            "not hold: the rate is not guaranteed, and a difference may be theirs."
         )
 
 
@@ -316,7 +316,7 @@ def _power(lines: list[Line], rate: float) -> Iterator[str]:
     stored, fresh = (max(getattr(line, side).n for line in tested) for side in ("stored", "fresh"))
     sizes = [detectable(stored, fresh, rate / len(families) / len(family)) for family in families]
     yield (
-        f"{len(tested)} tests over seeds ({stored} stored, {fresh} fresh): Student's t, Holm; the chance of any false difference is at most "
-        f"{rate:.0%}. Found with chance {POWER:.0%}: a change of one method by {sizes[0]:.1f} standard deviations over seeds"
+        f"{len(tested)} tests over seeds ({stored} stored, {fresh} fresh): Student's t, Holm; the chance of any false difference is at "
+        f"most {rate:.0%}. Found with chance {POWER:.0%}: a change of one method by {sizes[0]:.1f} standard deviations over seeds"
         + (f", of all methods by {sizes[1]:.1f} of their mean's." if sizes[1:] else ".")
     )

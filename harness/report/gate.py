@@ -76,7 +76,7 @@ def _columns(line: Line, averages: bool) -> list[str]:
 
 
 def neurons_of(rows: pd.DataFrame, results: Path) -> Neurons:
-    """Register neurons of the methods that have some, from the files below `results` whose hashes the rows name. UserError if one is not there."""
+    """Register neurons of the methods that have some, from the files below `results` that the rows name. UserError if one is not there."""
     lists = {artifacts.checked(path): json.loads(path.read_text())["neurons"] for path in sorted(results.glob("encoders/*/registers.json"))}
     named = rows[rows["registers"] != NONE].groupby("method", sort=False)["registers"].first()
     for method, sha256 in named.items():
