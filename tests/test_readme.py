@@ -3,6 +3,7 @@
 import re
 
 from harness import config
+from harness.schema import Row
 from harness.train import denoiser
 
 README = (config.ROOT / "README.md").read_text()
@@ -36,3 +37,8 @@ def test_the_example_method_works(study, tmp_path, monkeypatch):
     assert model.register_tokens.shape[1] == 8
     assert not model.register_tokens.any()
     assert config.load_method("early_registers").encoder.key == "ttr_until_clean"
+
+
+def test_every_field_of_a_row_is_explained():
+    explained = {name for line in README.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert explained >= set(Row.model_fields)

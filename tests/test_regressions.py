@@ -11,7 +11,7 @@ import pytest
 from pipeline import Pipeline
 from scipy import stats
 
-from harness import artifacts, config, sample
+from harness import artifacts, config, runtime, sample
 from harness.models.denoisers.layers import Denoiser
 from harness.report.check import RATE, check
 from harness.report.gate import text
@@ -21,7 +21,7 @@ from harness.study import parse_study, read_study
 from harness.train.state import Weights
 
 METHOD = "diffusion_registers"
-POOL, STORED, FRESH = range(24), 8, 3
+POOL, STORED, FRESH = range(24), 8, 4
 PIXELS = {
     "data": {"image_size": 8},
     "encoder": {"kind": "pixels"},
@@ -45,6 +45,7 @@ PIXELS = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
+    runtime.set_up(1)
     study = parse_study("pixels", config.merge(read_study("digits"), PIXELS))
     return Pipeline(study, tmp_path_factory.mktemp("pixels")).prepare(["plain"])
 
@@ -100,11 +101,11 @@ def without_average(monkeypatch):
 
 
 def other_time_shift(monkeypatch):
-    """Sampling with the shift of ImageNet's latents, which the model was not trained with."""
+    """Sampling with another shift than in training."""
     grid_of = sample.grid_of
 
     def shifted(study):
-        return grid_of(study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"time_shift": 6.93})}))
+        return grid_of(study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"time_shift": 16.0})}))
 
     monkeypatch.setattr(sample, "grid_of", shifted)
 
