@@ -145,7 +145,8 @@ def test_source_is_clean(arguments):
         ({"evaluation": {"judge": {"width": 24}}}, {"judge", "references", "scores"}),
         ({"outlier_statistics": {"times": [0.5]}}, {"outliers"}),
         ({"sampling": {"guidance": {"scale": 2.0}}}, {"samples"}),
-        ({"denoiser": {"ema": [0.5]}}, {"denoiser"}),
+        ({"denoiser": {"ema": [0.98, 0.9, 0.995, 0.5]}}, {"denoiser"}),
+        ({"sampling": {"averages": [0.9]}}, {"samples", "scores"}),
         ({"search": {"variant": "released"}}, {"registers", "latents"}),
         ({"title": "another"}, set()),
     ],
@@ -156,7 +157,7 @@ def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
     for path in (config.ROOT / "harness" / "rules").glob("*.smk"):
         for rule, names in re.findall(r"^rule (\w+):.*?config=RUN\.config\((.*?)\)", path.read_text(), re.MULTILINE | re.DOTALL):
             sections[rule] = re.findall(r'"([\w.]+)"', names)
-    assert len(sections) == 14
+    assert len(sections) == 16
     studies = [parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
     before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
-    assert {rule for rule in sections if before[rule] != after[rule]} - {"table1", "figures"} == rerun
+    assert {rule for rule in sections if before[rule] != after[rule]} - {"table1", "claims", "figures", "page"} == rerun

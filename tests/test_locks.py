@@ -11,8 +11,9 @@ from harness.config import ROOT, UserError
 
 # Trains for as long as the file `hold` is there, and says so in a line of `log` for each time it does.
 TRAIN = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests themselves were started in the background
 from harness import artifacts
 folder = Path(sys.argv[1])
 try:

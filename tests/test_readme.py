@@ -24,7 +24,7 @@ def test_links_lead_somewhere():
 def test_the_two_lines_come_first_and_install_alike():
     first, second = README.split("```sh\n")[1].split("\n```")[0].splitlines()
     assert first.endswith("snakemake --cores all reports/table1.md")
-    assert second.endswith("pytest")
+    assert second.endswith("pytest -n logical")
     assert first.split(" pip ")[0] == second.split(" pip ")[0]
 
 
