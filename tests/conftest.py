@@ -1,7 +1,12 @@
 """A tiny study and one pass of every stage over it, shared by the tests that need real artifacts."""
 
+# ruff: noqa: E402 (numpy and torch read the environment when they are imported)
 import json
+import os
 from pathlib import Path
+
+for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # as Snakemake sets them for a job; before numpy is imported
+    os.environ.setdefault(threads, "1")
 
 import pytest
 import torch

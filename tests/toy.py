@@ -28,7 +28,14 @@ SIZES = {
         "training": TRAINING | {"lr": 0.05, "epochs": 3},
     },
     "sampling": {"count": 66, "batch": 33, "grid_points": 4, "guidance": {"scale": 1.5, "interval": [0.2, 1.0]}},
-    "evaluation": {"judge": {"features": 64}, "clip": {"model": "local-dir"}, "kid_subset": 5, "kid_subsets": 2, "neighbours": 2},
+    "evaluation": {
+        "judge": {"features": 64},
+        "clip": {"model": "local-dir"},
+        "kid_subset": 5,
+        "kid_subsets": 2,
+        "neighbours": 2,
+        "resamples": 20,
+    },
     "outlier_statistics": {"images": 4, "batch": 2, "times": [0.5]},
 }
 
