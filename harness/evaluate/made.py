@@ -5,7 +5,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from harness import artifacts
-from harness.config import digest
+from harness.config import UserError, digest
 from harness.provenance import code_hash, provenance
 from harness.schema import NONE, Made
 from harness.study import Study
@@ -31,6 +31,15 @@ def arithmetic(study: Study) -> str:
     """In what precision a run was trained and sampled; `float32` for both."""
     precisions = (study.denoiser.training.precision, study.sampling.precision)
     return "float32" if precisions == ("fp32", "fp32") else f"train {precisions[0]}, sample {precisions[1]}"
+
+
+def check_run(path: Path, method_name: str, seed: int) -> None:
+    """UserError where weights or samples are of another run; a file that was moved with its record is what it says it is, in the wrong place."""
+    record = artifacts.meta(path)
+    if (record.get("method"), record.get("seed")) != (method_name, seed):
+        raise UserError(
+            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method_name}/seed{seed}; delete it and run the same command again"
+        )
 
 
 def chain(latents_file: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 from harness import artifacts, latents
 from harness.config import UserError
 from harness.evaluate.bootstrap import Measured, by_resampling, means, without
-from harness.evaluate.made import chain, made
+from harness.evaluate.made import chain, check_run, made
 from harness.evaluate.scored import About, attempt, stop_of
 from harness.models.flow import at_time
 from harness.runtime import device, stream
@@ -97,6 +97,7 @@ def measure_runs(
     clean, labels = source.latents[: config.images], source.labels[: config.images]
     making, hashes, printed = made(__name__, config, study), chain(latents_file), {}
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
+        check_run(path, method_name, seed)
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
         with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
             stop, weights, blocks = stop_of(path), artifacts.checked(path), []

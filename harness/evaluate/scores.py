@@ -7,7 +7,7 @@ from harness import artifacts
 from harness.config import UserError
 from harness.evaluate.features import Extractor
 from harness.evaluate.frechet import scarce
-from harness.evaluate.made import chain, made
+from harness.evaluate.made import chain, check_run, made
 from harness.evaluate.references import ReferenceStatistics, load_references
 from harness.evaluate.scorer import Scorer
 from harness.schema import ScoreFile, references_of, scores_of
@@ -45,6 +45,8 @@ def score_runs(
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
         for decay in study.sampled:
             drawn, weights, target = (study.average_file(Path(file), decay) for file in (path, denoiser, out))
+            for file in (drawn, weights):
+                check_run(file, method_name, seed)
             with artifacts.artifact(target, stage="scores", module=__name__, inputs=[drawn, weights, *common]) as temporary:
                 if decay == study.ema:
                     found, at = scorer.of_samples(drawn, weights) | scorer.of_training(weights) | shared, ""

@@ -118,12 +118,23 @@ def test_the_other_averages_have_fid_in_files_of_their_own(study, runs):
 def test_an_average_is_scored_by_its_own_samples(study, runs, copied):
     decay, another = study.sampling.averages[0], runs.runs["baseline"][1]
     other = study.average_file(copied / "samples.npz", decay)
-    for suffix in ("", artifacts.META):
-        shutil.copy(f"{another / 'samples.npz'}{suffix}", f"{other}{suffix}")
+    shutil.copy(another / "samples.npz", other)
+    artifacts.write_record(other, artifacts.meta(other) | {"sha256": artifacts.sha256(other)})
     first = scored(study, runs, copied, copied / "scores.json")
     found = read(study.average_file(copied / "scores.json", decay))
     assert found.scores["fid"] == read(another / "scores.json").scores["fid"] != first.scores["fid"]
     assert found.samples == artifacts.checked(another / "samples.npz") != first.samples
+
+
+@pytest.mark.parametrize("swapped", ["samples.npz", "denoiser.safetensors"])
+def test_files_of_another_seed_are_refused_by_name(study, runs, copied, swapped):
+    for suffix in ("", artifacts.META):
+        shutil.copy(runs.runs["baseline"][1] / f"{swapped}{suffix}", copied / f"{swapped}{suffix}")
+    with pytest.raises(UserError, match=rf"{swapped}: is of baseline/seed1, not of baseline/seed0; delete it"):
+        scored(study, runs, copied, copied / "scores.json")
+    if swapped == "denoiser.safetensors":
+        with pytest.raises(UserError, match="is of baseline/seed1"):
+            measured(study, runs, copied, copied / "outliers.json")
 
 
 @pytest.mark.parametrize("spoiled", ["samples.npz", "denoiser.safetensors"])
