@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import make_assets, toy_study, toy_values
 
-from harness import artifacts, config, runtime, sample
+from harness import artifacts, config, sample
 from harness.dag import figures_of
 from harness.report import figures, table
 from harness.schema import scores_of
@@ -41,7 +41,6 @@ TOYS = same_toys()
 @pytest.fixture(autouse=True)
 def _small_inception(monkeypatch):
     monkeypatch.setattr(FeatureExtractorInceptionV3, "INPUT_IMAGE_SIZE", 75)
-    runtime.set_up(2)
 
 
 @pytest.fixture(scope="session")
