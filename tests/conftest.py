@@ -101,11 +101,7 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run the tests marked slow (minutes each)")
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the groups in its own
 def pytest_collection_modifyitems(config, items):
     for item in items:
         if item.get_closest_marker("slow") and not config.getoption("--slow"):
             item.add_marker(pytest.mark.skip(reason="runs with --slow"))
-        for fixture in ("built", "prepared"):  # what takes long to make is made by one process, for all that use it
-            if fixture in item.fixturenames:
-                item.add_marker(pytest.mark.xdist_group(fixture))
