@@ -1,18 +1,35 @@
-# Dual-Stage Registers: from images to Table 1. The stages are in harness/rules/, the studies in harness/studies/,
-# the methods in baselines/. `snakemake -n` says what would run and why.
+# Dual-Stage Registers: from images to tables and figures. The stages are in harness/rules/, the studies in harness/studies/,
+# the methods in baselines/, the tables and figures in reports/. `snakemake -n` says what would run and why.
 from snakemake.utils import min_version
 
 min_version("9.19")
+
+from harness import dag, targets
+
+dag.put_own_python_first()
+dag.take_over_dead_lock()
 
 
 configfile: "harness/rules/config.yaml"
 
 
-include: "harness/rules/common.smk"
-include: "harness/rules/data.smk"
-include: "harness/rules/encoder.smk"
-include: "harness/rules/denoiser.smk"
-include: "harness/rules/evaluation.smk"
+TARGETS = targets.checked_targets(config)
+
+
+# Each study has its own rules; those of the configured one bear plain names, the others the study's in front.
+for NAME, SETTINGS in TARGETS.modules.items():
+    STAGES, PREFIX = f"stages of {NAME}", "" if NAME == TARGETS.run.study.name else f"{NAME}_"
+
+    module:
+        name: STAGES
+        snakefile:
+            "harness/rules/study.smk"
+        config:
+            SETTINGS
+
+    use rule * from STAGES as PREFIX*
+
+
 include: "harness/rules/report.smk"
 
 

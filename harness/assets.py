@@ -6,6 +6,7 @@ record: its own hash stands for the asset's content, so that a moved folder chan
 
 import hashlib
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Literal
 
@@ -61,8 +62,10 @@ def missing_line(name: str, asset: Asset, root: Path) -> str:
     return f"asset '{name}' is missing: put it at {path} ({asset.source}{download})"
 
 
-def missing(study: Study, root: Path) -> list[str]:
-    return [missing_line(name, asset, root) for name, asset in study.assets.items() if not place(asset, root).exists()]
+def missing(study: Study, root: Path, names: Collection[str] | None = None) -> list[str]:
+    """A line for each of the study's assets (or of those `names`) that is not there."""
+    wanted = {name: study.assets[name] for name in study.assets if names is None or name in names}
+    return [missing_line(name, asset, root) for name, asset in wanted.items() if not place(asset, root).exists()]
 
 
 def record(study: Study, name: str, root: Path, out: Path) -> dict:

@@ -8,8 +8,10 @@ import difflib
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Callable, Iterable
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar, get_args
@@ -99,20 +101,47 @@ class Method(Strict):
     def sort_key(self) -> tuple:
         """Rows go from the untouched pipeline to the one with most registers."""
         encoder = (["none", "test_time", "trained"].index(self.encoder.kind), str(self.encoder.rounds))
-        return (*encoder, bool(self.diffusion_registers), self.loss_mask is not None)
+        own = self.diffusion_registers if isinstance(self.diffusion_registers, DiffusionRegisters) else None
+        return (*encoder, bool(self.diffusion_registers), self.loss_mask is not None, (own.start, own.count) if own else (-1, -1))
 
 
 def method_names() -> list[str]:
-    """Every method in baselines/, `baseline` first."""
-    names = [path.stem for path in METHODS.glob("*.py") if not path.stem.startswith("_")]
-    return sorted(names, key=lambda name: (name != "baseline", load_method(name).sort_key(), name))
+    """Every method in baselines/, `baseline` first. Their variants (`load_method`) are not listed."""
+    return in_order(_files())
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the order of a table's rows, `baseline` first."""
+    return sorted(set(methods), key=lambda name: (name != "baseline", load_method(name).sort_key(), name))
+
+
+NORMS = {"pre_ln": "before the final norm", "post_ln": "after the final norm", "whitened": "after whitening"}
+VARIANT = re.compile(rf"(?P<file>.+?)-(?:count(?P<count>[1-9]\d*)-start(?P<start>0|[1-9]\d*)|(?P<norm>{'|'.join(NORMS)}))")
+
+
+def _files() -> list[str]:
+    return [file.removesuffix(".py") for file in os.listdir(METHODS) if file.endswith(".py") and not file.startswith("_")]
+
+
+def _variant(name: str) -> re.Match | None:
+    """What a name says beyond that of its file; None for the name of a file."""
+    return None if name in _files() else VARIANT.fullmatch(name)
 
 
 def _method_module(name: str) -> ModuleType:
-    path = METHODS / f"{name}.py"
-    if not path.is_file():
-        known = [p.stem for p in METHODS.glob("*.py") if not p.stem.startswith("_")]
-        raise UserError(f"unknown method '{name}'{did_you_mean(name, known)}; a method is a file in baselines/")
+    path, known = method_file(name), _files()
+    if path.stem not in known or path.parent != METHODS:
+        raise UserError(
+            f"unknown method '{name}'{did_you_mean(name.partition('-')[0], known)}; a method is a file in baselines/, "
+            "or one with other diffusion registers (NAME-count16-start2) or another norm of its loss mask (NAME-whitened)"
+        )
+    return _executed(path, path.read_bytes())
+
+
+@cache
+def _executed(path: Path, content: bytes) -> ModuleType:
+    """The module of a method's file, as long as it has this content."""
+    name = path.stem
     spec = importlib.util.spec_from_file_location(f"baselines.{name}", path)
     module = importlib.util.module_from_spec(spec)
     try:
@@ -127,7 +156,20 @@ def _method_module(name: str) -> ModuleType:
 
 
 def load_method(name: str) -> Method:
-    return _method_module(name).METHOD
+    """A method, or a variant of one: `FILE-count16-start2` has other diffusion registers, `FILE-whitened` another norm of its loss mask."""
+    method, variant = _method_module(name).METHOD, _variant(name)
+    if variant is None:
+        return method
+    field = "loss_mask" if variant["norm"] else "diffusion_registers"
+    if not getattr(method, field):
+        raise UserError(f"method '{name}': baselines/{variant['file']}.py has no {field}, so that there is no such variant of it")
+    if variant["norm"]:
+        changes = {"loss_mask": LossMask(norm=variant["norm"])}
+        return method.model_copy(update=changes | {"title": f"{method.title} (norm {NORMS[variant['norm']]})"})
+    registers = DiffusionRegisters(count=int(variant["count"]), start=int(variant["start"]))
+    return method.model_copy(
+        update={"diffusion_registers": registers, "title": f"{method.title} ({registers.count} from block {registers.start})"}
+    )
 
 
 def denoiser_hook(name: str) -> Callable | None:
@@ -136,7 +178,9 @@ def denoiser_hook(name: str) -> Callable | None:
 
 
 def method_file(name: str) -> Path:
-    return METHODS / f"{name}.py"
+    """The file of a method or of the method that it is a variant of."""
+    variant = _variant(name)
+    return METHODS / f"{variant['file'] if variant else name}.py"
 
 
 # ---------------------------------------------------------------------------------------------------------------- reading

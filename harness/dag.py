@@ -3,22 +3,25 @@
 import fcntl
 import os
 import sys
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import NoReturn
 
 from pydantic_core import to_jsonable_python
 
+from harness import places
 from harness.artifacts import code_hash, sha256
 from harness.assets import ROOT, missing
-from harness.config import EncoderRegisters, UserError, check_seeds, digest, load_method, method_file, method_names, nearest
+from harness.config import EncoderRegisters, UserError, check_seeds, digest, in_order, load_method, method_file, method_names, nearest
 from harness.locks import attempt
+from harness.report.figure_specs import figure_names
 from harness.sections import OwnDecoder, TrainedClip, TrainedJudge
 from harness.study import Study, load_study
 
 __all__ = [
-    "FIGURES",
     "Run",
     "checked_config",
     "code_hash",
@@ -27,10 +30,12 @@ __all__ = [
     "published_neurons",
     "put_own_python_first",
     "report_data",
+    "run_of",
+    "say_missing",
+    "stop",
     "take_over_dead_lock",
 ]
 
-FIGURES = ("samples", "encoder_norms", "denoiser_outliers", "fid")  # one function each in harness/report/figures.py
 KEYS = ("study", "seeds", "methods", "assets")
 
 
@@ -57,11 +62,12 @@ def take_over_dead_lock() -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """The configured study, seeds and methods."""
+    """A study with the seeds and methods that are asked for, and where its files are."""
 
     study: Study
     seeds: list[int]
     methods: list[str]
+    assets: str = ROOT
 
     @property
     def encoders(self) -> list[str]:
@@ -71,13 +77,58 @@ class Run:
     def encoder(self, method: str) -> str:
         return load_method(method).encoder.key
 
-    def backbone(self, encoder: str) -> str:
-        return EncoderRegisters.from_key(encoder).backbone
+    @cached_property
+    def homes(self) -> dict[str, str]:
+        """part -> the study in whose folder it is."""
+        return {part: places.home(self.study, part) for part in places.PARTS}
 
-    @property
-    def caches(self) -> bool:
-        """Whether training reads cached latents rather than images."""
-        return self.study.latents.cache
+    def at_home(self, part: str) -> bool:
+        """Whether the study makes a part itself."""
+        return self.homes[part] == self.study.name
+
+    def place(self, part: str, name: str) -> str:
+        """A file of a part."""
+        return f"results/{self.homes[part]}/{name}"
+
+    def backbone(self, encoder: str) -> str:
+        """Folder of the backbone of an encoder variant."""
+        return self.place("encoder", f"backbones/{EncoderRegisters.from_key(encoder).backbone}")
+
+    def latents(self, encoder: str) -> str:
+        return self.place("encoder", f"encoders/{encoder}/latents.safetensors")
+
+    def registers(self, encoder: str) -> list[str]:
+        """The neuron list of an encoder variant with test-time registers; nothing for the others."""
+        return [self.place("encoder", f"encoders/{encoder}/registers.json")] if encoder.startswith("ttr_") else []
+
+    def decoder(self, encoder: str) -> str:
+        """The decoder of an encoder variant; a VAE's folder decodes as well."""
+        return self.backbone(encoder) if self.decodes_itself else self.place("decoder", f"encoders/{encoder}/decoder.safetensors")
+
+    def images(self, encoder: str) -> dict[str, str]:
+        """What encoding at every step reads, by option of the stage; nothing where the latents are cached."""
+        if self.study.latents.cache:
+            return {}
+        paths = [self.place("data", "data"), self.backbone(encoder), *self.registers(encoder)]
+        return dict(zip(("data", "backbone", "registers"), paths, strict=False))
+
+    def files(self, *names: str, seeds: list[int] | None = None) -> list[str]:
+        """Files of the runs of every method and of all seeds."""
+        runs = [(method, seed) for method in self.methods for seed in seeds or self.seeds]
+        return [f"results/{self.study.name}/runs/{method}/seed{seed}/{name}" for method, seed in runs for name in names]
+
+    def rows(self, views: Collection[str] = ()) -> list[str]:
+        """Every file that rows come from; `views` as rows.collect has them. UserError for a seed that guidance was chosen on."""
+        names = ["scores.json", *self.averages("scores.json"), "outliers.json"]
+        if "steps" in views:
+            names += self.snapshots("scores.json")
+        if "guided" in views and (search := self.study.sampling.guidance_search):
+            if search.seed in self.seeds:
+                raise UserError(
+                    f"seed {search.seed}: guidance of study '{self.study.name}' is chosen on it (sampling.guidance_search.seed); take other seeds"
+                )
+            names.append("guided/scores.json")
+        return self.files(*names)
 
     @property
     def decodes_itself(self) -> bool:
@@ -105,6 +156,10 @@ class Run:
         """What `name` is called for the further EMA decays that are sampled."""
         return [self.study.average_file(Path(name), decay).name for decay in self.study.sampling.averages]
 
+    def snapshots(self, name: str) -> list[str]:
+        """What `name` is called for the weights at earlier steps."""
+        return [self.study.snapshot_file(Path(name), step).as_posix() for step in self.study.snapshots]
+
     @property
     def launcher(self) -> str:
         """What starts a stage that several processes share."""
@@ -117,12 +172,13 @@ class Run:
         return [f"results/{self.study.name}/assets/{name}.json" for name in names]
 
     def asset(self, name: str) -> str:
-        """Hash of what the study says of an asset."""
+        """Hash of what the study says of an asset; a line on stderr where it is not there."""
+        say_missing(self.study, self.assets, [name])
         return digest(self.study.assets[name])
 
     def decoder_records(self, encoder: str) -> list[str]:
         """What the decoder of an encoder variant is made from: published weights, or the networks of its losses."""
-        released = f"decoder.released.{self.backbone(encoder)}"
+        released = f"decoder.released.{EncoderRegisters.from_key(encoder).backbone}"
         if released in self.study.assets:
             return [f"results/{self.study.name}/assets/{released}.json"]
         return self.records("decoder.perceptual", "decoder.adversarial")
@@ -133,13 +189,7 @@ class Run:
         A param of the rule: Snakemake runs it again when they change.
         """
 
-        def part(name: str) -> object:
-            value = self.study
-            for field in name.split("."):
-                value = getattr(value, field, None)  # a study without the section has no value for it
-            return value
-
-        return digest({name: to_jsonable_python(part(name)) for name in sections or type(self.study).model_fields})
+        return digest({name: to_jsonable_python(places.field(self.study, name)) for name in sections or type(self.study).model_fields})
 
     def method(self, name: str) -> str:
         """Hash of a method's file."""
@@ -153,12 +203,11 @@ def checked_config(config: dict) -> Run:
             nearest(key, KEYS, "config key")
         study = load_study(str(config.get("study")))
         seeds = check_seeds(study.seeds if config.get("seeds") is None else _numbers(config["seeds"]))
-        known = method_names()
-        methods = next(m for m in (config.get("methods"), study.methods, known) if m is not None)
-        if not isinstance(methods, list) or not methods:
+        methods = next(m for m in (config.get("methods"), study.methods, method_names()) if m is not None)
+        if not isinstance(methods, list) or not methods or not all(isinstance(name, str) for name in methods):
             raise UserError(f"methods must be a list of files in baselines/, such as '[baseline,dsr]'; got {methods!r}")
         for name in methods:
-            nearest(name, known, "method")
+            load_method(name)
         if "baseline" not in methods:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
         for name in methods:
@@ -166,16 +215,31 @@ def checked_config(config: dict) -> Run:
         root = config.get("assets") or ROOT
         if not isinstance(root, str):
             raise UserError(f"assets must be the name of a folder; got {root!r}")
-        for line in missing(study, Path(root)):
-            print(f"missing: {line}", file=sys.stderr, flush=True)
-        return Run(study, seeds, [name for name in known if name in methods])
+        say_missing(study, root)
+        return Run(study, seeds, in_order(methods), root)
     except UserError as error:
-        _stop(str(error))
+        stop(str(error))
+
+
+def run_of(config: dict) -> Run:
+    """What the rules of one study are made for: the configuration that harness.targets gives to its module."""
+    return Run(places.load(config["study"]), config["seeds"], config["methods"], config["assets"])
+
+
+_said: set[str] = set()
+
+
+def say_missing(study: Study, root: str, names: Collection[str] | None = None) -> None:
+    """A line on stderr for each of the study's assets (or of those `names`) that is not there; the same line once."""
+    for line in missing(study, Path(root), names):
+        if line not in _said:
+            print(f"missing: {line}", file=sys.stderr, flush=True)
+            _said.add(line)
 
 
 def figures_of(study: Study) -> tuple[str, ...]:
-    """The figures of a study; only a ViT encoder has token norms."""
-    return FIGURES if study.has_vit else tuple(name for name in FIGURES if name != "encoder_norms")
+    """The figures of a study, in the order of reports/figures.yaml."""
+    return tuple(figure_names(study))
 
 
 SIZES = ["siglip2_b_dit_s", "siglip2_b_dit_b", "siglip2_b_dit_l", "siglip2_b", "siglip2_b_ditdh", "siglip2_so400m", "sit_xl", "jit_h"]
@@ -226,7 +290,7 @@ def _numbers(values: object) -> object:
     return [int(value) if isinstance(value, str) and value.isdecimal() else value for value in values]
 
 
-def _stop(message: str) -> NoReturn:
-    """Snakemake would turn an exception into a traceback and exit code 1."""
+def stop(message: str) -> NoReturn:
+    """End Snakemake with one line and exit code 2: it would turn an exception into a traceback and exit code 1."""
     print(f"error: {message}", file=sys.stderr, flush=True)
     os._exit(2)

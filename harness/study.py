@@ -1,7 +1,9 @@
 """Typed studies: everything but the method. One YAML file each in harness/studies/. Read by the Snakefile, so no torch here."""
 
+import copy
 import math
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -23,8 +25,10 @@ from harness.sections import (
     PretrainedEncoder,
     Sampling,
     Search,
+    Shapes,
     TrainedEncoder,
     TrainedJudge,
+    TrainedVae,
     VaeEncoder,
     VitDecoder,
 )
@@ -65,6 +69,8 @@ class Study(Strict):
         if self.ema in self.sampling.averages or len(set(self.sampling.averages)) < len(self.sampling.averages):
             raise ValueError(f"sampling.averages names a decay twice, or the one of sampling.ema, {self.ema}: {self.sampling.averages}")
         needs = {"evaluation.kid_subset": self.evaluation.kid_subset, "the judge's features": self.features + 1}
+        if isinstance(self.data, Shapes):
+            needs["GenEval, one image of each prompt,"] = self.classes
         having = {"sampling.count": self.sampling.count}
         if self.evaluation.reconstruction or not self.evaluation.references:
             having["data.reference"] = self.data.reference
@@ -72,6 +78,17 @@ class Study(Strict):
             for where, have in having.items():
                 if have < least:
                     raise ValueError(f"{where} {have} is too few: {what} needs at least {least}")
+        return self
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> "Study":
+        kept, search = [*self.snapshots, self.steps], self.sampling.guidance_search
+        if len(set(kept)) < len(kept):
+            raise ValueError(f"denoiser.snapshots {self.denoiser.snapshots} are not all at different steps: {kept}")
+        if search and search.seed in self.seeds:
+            raise ValueError(f"sampling.guidance_search.seed {search.seed} is one of the study's seeds; guidance is chosen on another")
+        if search and search.count <= self.features:
+            raise ValueError(f"sampling.guidance_search.count {search.count} is too few: the judge has {self.features} features")
         return self
 
     def _encoder_fits(self) -> None:
@@ -90,12 +107,17 @@ class Study(Strict):
                     raise ValueError(f"planted layer {population.layer} does not exist in an encoder of depth {encoder.depth}")
         elif isinstance(self.decoder, VitDecoder):
             raise ValueError(f"encoder {encoder.kind} decodes itself: decoder must be {{kind: encoder}}")
-        if isinstance(encoder, VaeEncoder) and self.data.image_size % encoder.downsampling:
+        if isinstance(encoder, VaeEncoder | TrainedVae) and self.data.image_size % encoder.downsampling:
             raise ValueError(f"encoder.downsampling {encoder.downsampling} does not divide data.image_size {self.data.image_size}")
         if isinstance(self.decoder, VitDecoder) and self.decoder.width % self.decoder.heads:
             raise ValueError(f"decoder.width {self.decoder.width} is not a multiple of heads {self.decoder.heads}")
         if self.outliers == "planted" and not isinstance(encoder, TrainedEncoder):
             raise ValueError("outliers can be planted only into an encoder that the study trains")
+
+    @property
+    def family(self) -> str:
+        """What it shares with the studies that tables and figures set beside it: its name up to the first underscore."""
+        return self.name.partition("_")[0]
 
     @property
     def has_vit(self) -> bool:
@@ -106,6 +128,10 @@ class Study(Strict):
         """Where the weights of an EMA decay are: `out` for the one that is sampled, its neighbour for another."""
         return out if decay == self.ema else out.with_name(f"{out.stem}-ema{decay:g}{out.suffix}")
 
+    def snapshot_file(self, out: Path, step: int) -> Path:
+        """Where what `out` is of the last step is of an earlier one."""
+        return out.parent / f"step{step}" / out.name
+
     @property
     def grid(self) -> int:
         """Side of a latent."""
@@ -114,7 +140,7 @@ class Study(Strict):
             return self.data.image_size // encoder.patch
         if isinstance(encoder, PretrainedEncoder):
             return encoder.image_size // encoder.patch
-        return self.data.image_size // (encoder.downsampling if isinstance(encoder, VaeEncoder) else 1)
+        return self.data.image_size // (encoder.downsampling if isinstance(encoder, VaeEncoder | TrainedVae) else 1)
 
     @property
     def channels(self) -> int:
@@ -122,7 +148,7 @@ class Study(Strict):
         encoder = self.encoder
         if self.has_vit:
             return encoder.width
-        return encoder.channels if isinstance(encoder, VaeEncoder) else 3
+        return encoder.channels if isinstance(encoder, VaeEncoder | TrainedVae) else 3
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
@@ -159,6 +185,11 @@ class Study(Strict):
     def steps(self) -> int:
         """Of the denoiser's training."""
         return self.denoiser.training.length(self.data.train_images)
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Training steps before the last whose weights are kept, sampled and scored, too."""
+        return [self.denoiser.training.in_steps(length, self.data.train_images) for length in self.denoiser.snapshots]
 
     @property
     def backbones(self) -> list[str]:
@@ -210,17 +241,43 @@ def parse_study(name: str, values: dict) -> Study:
         raise UserError(f"study '{name}': {explain(error, Study)}") from None
 
 
-def read_study(name: str, above: tuple[str, ...] = ()) -> dict:
-    """The raw values of a study file, on top of those it `extends`; `above` are the studies that extend it."""
+def read_study(name: str) -> dict:
+    """The raw values of a study file, on top of those it `extends`: a name, or a list of them, later over earlier; shared bases once."""
+    values: dict = {}
+    for own in _files(name).values():
+        values = merge(values, own)
+    return values
+
+
+def bases(name: str) -> list[str]:
+    """The names that a study file `extends`, as it lists them; UserError where the file cannot be read."""
+    return _own(name)[0]
+
+
+def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict]:
+    """Own values of every file that `name` is made of, by file, in the order they are laid; `above` are the files that extend it."""
+    found: dict[str, dict] = {}
+    parents, own = _own(name)
+    known = [path.stem for path in STUDIES.glob("*.yaml") if path.stem not in (name, *above)]  # no study is its own base
+    for parent in parents:
+        for base, values in _files(nearest(parent, known, "study"), (name, *above)).items():
+            found.setdefault(base, values)
+    return {**found, name: own}
+
+
+@cache
+def _parsed(text: str) -> object:
+    return yaml.safe_load(text)
+
+
+def _own(name: str) -> tuple[list[str], dict]:
     path = STUDIES / f"{name}.yaml"
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that there is not
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise UserError(f"{path}: expected a mapping of study fields")
-    parent = values.pop("extends", None)
-    if not parent:
-        return values
-    known = [path.stem for path in STUDIES.glob("*.yaml") if path.stem not in (name, *above)]  # no study is its own base
-    return merge(read_study(nearest(parent, known, "study"), (name, *above)), values)
+    parents = values.pop("extends", None) or []
+    parents = parents if isinstance(parents, list) else [parents]
+    return parents, values

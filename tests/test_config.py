@@ -68,6 +68,15 @@ def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
         ({"seeds": []}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must differ"),
         ({"outliers": "some"}, "outliers"),
+        ({"denoiser": {"snapshots": [8, 4]}}, "denoiser.snapshots must rise, and end before the training's 12 steps"),
+        ({"denoiser": {"snapshots": [4, 12]}}, "denoiser.snapshots must rise, and end before the training's 12 steps"),
+        ({"denoiser": {"snapshots": [0.5]}}, "denoiser.snapshots are steps here"),
+        ({"sampling": {"guidance_search": {"seed": 1}}}, "guidance_search.seed 1 is one of the study's seeds"),
+        ({"sampling": {"guidance_search": {"count": 32}}}, "guidance_search.count 32 is too few: the judge has 32 features"),
+        ({"sampling": {"guidance_search": {"scales": [1.0]}}}, "at least one scale above 1"),
+        ({"sampling": {"guidance_search": {"scales": [2.0, 2.0]}}}, "names no scale or interval twice"),
+        ({"sampling": {"guidance_search": {"intervals": [[0.5, 0.5]]}}}, "0.5 to 0.5 holds no time"),
+        ({"sampling": {"guidance_search": {"scale": [2.0]}}}, "did you mean 'scales'"),
     ],
 )
 def test_a_bad_study_value_is_one_line(changes, message):
@@ -94,6 +103,8 @@ PAPER = "imagenet256_siglip2_b"
         (PAPER, {"encoder": {"patch": 15}}, "encoder.patch 15 does not divide encoder.image_size 256"),
         (PAPER, {"decoder": {"patch": 8}}, "decoder.patch 8 x grid 16 is not data.image_size 256"),
         (PAPER, {"encoder": {"plain": {"weights": {"sha256": "xyz"}}}}, "encoder.plain.weights.sha256"),
+        (PAPER, {"denoiser": {"snapshots": [40, 80]}}, "denoiser.snapshots must rise, and end before the training's 80 epochs"),
+        (PAPER, {"denoiser": {"snapshots": [40, 40.0001]}}, "denoiser.snapshots [40.0, 40.0001] are not all at different steps"),
         (PAPER, {"outliers": "planted"}, "outliers can be planted only into an encoder that the study trains"),
         (PAPER, {"latents": {"cache": True, "images": 10}}, "latents.images belongs to latents.cache: false"),
         (PAPER, {"evaluation": {"judge": {"kind": "vgg"}}}, "evaluation.judge"),
@@ -149,6 +160,58 @@ def test_unknown_names_come_with_the_nearest():
         load_study("digts")
     with pytest.raises(UserError, match="unknown method 'drs', did you mean 'dsr'"):
         config.load_method("drs")
+
+
+@pytest.mark.parametrize(
+    ("name", "title", "fields"),
+    [
+        (
+            "diffusion_registers-count16-start2",
+            "+ diffusion registers (16 from block 2)",
+            {"diffusion_registers": {"count": 16, "start": 2}},
+        ),
+        ("dsr-count1-start0", "+ DSR (1 from block 0)", {"diffusion_registers": {"count": 1, "start": 0}}),
+        ("masked-whitened", "+ loss masking (norm after whitening)", {"loss_mask": {"norm": "whitened"}}),
+        ("masked-post_ln", "+ loss masking (norm after the final norm)", {"loss_mask": {"norm": "post_ln"}}),
+    ],
+)
+def test_a_variant_is_its_method_with_one_field_changed(name, title, fields):
+    base = config.load_method(name.partition("-")[0]).model_dump()
+    assert config.load_method(name).model_dump() == base | fields | {"title": title}
+    assert config.method_file(name) == config.method_file(name.partition("-")[0])
+    assert name not in config.method_names()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("ttr-count16-start2", "baselines/ttr.py has no diffusion_registers"),
+        ("dsr-whitened", "baselines/dsr.py has no loss_mask"),
+        ("drs-count16-start2", "unknown method 'drs-count16-start2', did you mean 'dsr'"),
+        ("dsr-count0-start2", "unknown method 'dsr-count0-start2', did you mean 'dsr'"),
+        ("dsr-count04-start2", "unknown method"),
+        ("masked-l2", "unknown method 'masked-l2', did you mean 'masked'"),
+        ("../baselines/dsr", "unknown method"),
+    ],
+)
+def test_a_variant_that_there_is_not_is_one_line(name, message):
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        config.load_method(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_variant_keeps_the_hook_of_its_method(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "METHODS", tmp_path)
+    text = "from harness.config import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\ndef modify_denoiser(model): return model\n"
+    (tmp_path / "mine.py").write_text(text)
+    assert config.denoiser_hook("mine-count4-start1") is not None
+
+
+def test_variants_stand_below_their_method_by_start_and_count():
+    names = ["diffusion_registers-count16-start1", "dsr", "diffusion_registers-count4-start1", "diffusion_registers-count4-start0"]
+    ordered = config.in_order([*names, "diffusion_registers", "baseline", "masked-whitened"])
+    assert ordered[:3] == ["baseline", "masked-whitened", "diffusion_registers"]
+    assert ordered[3:] == [names[3], names[2], names[0], "dsr"]
 
 
 encoders = st.builds(

@@ -1,61 +1,49 @@
-# Configuration, checked before any job starts, and the helpers that the rules share.
+# What the rules of one study share. They are a module: `config` is what harness.targets says of the study, its seeds and its methods.
 from harness import dag
 
-dag.put_own_python_first()
-dag.take_over_dead_lock()
-RUN = dag.checked_config(config)
-STUDY, SEEDS, METHODS = RUN.study.name, RUN.seeds, RUN.methods
+RUN = dag.run_of(config)
+STUDY, SEEDS = RUN.study.name, RUN.seeds
 JOB = RUN.study.job
 
 
 wildcard_constraints:
     study=STUDY,
-    method="|".join(METHODS),
-    encoder="|".join(RUN.encoders),
+    method="|".join(RUN.methods) or "none",
+    encoder="plain|trained_registers|ttr_[a-z0-9_]+",
     backbone="plain|trained_registers",
     asset="|".join(RUN.study.assets) or "none",
     seed=r"\d+",
-    name="table1|claims",
 
 
-def backbone_records(wildcards):
-    """Records of the assets that a backbone is made from."""
-    return RUN.records(f"encoder.{wildcards.backbone}") or RUN.records("encoder.weights")
-
-
-def decoder_records(wildcards):
-    return RUN.decoder_records(wildcards.encoder)
-
-
-def registers(wildcards):
-    """The neuron list of an encoder variant with test-time registers; nothing for the others."""
-    encoder = wildcards.get("encoder") or RUN.encoder(wildcards.method)
-    return [f"results/{wildcards.study}/encoders/{encoder}/registers.json"] if encoder.startswith("ttr_") else []
+def encoder_of(wildcards):
+    """The encoder variant of a job: its own, or that of its method."""
+    return wildcards.get("encoder") or RUN.encoder(wildcards.method)
 
 
 def backbone(wildcards):
-    encoder = wildcards.get("encoder") or RUN.encoder(wildcards.method)
-    return f"results/{wildcards.study}/backbones/{RUN.backbone(encoder)}"
+    return RUN.backbone(encoder_of(wildcards))
+
+
+def registers(wildcards):
+    return RUN.registers(encoder_of(wildcards))
+
+
+def latents(wildcards):
+    return RUN.latents(encoder_of(wildcards))
+
+
+def decoder(wildcards):
+    return RUN.decoder(encoder_of(wildcards))
 
 
 def images(wildcards):
     """What encoding at every step reads: images, backbone, registers; nothing where the latents are cached."""
-    return [] if RUN.caches else [f"results/{wildcards.study}/data", backbone(wildcards), *registers(wildcards)]
+    return list(RUN.images(encoder_of(wildcards)).values())
 
 
 def images_options(wildcards):
     """The same as options of a stage."""
-    return " ".join(f"--{option} {path}" for option, path in zip(["data", "backbone", "registers"], images(wildcards)))
-
-
-def encoder_file(name):
-    """Input function: a file of the encoder variant that the method uses."""
-    return lambda wildcards: f"results/{wildcards.study}/encoders/{RUN.encoder(wildcards.method)}/{name}"
-
-
-def decoder_file(wildcards):
-    """The decoder of the method's encoder variant; a VAE's folder decodes as well."""
-    return backbone(wildcards) if RUN.decodes_itself else encoder_file("decoder.safetensors")(wildcards)
+    return " ".join(f"--{option} {path}" for option, path in RUN.images(encoder_of(wildcards)).items())
 
 
 def runs(*names):
@@ -66,13 +54,3 @@ def runs(*names):
 def run_files(names):
     """Files of the run {study}, {method}, {seed}."""
     return expand("results/{{study}}/runs/{{method}}/seed{{seed}}/{name}", name=names)
-
-
-def rows(study):
-    """Every file that a row of the table comes from."""
-    return expand(
-        f"results/{study}/runs/{{method}}/seed{{seed}}/{{name}}",
-        method=METHODS,
-        seed=SEEDS,
-        name=["scores.json", *RUN.averages("scores.json"), "outliers.json"],
-    )

@@ -23,23 +23,25 @@ rule asset:
         "python -m harness asset --study {wildcards.study} --name {wildcards.asset} --assets {resources.folder} --out {output} 2>&1 | tee {log}"
 
 
-rule data:
-    input:
-        records=RUN.records("data"),
-    output:
-        directory("results/{study}/data"),
-    log:
-        "results/{study}/logs/data.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: 1
-    resources:
-        mem_mb=JOB.mem_mb,
-        runtime=JOB.minutes,
-    params:
-        code=dag.code_hash("harness.data"),
-        config=RUN.config("data"),
-    message:
-        "Data set of {wildcards.study}"
-    shell:
-        "python -m harness data --study {wildcards.study} --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
+if RUN.at_home("data"):
+
+    rule data:
+        input:
+            records=RUN.records("data"),
+        output:
+            directory("results/{study}/data"),
+        log:
+            "results/{study}/logs/data.log",
+        conda:
+            "../../envs/harness.yaml"
+        threads: 1
+        resources:
+            mem_mb=JOB.mem_mb,
+            runtime=JOB.minutes,
+        params:
+            code=dag.code_hash("harness.data"),
+            config=RUN.config("data"),
+        message:
+            "Data set of {wildcards.study}"
+        shell:
+            "python -m harness data --study {wildcards.study} --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"

@@ -3,11 +3,12 @@
 
 rule denoiser:
     input:
-        latents=encoder_file("latents.safetensors"),
+        latents=latents,
         images=images,
     output:
         weights="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
         averages=run_files(RUN.other_averages),
+        snapshots=run_files(RUN.snapshots("denoiser.safetensors")),
     log:
         "results/{study}/logs/denoiser-{method}-seed{seed}.log",
     priority: 60
@@ -35,9 +36,9 @@ rule samples:
     input:
         denoiser=rules.denoiser.output.weights,
         averages=run_files(RUN.averages("denoiser.safetensors")),
-        decoder=decoder_file,
+        decoder=decoder,
         records=RUN.records("sampling"),
-        latents=encoder_file("latents.safetensors"),
+        latents=latents,
     output:
         samples="results/{study}/runs/{method}/seed{seed}/samples.npz",
         averages=run_files(RUN.averages("samples.npz")),

@@ -1,82 +1,88 @@
 # Scores and outlier statistics. One job a method takes all its seeds: importing the metric libraries costs more than scoring.
 
 
-rule judge:
-    input:
-        data=rules.data.output if RUN.trains_judge else [],
-        records=RUN.records("evaluation.judge"),
-    output:
-        "results/{study}/judge.safetensors",
-    log:
-        "results/{study}/logs/judge.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: JOB.threads
-    resources:
-        mem_mb=JOB.mem_mb,
-        runtime=JOB.minutes,
-        gpu=JOB.gpus,
-    params:
-        code=dag.code_hash("harness.train.judge"),
-        config=RUN.config("evaluation.judge", "data.image_size"),
-        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
-    message:
-        "The judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
-    shell:
-        "python -m harness judge --study {wildcards.study} {params.data}"
-        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+if RUN.at_home("judge"):
+
+    rule judge:
+        input:
+            data=RUN.place("data", "data") if RUN.trains_judge else [],
+            records=RUN.records("evaluation.judge"),
+        output:
+            "results/{study}/judge.safetensors",
+        log:
+            "results/{study}/logs/judge.log",
+        conda:
+            "../../envs/harness.yaml"
+        threads: JOB.threads
+        resources:
+            mem_mb=JOB.mem_mb,
+            runtime=JOB.minutes,
+            gpu=JOB.gpus,
+        params:
+            code=dag.code_hash("harness.train.judge"),
+            config=RUN.config("evaluation.judge", "data.image_size"),
+            data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
+        message:
+            "The judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
+        shell:
+            "python -m harness judge --study {wildcards.study} {params.data}"
+            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
-rule clip:
-    input:
-        data=rules.data.output if RUN.trains_clip else [],
-        records=RUN.records("evaluation.clip"),
-    output:
-        directory("results/{study}/clip"),
-    log:
-        "results/{study}/logs/clip.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: JOB.threads
-    resources:
-        mem_mb=JOB.mem_mb,
-        runtime=JOB.minutes,
-        gpu=JOB.gpus,
-    params:
-        code=dag.code_hash("harness.train.judge"),
-        config=RUN.config("evaluation.clip", "data.image_size"),
-        data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
-    message:
-        "CLIP model of {wildcards.study}"
-    shell:
-        "python -m harness clip --study {wildcards.study} {params.data}"
-        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+if RUN.at_home("clip"):
+
+    rule clip:
+        input:
+            data=RUN.place("data", "data") if RUN.trains_clip else [],
+            records=RUN.records("evaluation.clip"),
+        output:
+            directory("results/{study}/clip"),
+        log:
+            "results/{study}/logs/clip.log",
+        conda:
+            "../../envs/harness.yaml"
+        threads: JOB.threads
+        resources:
+            mem_mb=JOB.mem_mb,
+            runtime=JOB.minutes,
+            gpu=JOB.gpus,
+        params:
+            code=dag.code_hash("harness.train.judge"),
+            config=RUN.config("evaluation.clip", "data.image_size"),
+            data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
+        message:
+            "CLIP model of {wildcards.study}"
+        shell:
+            "python -m harness clip --study {wildcards.study} {params.data}"
+            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
-rule references:
-    input:
-        data=rules.data.output,
-        judge=rules.judge.output,
-        records=RUN.records("evaluation.references"),
-    output:
-        "results/{study}/references.safetensors",
-    log:
-        "results/{study}/logs/references.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: JOB.threads
-    resources:
-        mem_mb=JOB.mem_mb,
-        runtime=JOB.minutes,
-        gpu=JOB.gpus,
-    params:
-        code=dag.code_hash("harness.evaluate.references"),
-        config=RUN.config("evaluation.references", "evaluation.reconstruction", "evaluation.judge"),
-    message:
-        "What the samples of {wildcards.study} are compared with"
-    shell:
-        "python -m harness references --study {wildcards.study} --data {input.data} --judge {input.judge}"
-        " --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
+if RUN.at_home("references"):
+
+    rule references:
+        input:
+            data=RUN.place("data", "data"),
+            judge=RUN.place("judge", "judge.safetensors"),
+            records=RUN.records("evaluation.references"),
+        output:
+            "results/{study}/references.safetensors",
+        log:
+            "results/{study}/logs/references.log",
+        conda:
+            "../../envs/harness.yaml"
+        threads: JOB.threads
+        resources:
+            mem_mb=JOB.mem_mb,
+            runtime=JOB.minutes,
+            gpu=JOB.gpus,
+        params:
+            code=dag.code_hash("harness.evaluate.references"),
+            config=RUN.config("evaluation.references", "evaluation.reconstruction", "evaluation.judge"),
+        message:
+            "What the samples of {wildcards.study} are compared with"
+        shell:
+            "python -m harness references --study {wildcards.study} --data {input.data} --judge {input.judge}"
+            " --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
 
 
 rule scores:
@@ -84,12 +90,12 @@ rule scores:
         samples=runs("samples.npz"),
         denoisers=runs("denoiser.safetensors"),
         averages=runs(*RUN.averages("samples.npz"), *RUN.averages("denoiser.safetensors")),
-        decoder=decoder_file,
-        latents=encoder_file("latents.safetensors"),
-        data=rules.data.output,
-        judge=rules.judge.output,
-        clip=rules.clip.output if RUN.has_clip else [],
-        references=rules.references.output,
+        decoder=decoder,
+        latents=latents,
+        data=RUN.place("data", "data"),
+        judge=RUN.place("judge", "judge.safetensors"),
+        clip=RUN.place("clip", "clip") if RUN.has_clip else [],
+        references=RUN.place("references", "references.safetensors"),
     output:
         scores=runs("scores.json"),
         averages=runs(*RUN.averages("scores.json")),
@@ -118,7 +124,7 @@ rule scores:
 rule outliers:
     input:
         denoisers=runs("denoiser.safetensors"),
-        latents=encoder_file("latents.safetensors"),
+        latents=latents,
     output:
         json=runs("outliers.json"),
         table=runs("outliers.parquet"),
@@ -140,3 +146,28 @@ rule outliers:
     shell:
         "python -m harness outliers --study {wildcards.study} --method {wildcards.method} --seeds {params.seeds}"
         " --denoisers {input.denoisers} --latents {input.latents} --out {output.json} 2>&1 | tee {log}"
+
+
+rule maps:
+    input:
+        denoiser="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
+        latents=latents,
+    output:
+        "results/{study}/runs/{method}/seed{seed}/maps.npz",
+    log:
+        "results/{study}/logs/maps-{method}-seed{seed}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: JOB.threads
+    resources:
+        mem_mb=JOB.mem_mb,
+        runtime=JOB.minutes,
+        gpu=JOB.gpus,
+    params:
+        code=dag.code_hash("harness.evaluate.maps"),
+        config=RUN.config("outlier_statistics"),
+    message:
+        "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
+    shell:
+        "python -m harness maps --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
+        " --denoiser {input.denoiser} --latents {input.latents} --out {output} 2>&1 | tee {log}"

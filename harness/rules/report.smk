@@ -1,18 +1,24 @@
 # Tables and figures. They read rows, never weights, and import no torch.
+OWN = TARGETS.run
+STUDY, SEEDS, METHODS = OWN.study.name, OWN.seeds, OWN.methods
 
 
-rule table1:
+wildcard_constraints:
+    table=rf"(?!(?:table1|{'|'.join(targets.OTHERS)})\.)\w+",
+    figure=r"\w+",
+    name=r"(?!compute\.)\w+",
+
+
+rule tables:
     input:
-        rows=rows(STUDY),
-        spec="reports/table1.yaml",
+        rows=lambda wildcards: targets.asked(TARGETS.table, wildcards.table).inputs,
+        spec="reports/tables/{table}.yaml",
     output:
-        md=f"reports/{STUDY}/table1.md",
-        csv=f"reports/{STUDY}/table1.csv",
-        tex=f"reports/{STUDY}/table1.tex",
-        rows=f"reports/{STUDY}/rows.parquet",
-        times=f"reports/{STUDY}/times.csv",
+        md=f"reports/{STUDY}/{{table}}.md",
+        csv=f"reports/{STUDY}/{{table}}.csv",
+        tex=f"reports/{STUDY}/{{table}}.tex",
     log:
-        f"results/{STUDY}/logs/table1.log",
+        f"results/{STUDY}/logs/{{table}}.log",
     conda:
         "../../envs/harness.yaml"
     threads: 1
@@ -22,47 +28,69 @@ rule table1:
     params:
         code=dag.code_hash("harness.report.table"),
         data=dag.report_data(),
-        config=RUN.config(),
+        config=lambda wildcards: targets.asked(TARGETS.table, wildcards.table).config,
         study=STUDY,
         methods=METHODS,
         seeds=SEEDS,
     message:
-        "Table 1 of {STUDY}"
+        "Table {wildcards.table} of {params.study}"
     shell:
         "python -m harness table --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
         " --spec {input.spec} --out {output.md} 2>&1 | tee {log}"
 
 
-rule figures:
+use rule tables as table1 with:
     input:
-        rows=rows(STUDY),
-        samples=expand(f"results/{STUDY}/runs/{{method}}/seed{SEEDS[0]}/samples.npz", method=METHODS),
+        rows=OWN.rows(),
+        spec="reports/tables/table1.yaml",
     output:
-        expand(f"reports/{STUDY}/{{figure}}.{{kind}}", figure=dag.figures_of(RUN.study), kind=["png", "pdf"]),
+        md=f"reports/{STUDY}/table1.md",
+        csv=f"reports/{STUDY}/table1.csv",
+        tex=f"reports/{STUDY}/table1.tex",
+        rows=f"reports/{STUDY}/rows.parquet",
+        times=f"reports/{STUDY}/times.csv",
     log:
-        f"results/{STUDY}/logs/figures.log",
-    conda:
-        "../../envs/harness.yaml"
-    threads: 1
-    resources:
-        mem_mb=JOB.mem_mb,
-        runtime=10,
+        f"results/{STUDY}/logs/table1.log",
     params:
-        code=dag.code_hash("harness.report.figures"),
-        config=RUN.config(),
+        code=dag.code_hash("harness.report.table"),
+        data=dag.report_data(),
+        config=OWN.config(),
         study=STUDY,
         methods=METHODS,
         seeds=SEEDS,
     message:
-        "Figures of {STUDY}"
+        "Table 1 of {params.study}"
+
+
+rule figures:
+    input:
+        lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).inputs,
+    output:
+        multiext(f"reports/{STUDY}/{{figure}}", ".png", ".pdf"),
+    log:
+        f"results/{STUDY}/logs/figure-{{figure}}.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=OWN.study.job.mem_mb,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.report.figures"),
+        config=lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).config,
+        study=STUDY,
+        methods=METHODS,
+        seeds=SEEDS,
+    message:
+        "Figure {wildcards.figure} of {params.study}"
     shell:
-        "python -m harness figures --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
-        " --out reports/{params.study} 2>&1 | tee {log}"
+        "python -m harness figures --study {params.study} --figure {wildcards.figure} --methods {params.methods} --seeds {params.seeds}"
+        " --results results/{params.study} --out reports/{params.study} 2>&1 | tee {log}"
 
 
 rule claims:
     input:
-        rows=rows(STUDY),
+        rows=OWN.rows(),
         spec="reports/claims.yaml",
     output:
         md=f"reports/{STUDY}/claims.md",
@@ -78,12 +106,12 @@ rule claims:
     params:
         code=dag.code_hash("harness.report.claims"),
         data=dag.report_data(),
-        config=RUN.config(),
+        config=OWN.config(),
         study=STUDY,
         methods=METHODS,
         seeds=SEEDS,
     message:
-        "The paper's claims, tested on {STUDY}"
+        "The paper's claims, tested on {params.study}"
     shell:
         "python -m harness claims --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
         " --spec {input.spec} --out {output.md} 2>&1 | tee {log}"
@@ -93,8 +121,8 @@ rule page:
     input:
         table=rules.table1.output,
         claims=rules.claims.output,
-        figures=rules.figures.output,
-        spec="reports/table1.yaml",
+        figures=expand(f"reports/{STUDY}/{{figure}}.png", figure=TARGETS.own_figures),
+        spec="reports/tables/table1.yaml",
         claims_spec="reports/claims.yaml",
     output:
         f"reports/{STUDY}/index.html",
@@ -109,15 +137,99 @@ rule page:
     params:
         code=dag.code_hash("harness.report.page"),
         data=dag.report_data(),
-        config=RUN.config(),
+        config=OWN.config(),
         study=STUDY,
         methods=METHODS,
         seeds=SEEDS,
+        figures=TARGETS.own_figures,
     message:
-        "{output}: tables, claims and figures of {STUDY} on one page"
+        "{output}: Table 1, claims and figures of {params.study} on one page"
     shell:
         "python -m harness page --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
+        " --tables --figures {params.figures} --out {output} 2>&1 | tee {log}"
+
+
+rule numbers:
+    input:
+        expand(f"reports/{STUDY}/{{table}}.csv", table=TARGETS.tables),
+    output:
+        f"reports/{STUDY}/numbers.tex",
+    log:
+        f"results/{STUDY}/logs/numbers.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.report.numbers"),
+        data=dag.report_data(),
+        config=OWN.config(),
+        study=STUDY,
+        methods=METHODS,
+        seeds=SEEDS,
+        tables=TARGETS.tables,
+    message:
+        "Every cell of the tables of {params.study} as a LaTeX command"
+    shell:
+        "python -m harness numbers --study {params.study} --methods {params.methods} --seeds {params.seeds} --tables {params.tables}"
         " --out {output} 2>&1 | tee {log}"
+
+
+rule everything:
+    input:
+        tables=expand(f"reports/{STUDY}/{{table}}.md", table=TARGETS.tables),
+        claims=rules.claims.output.md,
+        numbers=rules.numbers.output,
+        figures=expand(f"reports/{STUDY}/{{figure}}.png", figure=TARGETS.figures),
+        page=rules.page.output,
+    output:
+        "reports/all",
+    log:
+        "results/logs/all.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.report.page"),
+        data=dag.report_data(),
+        study=STUDY,
+        methods=METHODS,
+        seeds=SEEDS,
+        tables=[name for name in TARGETS.tables if name != "table1"],
+        figures=TARGETS.figures,
+    message:
+        "Every table and figure of {params.study}: on its page, and listed in {output}"
+    shell:
+        "python -m harness page --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
+        " --tables {params.tables} --figures {params.figures} --out {input.page} 2>&1 | tee {log} && printf '%s\\n' {input} > {output}"
+
+
+rule gallery:
+    input:
+        expand(f"reports/{STUDY}/{{figure}}.png", figure=TARGETS.figures),
+    output:
+        f"reports/reference/{STUDY}/gallery.md",
+    log:
+        f"results/{STUDY}/logs/gallery.log",
+    conda:
+        "../../envs/harness.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        code=dag.code_hash("harness.report.gallery"),
+        config=OWN.config(),
+        study=STUDY,
+    message:
+        "The figures of {params.study} that are kept with the code, and the README's section of them"
+    shell:
+        "python -m harness gallery --study {params.study} --reports reports/{params.study} --out {output} 2>&1 | tee {log}"
 
 
 rule compute:
@@ -143,7 +255,7 @@ rule compute:
 rule configured:
     input:
         report=f"reports/{STUDY}/{{name}}.md",
-        page=rules.page.output,
+        page=lambda wildcards: ancient(rules.page.output) if wildcards.name in ("table1", "claims") else [],  # `everything` renders it anew
     output:
         "reports/{name}.md",
     log:
@@ -158,6 +270,6 @@ rule configured:
     params:
         study=STUDY,
     message:
-        "{output} is that of {STUDY}"
+        "{output} is that of {params.study}"
     shell:
         "cp {input.report} {output} 2>&1 | tee {log}"
