@@ -10,7 +10,7 @@ from harness.config import EncoderRegisters, denoiser_hook, load_method
 from harness.evaluate import cost
 from harness.evaluate.cost import Price
 from harness.models.decoder import Layer
-from harness.sections import PixelEncoder, TrainedClip, TrainedEncoder, TrainedJudge, VaeEncoder
+from harness.sections import PixelEncoder, TrainedClip, TrainedEncoder, TrainedJudge, TrainedVae, VaeEncoder
 from harness.study import Study
 
 EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
@@ -55,7 +55,7 @@ class Networks:
         section = self.study.encoder
         if isinstance(section, PixelEncoder):
             return Price(0, 0, 0, 0)
-        if isinstance(section, VaeEncoder):
+        if isinstance(section, VaeEncoder | TrainedVae):
             return cost.price(self._vae, 1, 3, self.size, self.size, run=lambda model, x: model.encode(x))
         trained = wanted.kind == "trained"
         extra = int(wanted.kind == "test_time")
@@ -66,7 +66,11 @@ class Networks:
         return _tower(section.width, section.depth, section.heads, section.mlp, section.patch, self.study.grid, extra)
 
     def _vae(self) -> nn.Module:
-        """Stable Diffusion's AutoencoderKL, whose widths double twice."""
+        """The study's own, or Stable Diffusion's AutoencoderKL, whose widths double twice."""
+        if isinstance(self.study.encoder, TrainedVae):
+            from harness.models.vae import build
+
+            return build(self.study.encoder)
         from diffusers import AutoencoderKL
 
         levels = round(math.log2(self.study.encoder.downsampling)) + 1
@@ -82,7 +86,7 @@ class Networks:
     def decoder(self) -> Price:
         if isinstance(self.study.encoder, PixelEncoder):
             return Price(0, 0, 0, 0)
-        if isinstance(self.study.encoder, VaeEncoder):
+        if isinstance(self.study.encoder, VaeEncoder | TrainedVae):
             return cost.price(self._vae, 1, *self.study.latent_shape, run=lambda model, x: model.decode(x))
         from harness.train import decoder as decoders
 

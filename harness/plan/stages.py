@@ -4,6 +4,7 @@ A training step counts 3 forward passes of an image: one forward, two for the ba
 """
 
 import math
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -12,7 +13,17 @@ from harness.evaluate.cost import Price
 from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
 from harness.plan.networks import Networks
 from harness.schema import HELD_OUT, references_of
-from harness.sections import Digits, PixelEncoder, PretrainedEncoder, TrainedClip, TrainedEncoder, TrainedJudge, Training, VitDecoder
+from harness.sections import (
+    ImageFolder,
+    PixelEncoder,
+    PretrainedEncoder,
+    TrainedClip,
+    TrainedEncoder,
+    TrainedJudge,
+    TrainedVae,
+    Training,
+    VitDecoder,
+)
 from harness.study import Study
 
 TRAINED = 3  # forward passes that a forward and a backward cost
@@ -38,7 +49,7 @@ class Stages:
 
     def shared(self, variants: list[str]) -> list[Stage]:
         """What is computed once, whatever the number of methods and seeds."""
-        stages = [self._data()] if isinstance(self.study.data, Digits) else []
+        stages = [] if isinstance(self.study.data, ImageFolder) else [self._data()]
         backbones = dict.fromkeys(EncoderRegisters.from_key(variant).backbone for variant in variants)
         stages += [self._backbone(name) for name in backbones if not isinstance(self.study.encoder, PixelEncoder)]
         for variant in variants:
@@ -78,6 +89,9 @@ class Stages:
         facts = {"subject": name, "disk": {"encoders": FLOAT * price.stored}}
         if isinstance(section, TrainedEncoder):
             return self._trained("encoder", price, section.training, what=_vit(section), **facts)
+        if isinstance(section, TrainedVae):  # both of its halves are trained
+            whole = replace(price, flops=price.flops + self.networks.decoder.flops)
+            return self._trained("encoder", whole, section.training, what="AutoencoderKL", **facts)
         what = _vit(section) if isinstance(section, PretrainedEncoder) else "AutoencoderKL"
         return self._stage("encoder", what=f"{what}, published", parameters=price.all_parameters, forward=price.flops, **facts)
 
@@ -199,7 +213,7 @@ class Stages:
             parameters=price.parameters,
             forward=price.flops,
             images=images,
-            disk={"denoisers": FLOAT * price.stored * len(section.ema)},
+            disk={"denoisers": FLOAT * price.stored * (len(section.ema) + len(section.snapshots))},
             temporary=FLOAT * price.parameters * (3 + len(section.ema)),
             memory=FLOAT * price.parameters * (4 + len(section.ema))
             + self.networks.kept_for_backward(name) * (training.micro_batch or training.batch),
