@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from harness import artifacts, assets, data, foreign, latents, processes, shards
+from harness.config import UserError
 from harness.models.flow import velocity
 from harness.models.samplers import Field, autoguidance, classifier_free, integrate, sde_grid, time_grid
 from harness.runtime import Progress, autocast, device, stream
+from harness.schema import Choice
 from harness.study import Study
 from harness.train import decoder as decoders
 from harness.train import denoiser as denoisers
@@ -77,37 +79,89 @@ def draw(
     decoder: Path,
     latents_file: Path,
     asset_records: Path | None = None,
+    guidance: Path | None = None,
+    steps: bool = False,
     state: Path,
     out: Path,
 ) -> dict:
     """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz; beside it those of the further averages that the study samples.
 
-    `decoder`: its weights, or the folder of an encoder that decodes itself. Shards that are done wait below `state`, so that a run that was
-    killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged` with a `reason`
-    where the denoiser is, or an image is not finite. Returns what is printed: nothing but in the first process.
+    `decoder`: its weights, or the folder of an encoder that decodes itself. `steps`: of the snapshots of the training instead, below
+    `step<n>` beside `out`. `guidance`: with the one that was chosen there (stage guidance). Shards that are done wait below `state`, so that
+    a run that was killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged` with
+    a `reason` where the denoiser is, or an image is not finite. Where no weights or no guidance are to be had for that reason, there are no
+    images. Returns what is printed: nothing but in the first process.
     """
-    section, statuses = study.sampling, {}
-    records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
-    whitening, decode_raw = latents.load_whitening(latents_file).to(device()), decoders.load(study, decoder)
-    weak = weak_model(study, asset_records)
-    for decay in study.sampled:
-        weights, file = (study.average_file(Path(path), decay) for path in (denoiser, out))
-        facts = {"config": section, "inputs": [weights, decoder, latents_file, *records], "method": method_name, "seed": seed, "ema": decay}
+    chosen = [guidance] if guidance else []
+    for path in chosen:
+        choice = read_choice(study, method_name, path)
+        study = with_guidance(study, choice.scale, choice.interval)
+    section, statuses, sampler = study.sampling, {}, Sampler(study, decoder, latents_file, asset_records)
+    for view, place in views(study, steps=steps, guided=bool(chosen)):
+        weights, file = place(Path(denoiser)), place(Path(out))
+        facts = {"config": section, "inputs": [weights, *sampler.inputs, *chosen], "method": method_name, "seed": seed, **view}
         found: dict = {"processes": processes.count()}
         artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=found, **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
-            model = denoisers.load(study, method_name, weights)
-            make = partial(_batch, study, model, weak, lambda final: decode_raw(whitening.unwhiten(final)), seed)
-            _draw_missing(folder, study, make, f"samples {method_name}/seed{seed}/EMA {decay:g}")
+            stop = _stop(*chosen, *[weights] * steps)
+            if stop is None:
+                model = denoisers.load(study, method_name, weights)
+                about = f"EMA {view['ema']:g}" + (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
+                sampler.draw(folder, study, model, seed, f"samples {method_name}/seed{seed}/{about}")
             if not processes.rank():
-                arrays, found["shards"] = shards.assemble(folder, section.count)
-                found |= _status(artifacts.meta(weights), arrays.pop("finite"))
+                arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
+                if stop is None:
+                    arrays, found["shards"] = shards.assemble(folder, section.count)
+                    stop = status_of(artifacts.meta(weights), arrays.pop("finite"))
+                found |= stop
                 with open(path, "wb") as npz:  # a file object: numpy would add .npz to the temporary name
                     np.savez(npz, **arrays)
         if not processes.rank():
             record = artifacts.meta(file)
-            statuses[file.name] = record.get("reason", record["status"])
+            statuses[file.relative_to(Path(out).parent).as_posix()] = record.get("reason", record["status"])
     return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **statuses}
+
+
+def views(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
+    """(facts, where the file is that a given one is of the last step and sampled average) of what is drawn, or scored, in one go.
+
+    `steps`: the snapshots; UserError where the study keeps none. `guided`: the sampled average alone. Otherwise every average that it samples.
+    """
+    if steps and not study.snapshots:
+        raise UserError(f"study '{study.name}' keeps no weights of earlier steps; give it denoiser.snapshots")
+    if steps:
+        return [({"ema": study.ema, "step": step}, partial(study.snapshot_file, step=step)) for step in study.snapshots]
+    return [({"ema": decay}, partial(study.average_file, decay=decay)) for decay in ([study.ema] if guided else study.sampled)]
+
+
+def read_choice(study: Study, method_name: str, path: Path) -> Choice:
+    """The guidance that was chosen for the method. UserError where it is another study's or method's."""
+    choice = Choice.model_validate(artifacts.read_json(path))
+    if (choice.study, choice.method) != (study.name, method_name):
+        raise UserError(f"{path}: is of {choice.study}/{choice.method}, not of {study.name}/{method_name}; run the same command again")
+    return choice
+
+
+def with_guidance(study: Study, scale: float, interval: tuple[float, float], count: int | None = None) -> Study:
+    """`study` with another scale and interval of its guidance and, where one is given, count of samples."""
+    guidance = study.sampling.guidance.model_copy(update={"scale": scale, "interval": interval})
+    sampling = study.sampling.model_copy(update={"guidance": guidance, "count": count or study.sampling.count})
+    return study.model_copy(update={"sampling": sampling})
+
+
+class Sampler:
+    """Draws the samples of a study with any of its denoisers. `inputs`: the files that it is made from."""
+
+    def __init__(self, study: Study, decoder: Path, latents_file: Path, asset_records: Path | None) -> None:
+        records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
+        self.inputs = [decoder, latents_file, *records]
+        self.whitening, self.decode_raw = latents.load_whitening(latents_file).to(device()), decoders.load(study, decoder)
+        self.weak = weak_model(study, asset_records)
+
+    def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
+        """Fill `folder` with shards of `study.sampling`."""
+        make = partial(_batch, study, model, self.weak, lambda final: self.decode_raw(self.whitening.unwhiten(final)), seed)
+        _draw_missing(folder, study, make, name)
 
 
 def _draw_missing(folder: Path, study: Study, make: Callable[[range], dict[str, np.ndarray]], name: str) -> None:
@@ -143,7 +197,13 @@ def _batch(
     return {"images": data.to_uint8(pixels.nan_to_num(nan=-1.0)), "labels": labels.numpy(), "finite": finite}
 
 
-def _status(denoiser: dict, finite: np.ndarray) -> dict[str, str]:
+def _stop(*paths: Path) -> dict[str, str] | None:
+    """Status and reason of the first of these artifacts that is not ok."""
+    records = map(artifacts.meta, paths)
+    return next(({key: record[key] for key in ("status", "reason")} for record in records if record["status"] != "ok"), None)
+
+
+def status_of(denoiser: dict, finite: np.ndarray) -> dict[str, str]:
     """Of samples, from the record of their denoiser and which of them are finite."""
     if denoiser.get("status", "ok") != "ok":
         return {key: denoiser[key] for key in ("status", "reason")}

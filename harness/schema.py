@@ -4,19 +4,23 @@ Read by stages and by the report; imports no torch.
 """
 
 import math
-from typing import Annotated, Literal, Self
+import re
+from typing import Annotated, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from harness.config import UserError, nearest
-from harness.sections import TrainedJudge
+from harness.sections import GuidanceSearch, Shapes, TrainedJudge
 from harness.study import Study
 
-SCHEMA = 2  # raise when a field changes its meaning
+SCHEMA = 3  # raise when a field changes its meaning
 HELD_OUT = "held_out"  # name of the reference that is made of the study's held-out images
 NONE = "none"  # in the place of a hash: the score has no such input
 LEVEL = 0.95  # of every interval
 COMPARED = ("fid", "kid", "precision", "recall")  # with the study's first reference; `fid@NAME` is with another
+BY_BLOCK, BY_THRESHOLD = "denoiser_outlier_share", "filtered_share"  # also scored at several places, `@block3`, `@2`
+OUTLIER_SCORES = ("denoiser_", "encoder_", f"{BY_THRESHOLD}@")  # how the names of what stage `outliers` scores start
+CHOSEN = ", chosen on seed "  # in the words for guidance that stage `guidance` chose
 CLEAN_FID_WIDEST = 512  # features; at 2048 its matrix root takes more than a minute
 
 
@@ -50,6 +54,31 @@ SCORES: dict[str, ScoreInfo] = {
         title="CLIP score", better="higher", about="mean of max(100 cos, 0) between a sample and its caption (open_clip)"
     ),
     "accuracy": ScoreInfo(title="Accuracy", better="higher", about="share of samples that the judge gives the label they were drawn with"),
+    "geneval": ScoreInfo(title="GenEval", better="higher", about="mean over the six kinds of prompts of the share of samples that pass"),
+    **{
+        f"geneval_{name}": ScoreInfo(
+            title=title, better="higher", about=f"share of the samples of {what} whose objects are exactly the prompt's"
+        )
+        for name, title, what in (
+            ("single", "Single object", "prompts of one object"),
+            ("two", "Two objects", "prompts of two objects"),
+            ("counting", "Counting", "prompts of two to four objects of a shape"),
+            ("colours", "Colours", "prompts of one object with a colour"),
+            ("position", "Position", "prompts of two objects, one left of, right of, above or below the other"),
+            ("attribution", "Colour attribution", "prompts of two objects, each with a colour"),
+            ("seen", "Seen prompts", "prompts that training saw"),
+            ("unseen", "Unseen prompts", "prompts with a combination of words that training never saw"),
+        )
+    },
+    "checker_accuracy": ScoreInfo(
+        title="Checker",
+        better="higher",
+        about="share of held-out images for which GenEval's checker answers every prompt rightly",
+        shared=True,
+    ),
+    "checker_accuracy_reconstructed": ScoreInfo(
+        title="Checker, decoded", better="higher", about="the same after the decoder has reconstructed these images", shared=True
+    ),
     "rfid": ScoreInfo(title="rFID", better="lower", about="FID of the decoder's reconstruction of the reference images", shared=True),
     "psnr": ScoreInfo(title="PSNR", better="higher", about="of that reconstruction, dB, mean over images", shared=True),
     "encoder_outlier_share": ScoreInfo(
@@ -84,6 +113,8 @@ SCORES: dict[str, ScoreInfo] = {
         title="GFLOPs", better="lower", about="one forward pass of the denoiser for one image, 2 per multiply-add", shared=True
     ),
 }
+
+OF_PROMPTS = {name for name in SCORES if name.startswith(("geneval", "checker"))}  # where labels are prompts
 
 
 class Strict(BaseModel):
@@ -124,6 +155,28 @@ class Score(Strict):
         return self
 
 
+class View(NamedTuple):
+    """What the samples of a score were drawn with: decay and training step of the weights, and guidance in words."""
+
+    ema: float
+    step: int
+    guidance: str
+
+    @property
+    def text(self) -> str:
+        return f"EMA {self.ema:g}, step {self.step}, guidance {self.guidance}"
+
+    @property
+    def guided(self) -> bool:
+        """Whether the guidance was searched for."""
+        return CHOSEN in self.guidance
+
+    @property
+    def protocol(self) -> "View":
+        """What rows of one column share: of guidance that was searched for, how; each method has its own."""
+        return self._replace(guidance=self.guidance[self.guidance.index(CHOSEN) :]) if self.guided else self
+
+
 class Made(Strict):
     """How a number was made, besides its inputs. Seconds are in the artifacts' records: they differ from run to run."""
 
@@ -138,14 +191,43 @@ class Made(Strict):
     device: Text
 
 
+class Candidate(Strict):
+    """Guidance of the grid that is searched; `fid` None: it could not be computed, because of `reason`."""
+
+    scale: float
+    interval: tuple[float, float]
+    fid: float | None
+    reason: str = ""
+
+
+class Choice(Strict):
+    """What stage `guidance` writes (JSON): every candidate's FID, and the guidance of the lowest. None was chosen where `status` is not ok."""
+
+    study: Text
+    method: Text
+    seed: int  # of the denoiser and of the noise
+    n: Annotated[int, Field(ge=1)]  # samples of each candidate
+    reference: Hash
+    extractor: Hash
+    denoiser: Hash
+    candidates: list[Candidate]
+    scale: float
+    interval: tuple[float, float]
+    guidance: Text  # the same in words, with the seed
+    status: Status = "ok"
+    reason: str = ""
+
+
 class ScoreFile(Strict):
     """What a scoring stage writes for a run (JSON). Hashes are those of the run's artifacts."""
 
-    schema_version: Literal[2] = SCHEMA
+    schema_version: Literal[3] = SCHEMA
     study: Text
     method: Text
     seed: int
     ema: float  # decay of the weights that are scored
+    step: Annotated[int, Field(ge=1)]  # of training, that they are from
+    guidance: Text  # in words; of weights alone: the study's
     scores: dict[str, Score]
     encoder: Hash
     registers: Hash  # neuron list of test-time registers
@@ -164,6 +246,8 @@ class Row(Strict):
     method: Text
     seed: int
     ema: float
+    step: Annotated[int, Field(ge=1)]
+    guidance: Text
     score: Text
     value: float | None
     low: float | None
@@ -191,18 +275,53 @@ class Row(Strict):
     compile: bool
     versions: Text
     device: Text
-    schema_version: Literal[2]
+    schema_version: Literal[3]
+
+
+def plain_view(study: Study) -> View:
+    """What every score of a study is of."""
+    return View(study.ema, study.steps, study.sampling.guidance.text)
+
+
+def chosen_text(study: Study, scale: float, interval: tuple[float, float]) -> str:
+    """The words for guidance that was chosen by the study's search."""
+    search: GuidanceSearch = study.sampling.guidance_search
+    return f"{study.sampling.guidance.model_copy(update={'scale': scale, 'interval': interval}).text}{CHOSEN}{search.seed}"
 
 
 def score_info(name: str) -> ScoreInfo:
-    """UserError that names the nearest score for an unknown one. `fid@NAME` is FID against the reference NAME."""
-    base, at, reference = name.partition("@")
+    """UserError that names the nearest score for an unknown one.
+
+    `fid@NAME` is FID against the reference NAME; `denoiser_outlier_share@block3` is of that block (0-based), `@output` of the final layer;
+    `filtered_share@3` is what a loss mask at 3 x the median would leave out, `@norm100` at a norm of 100.
+    """
+    base, at, place = name.partition("@")
     info = SCORES[nearest(base, SCORES, "score")]
     if not at:
         return info
-    if base not in COMPARED or not reference:
+    if base == BY_BLOCK and re.fullmatch(r"block\d+|output", place):
+        about = f"share of patch tokens above factor x median norm, mean over noise levels; after {place.replace('block', 'block ')}"
+        return info.model_copy(update={"title": f"Outliers, {place.replace('block', 'block ')}", "about": about})
+    if base == BY_THRESHOLD and re.fullmatch(r"(norm)?\d+(\.\d+)?", place):
+        limit = f"norm {place.removeprefix('norm')}" if place.startswith("norm") else f"{place} × median"
+        return info.model_copy(
+            update={"title": f"Above {limit}", "about": f"share of training tokens that a loss mask would leave out at {limit}"}
+        )
+    if base not in COMPARED or not place:
         raise UserError(f"unknown score '{name}'; only {', '.join(COMPARED)} can be followed by @ and the name of a reference")
-    return info.model_copy(update={"title": f"{info.title} ({reference})", "about": f"{info.about}; reference: {reference}"})
+    return info.model_copy(update={"title": f"{info.title} ({place})", "about": f"{info.about}; reference: {place}"})
+
+
+def blocks_of(study: Study) -> list[str]:
+    """Where in the denoiser shares of outliers are scored: each block, those of a wide head among them, and the output."""
+    head = study.denoiser.head
+    return [*(f"block{block}" for block in range(study.denoiser.depth + (head.depth if head else 0))), "output"]
+
+
+def thresholds_of(study: Study) -> list[str]:
+    """Thresholds of a loss mask whose share is scored: multiples of the median norm, and norms."""
+    section = study.outlier_statistics
+    return [*(f"{multiple:g}" for multiple in section.multiples), *(f"norm{norm:g}" for norm in section.norms)]
 
 
 def references_of(study: Study) -> list[str]:
@@ -223,10 +342,11 @@ def scores_of(study: Study) -> list[str]:
         lacking |= {"fid_clean"}
     if evaluation.clip is None:
         lacking |= {"clip_score"}
+    lacking |= {"accuracy"} if isinstance(study.data, Shapes) else OF_PROMPTS  # an image can be of several prompts
     if not isinstance(evaluation.judge, TrainedJudge):
         lacking |= {"accuracy"}  # Inception's classes are not the study's
     if not evaluation.reconstruction:
-        lacking |= {"rfid", "psnr"}
+        lacking |= {"rfid", "psnr", "checker_accuracy_reconstructed"}
     if study.denoiser.depth < 3:
         lacking |= {"denoiser_middle_blocks"}
     if len(study.outlier_statistics.times) < 2:
@@ -237,6 +357,10 @@ def scores_of(study: Study) -> list[str]:
     for name in SCORES:
         if name not in lacking:
             names += [name, *(f"{name}@{reference}" for reference in references_of(study)[1:] if name in COMPARED)]
+        if name == BY_BLOCK:
+            names += [f"{name}@{place}" for place in blocks_of(study)]
+        if name == BY_THRESHOLD and study.has_vit:
+            names += [f"{name}@{place}" for place in thresholds_of(study)]
     return names
 
 

@@ -4,6 +4,7 @@ An embedded study trains every model itself; a paper-scale one takes an encoder,
 user supplies, its *assets*. Both are made of these sections.
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +13,7 @@ from harness.config import Count, DiffusionRegisters, Positive, Share, Strict
 
 NonNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+Interval = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]  # of t
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
@@ -44,6 +46,18 @@ class Digits(Strict):
         return 1797 - self.reference
 
 
+class Shapes(Strict):
+    """Drawn shapes with captions: the prompts of harness/shapes.py, which are the labels, and a seeded generator of images for them."""
+
+    source: Literal["shapes"]
+    image_size: Annotated[int, Field(ge=16)]  # pixels; below, shapes cannot be told apart
+    train_images: Count  # of the prompts that training sees, GenEval's six kinds in turn
+    reference: Count  # held-out images, of all prompts in turn, as samples are
+    sha256: Sha256  # of the prompts and an image of each, so that a changed generator is noticed
+    classes: Literal[164] = 164  # prompts
+    flip: Literal[False] = False  # mirrored, left is right
+
+
 class ImageFolder(Strict):
     """A folder of images for training and one of held-out images, each with a sub-folder a class (sorted: labels 0, 1, ...)."""
 
@@ -57,7 +71,7 @@ class ImageFolder(Strict):
     flip: bool = True  # mirror half of the images in training
 
 
-Data = Annotated[Digits | ImageFolder, Field(discriminator="source")]
+Data = Annotated[Digits | Shapes | ImageFolder, Field(discriminator="source")]
 
 
 # --------------------------------------------------------------------------------------------------------------- training
@@ -110,7 +124,11 @@ class Training(Strict):
 
     def length(self, images: int) -> int:
         """Steps of the whole training."""
-        return self.steps if self.steps is not None else max(1, round(self.epochs * self.epoch(images)))
+        return self.in_steps(self.epochs if self.steps is None else self.steps, images)
+
+    def in_steps(self, length: float, images: int) -> int:
+        """Steps of a `length` that is given as the training's own is: in steps or in epochs."""
+        return int(length) if self.steps is not None else max(1, round(length * self.epoch(images)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- encoder
@@ -126,6 +144,7 @@ class TrainedEncoder(Strict):
     mlp: Count
     patch: Count
     trained_registers: Count  # tokens of the variant that is trained with registers
+    label_weight: NonNegative = 1.0  # of telling labels apart, beside giving back pixels
     training: Training
 
 
@@ -160,13 +179,34 @@ class VaeEncoder(Strict):
     weights: Asset
 
 
+class TrainedVae(Strict):
+    """A small AutoencoderKL of diffusers trained in the DAG: L1 plus `kl` times the KL divergence, each a mean over its values."""
+
+    kind: Literal["trained_vae"]
+    channels: Count
+    downsampling: Annotated[int, Field(ge=2)]  # a power of two
+    width: Annotated[int, Field(multiple_of=8)]  # of the first level; each halving of the side doubles it; 8 groups of the norms divide it
+    kl: NonNegative
+    training: Training
+
+    @property
+    def scale(self) -> None:
+        """Factor on the latents: no setting, but 1 / standard deviation of the training latents, stored with the weights."""
+
+    @model_validator(mode="after")
+    def _halves(self) -> "TrainedVae":
+        if self.downsampling & (self.downsampling - 1):
+            raise ValueError(f"encoder.downsampling {self.downsampling} is not a power of two")
+        return self
+
+
 class PixelEncoder(Strict):
     """No encoder: the denoiser works on pixels in [-1, 1]."""
 
     kind: Literal["pixels"]
 
 
-EncoderSection = Annotated[TrainedEncoder | PretrainedEncoder | VaeEncoder | PixelEncoder, Field(discriminator="kind")]
+EncoderSection = Annotated[TrainedEncoder | PretrainedEncoder | VaeEncoder | TrainedVae | PixelEncoder, Field(discriminator="kind")]
 
 
 class Population(Strict):
@@ -281,6 +321,7 @@ class Shape(Strict):
     mlp_ratio: Positive
     patch: Count = 1
     head: Head | None = None
+    in_context: Annotated[int, Field(ge=0)] | None = None  # tokens of JiT's own, beside any registers; None: its 32
 
     @model_validator(mode="after")
     def _shape(self) -> "Shape":
@@ -288,6 +329,8 @@ class Shape(Strict):
             raise ValueError(f"denoiser.width {self.width} is not a multiple of 4 x heads {self.heads}")
         if (self.head is not None) != (self.architecture == "ditdh"):
             raise ValueError("denoiser.head belongs to architecture ditdh, and ditdh needs it")
+        if self.in_context is not None and self.architecture != "jit":
+            raise ValueError("denoiser.in_context belongs to architecture jit")
         if self.head and self.head.width % (4 * self.head.heads):
             raise ValueError(f"denoiser.head.width {self.head.width} is not a multiple of 4 x heads {self.head.heads}")
         return self
@@ -306,6 +349,7 @@ class Denoiser(Shape):
     ema: Annotated[list[Decay], Field(min_length=1)]  # decays; one set of weights is kept for each
     ema_warm_up: bool = True  # EDM's; the released code has none
     training: Training
+    snapshots: list[Positive] = Field(default=[])  # earlier ends to keep, sample and score too; in steps or epochs, as training's length
 
     @model_validator(mode="after")
     def _registers_fit(self) -> "Denoiser":
@@ -313,6 +357,16 @@ class Denoiser(Shape):
             raise ValueError(f"registers.start {self.registers.start} is beyond the last of {self.depth} blocks")
         if len(set(self.ema)) != len(self.ema):
             raise ValueError("denoiser.ema names a decay twice")
+        return self
+
+    @model_validator(mode="after")
+    def _snapshots_fit(self) -> "Denoiser":
+        unit = "epochs" if self.training.steps is None else "steps"
+        rising = [*self.snapshots, getattr(self.training, unit)]
+        if any(later <= earlier for earlier, later in pairwise(rising)):
+            raise ValueError(f"denoiser.snapshots must rise, and end before the training's {rising[-1]:g} {unit}; got {self.snapshots}")
+        if unit == "steps" and any(step % 1 for step in self.snapshots):
+            raise ValueError(f"denoiser.snapshots are steps here, as the training's length is: whole numbers; got {self.snapshots}")
         return self
 
 
@@ -326,8 +380,39 @@ class Guidance(Strict):
     """Classifier-free guidance, or autoguidance where a weaker model is given; inside `interval` of t only."""
 
     scale: Annotated[float, Field(ge=1)] = 1.0  # 1 = off
-    interval: tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]] = (0.0, 1.0)
+    interval: Interval = (0.0, 1.0)
     weak: Weak | None = None
+
+    @property
+    def text(self) -> str:
+        """`none`, or kind, scale and interval."""
+        if self.scale == 1:
+            return "none"
+        interval = "" if self.interval == (0.0, 1.0) else f" for t in [{self.interval[0]:g}, {self.interval[1]:g}]"
+        return f"{'autoguidance' if self.weak else 'classifier-free'}, scale {self.scale:g}{interval}"
+
+
+class GuidanceSearch(Strict):
+    """A grid of guidance, from which each method takes what has the lowest FID with a denoiser of a seed that is scored nowhere."""
+
+    scales: Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=1)]
+    intervals: Annotated[list[Interval], Field(min_length=1)] = Field(default=[(0.0, 1.0)])
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # of the denoiser and of the noise
+    count: Count  # samples of each
+
+    @property
+    def grid(self) -> list[tuple[float, Interval]]:
+        """(scale, interval) of every candidate; the first is no guidance."""
+        return [(1.0, (0.0, 1.0)), *((scale, interval) for scale in self.scales if scale > 1 for interval in self.intervals)]
+
+    @model_validator(mode="after")
+    def _differ(self) -> "GuidanceSearch":
+        if len(set(self.grid)) < len(self.grid) or len(self.grid) < 2:
+            raise ValueError("guidance_search needs at least one scale above 1, and names no scale or interval twice")
+        for low, high in self.intervals:
+            if low >= high:
+                raise ValueError(f"guidance_search.intervals: {low:g} to {high:g} holds no time")
+        return self
 
 
 class Sampling(Strict):
@@ -336,6 +421,7 @@ class Sampling(Strict):
     sampler: Literal["euler", "heun", "euler_maruyama"] = "euler"
     grid_points: Annotated[int, Field(ge=3)]  # 50 are 49 Euler steps
     guidance: Guidance = Guidance()
+    guidance_search: GuidanceSearch | None = None
     labels: Literal["equal", "random"] = "equal"
     ema: Decay | None = None  # which of denoiser.ema; None: the first
     averages: list[Decay] = Field(default=[])  # further ones of denoiser.ema that are sampled, for FID alone
@@ -410,6 +496,8 @@ class Outliers(Strict):
     images: Count
     batch: Count = 256
     times: Annotated[list[Share], Field(min_length=1)]
+    multiples: list[Positive] = Field(default=[1.5, 2.0, 3.0, 5.0, 10.0])  # of the median: what share a loss mask would leave out there
+    norms: list[Positive] = Field(default=[])  # and at these norms
 
 
 class Job(Strict):

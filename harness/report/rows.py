@@ -2,7 +2,7 @@
 
 import csv
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -10,37 +10,51 @@ from pydantic import ValidationError
 
 from harness import artifacts
 from harness.config import UserError
-from harness.schema import Row, Score, ScoreFile, rows_of, score_info
+from harness.schema import CHOSEN, OUTLIER_SCORES, Row, Score, ScoreFile, View, plain_view, rows_of, score_info
 from harness.study import Study
 
 PROTOCOL = ("n", "reference", "extractor", "config", "precision", "tf32", "compile")  # what must not differ within a column
-ONE_TABLE = ("study", "code")  # nor these within a table. (Versions, device and commit may, and the table says so.)
-OWN_REFERENCE, OWN = ("denoiser_", "encoder_"), ("reference", "extractor")  # outlier statistics are of the run's own models and latents
+ONE_TABLE = ("code",)  # nor these within the rows of a study. (Versions, device and commit may, and the table says so.)
+OWN = ("reference", "extractor")  # outlier statistics are of the run's own models and latents
 OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all seeds of a method share
-KEY = ["method", "seed", "score", "ema"]
+KEY = ["study", "method", "seed", "score", "ema", "step", "guidance"]
 EMPTY_IS_NONE = ("value", "low", "high")
 
 
-def collect(study: Study, methods: list[str], seeds: list[int], results: Path) -> pd.DataFrame:
-    """The long table: one line per method, seed, sampled average and score, in the order of `methods` and `seeds`, with the columns of Row.
+def collect(study: Study, methods: list[str], seeds: list[int], results: Path, views: Collection[str] = ()) -> pd.DataFrame:
+    """The long table: one line per method, seed, view and score, in the order of `methods` and `seeds`, with the columns of Row.
 
-    A further column, `seconds`, is what computing the scores of the line took. UserError for a file that is missing, spoiled, of another
+    The views are those of the averages that the study samples, and of `views`, where the study has them: `steps`, the snapshots of the
+    training; `guided`, the guidance that was searched for. A further column, `seconds`, is what computing the scores of the line took. UserError for a file that is missing, spoiled, of another
     run or without its provenance, and for rows that cannot share a column.
     """
     lines: list[dict] = []
     for method in methods:
         for seed in seeds:
             run = results / "runs" / method / f"seed{seed}"
-            paths = {study.average_file(run / "scores.json", decay): decay for decay in study.sampled} | {run / "outliers.json": study.ema}
-            for path, decay in paths.items():
+            for path, view in _files(study, run, views):
                 file, seconds = _read(path), artifacts.meta(path)["seconds"]
-                for field, wanted in (("study", study.name), ("method", method), ("seed", seed), ("ema", decay)):
+                for field, wanted in ({"study": study.name, "method": method, "seed": seed} | view._asdict()).items():
                     if getattr(file, field) != wanted:
                         raise UserError(
                             f"{path}: {field} is {getattr(file, field)}, not {wanted}; delete it and run the same command again"
                         )
                 lines += [one_line(row) | {"seconds": seconds} for row in rows_of(file)]
     return checked(typed(pd.DataFrame(lines)))
+
+
+def _files(study: Study, run: Path, views: Collection[str]) -> Iterator[tuple[Path, View]]:
+    """The score files of a run, each with what it is of."""
+    plain, scores = plain_view(study), run / "scores.json"
+    for decay in study.sampled:
+        yield study.average_file(scores, decay), plain._replace(ema=decay)
+    yield run / "outliers.json", plain
+    if "steps" in views:
+        for step in study.snapshots:
+            yield study.snapshot_file(scores, step), plain._replace(step=step)
+    if "guided" in views and study.sampling.guidance_search:
+        choice = artifacts.read_json(run.parent / "guidance.json")
+        yield run / "guided" / scores.name, plain._replace(guidance=choice["guidance"])
 
 
 def one_line(row: Row) -> dict:
@@ -54,9 +68,21 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
     return table.astype(dict.fromkeys(("value", "low", "high", "ema"), float))
 
 
-def of_average(table: pd.DataFrame, decay: float) -> pd.DataFrame:
-    """The rows of one EMA decay."""
-    return table[table["ema"] == decay]
+def of_view(table: pd.DataFrame, study: Study, *, ema: float | None = None, step: int | None = None, guided: bool = False) -> pd.DataFrame:
+    """Of the rows of `study`, those of one view: an EMA decay (None: the one that every score is of), a training step (None: the last).
+
+    `guided`: of the guidance that was searched for, which is each method's own.
+    """
+    plain = plain_view(study)
+    same = (table["ema"] == (plain.ema if ema is None else ema)) & (table["step"] == (plain.step if step is None else step))
+    searched = table["guidance"].str.contains(CHOSEN, regex=False)
+    return table[same & (searched if guided else table["guidance"] == plain.guidance)]
+
+
+def choices(table: pd.DataFrame) -> dict[str, str]:
+    """By method: the guidance that was chosen for it, in words; of methods that have rows of it."""
+    searched = table[table["guidance"].str.contains(CHOSEN, regex=False)]
+    return {str(method): guidance.partition(CHOSEN)[0] for method, guidance in zip(searched["method"], searched["guidance"], strict=True)}
 
 
 def _read(path: Path) -> ScoreFile:
@@ -82,8 +108,8 @@ def to_parquet(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(temporary, index=False)
 
 
-def from_csv(path: Path) -> pd.DataFrame:
-    """Rows that `to_csv` wrote, each checked against the schema. UserError that names file, line and field."""
+def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
+    """Rows that `to_csv` wrote, each checked against the schema. UserError that names file, line and field; and for no rows, unless `empty`."""
     fields, lines = list(Row.model_fields), []
     try:
         with open(path, encoding="utf-8", newline="") as file:
@@ -106,10 +132,10 @@ def from_csv(path: Path) -> pd.DataFrame:
                     raise UserError(f"{path}, line {reader.line_num}: {error}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{path}: not a table of rows ({' '.join(str(error).split())})") from None
-    if not lines:
+    if not lines and not empty:
         raise UserError(f"{path}: has no rows")
     try:
-        return checked(typed(pd.DataFrame(lines)))
+        return checked(typed(pd.DataFrame(lines, columns=fields)))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -160,13 +186,13 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_protocol(table: pd.DataFrame) -> None:
-    """UserError that names two rows of one score that were measured differently. Rows without a value were not measured."""
+    """UserError that names two rows of one study, score and view that were measured differently. Rows without a value were not measured."""
     firsts: dict[tuple, dict] = {}
     for row in table[table["status"] == "ok"].to_dict("records"):
-        column = (row["score"], row["ema"])
-        own = OWN if row["score"].startswith(OWN_REFERENCE) else ()
+        column = (row["study"], row["score"], View(row["ema"], row["step"], row["guidance"]).protocol)
+        own = OWN if row["score"].startswith(OUTLIER_SCORES) else ()
         _check_alike(row, firsts.setdefault(column, row), [f for f in (*PROTOCOL, *ONE_TABLE) if f not in own], "cannot share a column")
-        of_seeds = (*OF_METHOD, "value") if row["shared"] else OF_METHOD
+        of_seeds = (*OF_METHOD, "guidance", *["value"] * row["shared"])
         _check_alike(row, firsts.setdefault((*column, row["method"]), row), of_seeds, "are not seeds of one method")
 
 
@@ -177,19 +203,6 @@ def _check_alike(row: dict, first: dict, fields: Iterable[str], problem: str) ->
                 f"score '{row['score']}' of {_run(row)} and {_run(first)} {problem}: "
                 f"{field} is {row[field]} and {first[field]}; run the whole line again so that both are measured alike"
             )
-
-
-def check_complete(study: Study, table: pd.DataFrame, methods: list[str], seeds: list[int], scores: list[str]) -> None:
-    """UserError that names the first row of another study, or the first row that is missing in `table`, the rows of one EMA decay."""
-    foreign = table[table["study"] != study.name]
-    if len(foreign):
-        raise UserError(f"the rows of {_run(foreign.iloc[0])} are of study '{foreign.iloc[0]['study']}', not '{study.name}'")
-    there = set(zip(table["method"], table["seed"], table["score"], strict=True))
-    for method in methods:
-        for seed in seeds:
-            for score in scores:
-                if (method, seed, score) not in there:
-                    raise UserError(f"no row of score '{score}' for {method}/seed{seed} at EMA {study.ema:g}; run the whole line again")
 
 
 def _run(row: Mapping) -> str:

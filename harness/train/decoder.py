@@ -184,4 +184,4 @@ def load(study: Study, path: Path) -> autoencoder.Decoder:
         return lambda raw: raw
     from harness.models import vae
 
-    return vae.load(path, study.encoder.scale).to(device()).decode
+    return vae.load(path, study.encoder).to(device()).decode

@@ -7,14 +7,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness import artifacts, data, processes
+from harness import artifacts, data, processes, shapes
 from harness.config import LossMask, UserError, denoiser_hook, load_method, method_file
 from harness.latents import Batch, Batches, load_encoder
 from harness.models.denoisers import ARCHITECTURES
+from harness.models.denoisers.text import TextEmbedding
 from harness.models.flow import at_time, flow_loss, sample_time
 from harness.runtime import autocast, device, seed_initialisation
-from harness.sections import Shape
+from harness.sections import Shape, Shapes
 from harness.study import Study
+from harness.train import snapshots
 from harness.train.loop import Diverged, Loss, fit
 
 
@@ -36,9 +38,14 @@ def build(study: Study, method_name: str) -> nn.Module:
 
 
 def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: int = 0) -> nn.Module:
-    """A denoiser of `shape` for the study's latents and classes."""
-    head = {f"head_{field}": value for field, value in shape.head.model_dump().items()} if shape.head else {}
-    return ARCHITECTURES[shape.architecture](
+    """A denoiser of `shape` for the study's latents and classes; where these are prompts, it reads their words."""
+    text = None
+    if isinstance(study.data, Shapes):  # before all other weights, so that these are the same for every method
+        text = TextEmbedding(torch.from_numpy(shapes.token_table()), shape.width, shape.heads)
+    own = {f"head_{field}": value for field, value in shape.head.model_dump().items()} if shape.head else {}
+    if shape.in_context is not None:
+        own["in_context_len"] = shape.in_context
+    model = ARCHITECTURES[shape.architecture](
         input_size=study.grid,
         in_channels=study.channels,
         hidden_size=shape.width,
@@ -49,8 +56,11 @@ def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: 
         mlp_ratio=shape.mlp_ratio,
         registers=registers,
         register_start=register_start,
-        **head,
+        **own,
     )
+    if text is not None:
+        model.y_embedder = text
+    return model
 
 
 def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
@@ -97,11 +107,12 @@ def train(
     state: Path,
     out: Path,
 ) -> dict:
-    """Write the weights of every EMA decay: the sampled one's to `out`, the others beside it. Processes under torchrun share the batches.
+    """Write the weights of every EMA decay: the sampled one's to `out`, the others beside it, and its snapshots to `step<n>/`.
 
     The record beside them holds the share of tokens that a loss mask filtered, the loss curve, and `status`: a training that diverged ends
-    with the weights it had, `diverged` and a `reason`. Returns what is printed: nothing but in the first process. Data, backbone and
-    registers are read only where the study does not cache its latents.
+    with the weights it had, `diverged` and a `reason`; snapshots that it did not reach say the same and hold no weights. Returns what is
+    printed: nothing but in the first process. Processes under torchrun share the batches. Data, backbone and registers are read only where
+    the study does not cache its latents.
     """
     config, method = study.denoiser, load_method(method_name)
     facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name))}
@@ -138,12 +149,19 @@ def train(
                 state=checkpoints,
                 ema=config.ema,
                 ema_warm_up=config.ema_warm_up,
+                snapshots=snapshots.Snapshots(study.snapshots, config.ema.index(study.ema)),
                 found=found,
             )
         except Diverged as error:
             averages = error.kept
             found |= {"status": "diverged", "reason": error.reason}
         if not processes.rank():
+            for step in study.snapshots:
+                weights = snapshots.load(checkpoints, step)
+                known = {"status": "ok"} if weights else {key: found[key] for key in ("status", "reason")}
+                known |= {"processes": processes.count()}
+                with artifacts.artifact(study.snapshot_file(Path(out), step), found=known, **made, step=step) as file:
+                    artifacts.save_tensors(file, weights or {})
             for decay, weights in zip(config.ema, averages, strict=True):
                 if decay != study.ema:
                     with artifacts.artifact(study.average_file(Path(out), decay), found=found, **made, ema=decay) as file:

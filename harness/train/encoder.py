@@ -22,16 +22,17 @@ SEED = 0  # the encoder is part of the study, as a pretrained one would be; the 
 class Pretraining(nn.Module):
     """Patch tokens must give back their own pixels (so that a decoder can work) and, averaged, the class (so that they mean something)."""
 
-    def __init__(self, encoder: encoders.VisionEncoder, patch: int, classes: int) -> None:
+    def __init__(self, encoder: encoders.VisionEncoder, patch: int, classes: int, label_weight: float) -> None:
         super().__init__()
-        self.encoder, self.patch = encoder, patch
+        self.encoder, self.patch, self.label_weight = encoder, patch, label_weight
         self.pixels = nn.Linear(encoder.width, 3 * patch**2)
         self.classes = nn.Linear(encoder.width, classes)
 
     def forward(self, pixels: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         tokens = self.encoder(pixels)
         patches = F.unfold(pixels, self.patch, stride=self.patch).transpose(1, 2)
-        return F.mse_loss(self.pixels(tokens), patches) + F.cross_entropy(self.classes(tokens.mean(1)), labels)
+        right = F.cross_entropy(self.classes(tokens.mean(1)), labels)
+        return F.mse_loss(self.pixels(tokens), patches) + self.label_weight * right
 
 
 def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out: Path) -> dict:
@@ -47,7 +48,7 @@ def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out:
     ):
         seed_initialisation(SEED)
         model = encoders.build(config, study.data.image_size, config.trained_registers if registers else 0)
-        pretraining = Pretraining(model, config.patch, len(data.WORDS))
+        pretraining = Pretraining(model, config.patch, study.classes, config.label_weight)
 
         def loss(step: int, _generator: torch.Generator) -> torch.Tensor:
             rows = batch_indices(SEED, step, len(split), config.training.batch)

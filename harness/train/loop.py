@@ -18,6 +18,7 @@ from harness import artifacts, processes
 from harness.config import UserError
 from harness.runtime import Progress, allow_tf32, device, stream
 from harness.sections import Training
+from harness.train.snapshots import Snapshots
 from harness.train.state import State, Weights
 
 CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
@@ -64,6 +65,7 @@ def fit(
     ema: Sequence[float] = (),
     ema_warm_up: bool = True,
     opponent: Opponent | None = None,
+    snapshots: Snapshots | None = None,
     found: dict | None = None,
 ) -> list[dict[str, Tensor]]:
     """Train `model` in place on a set of `images`; returns the weights to keep: an exponential moving average for each decay of `ema`.
@@ -71,14 +73,15 @@ def fit(
     loss_of(step, generator) -> scalar loss, or the micro-batches' shares of it, one after the other; it draws from `generator` only, which
     is on the device: a batch of a large study has 200 million normals, a second of a CPU's time. Of several processes, each gives its own
     shares; gradients and losses are added up.
-    `state` is a folder of this run's own. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
+    `state` is a folder of this run's own; there the first process leaves the weights of `snapshots` that were reached. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
     `found` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they are.
     Raises Diverged where those are more than training.skips, a look later at most; the last checkpoint stays.
     """
     allow_tf32(training.tf32)
     steps = training.length(images)
     run = State(model, opponent.model if opponent else None, ema, steps)
-    start = done = run.resume(state)
+    missing = processes.from_first(snapshots.missing(state)) if snapshots else []
+    start = done = run.resume(state, latest=missing[0] if missing else None)
     skipped = run.skipped()
     if start and not processes.rank():
         print(f"{name}: resumed at step {start}", flush=True)
@@ -86,6 +89,12 @@ def fit(
     model.train()
     saved, pause = time.monotonic(), SAVE_EVERY
     for step in range(start, steps):
+        if step in missing:
+            skipped = run.skipped()
+            if len(skipped) > training.skips:
+                break
+            if not processes.rank():
+                snapshots.keep(state, step, run.model, model)
         lr, generator = training.lr * rate(step, training, images), stream(seed, "step", step, device())
         loss = _descend(run.model, loss_of(step, generator), training, lr, step)
         run.model.follow([min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema])  # the warm-up is EDM's

@@ -92,9 +92,9 @@ class State:
         artifacts.save_checkpoint(folder, self.tensors(), step=step)
 
     @torch.no_grad()
-    def resume(self, folder: Path) -> int:
-        """Load the checkpoint of `folder` and return its step; 0 where there is none."""
-        found = artifacts.load_checkpoint(folder)
+    def resume(self, folder: Path, latest: int | None = None) -> int:
+        """Load the checkpoint of `folder`, of a step up to `latest`, and return its step; 0 where there is none."""
+        found = artifacts.load_checkpoint(folder, latest)
         if found is None:
             return 0
         saved, facts = found
