@@ -1,0 +1,175 @@
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import METHODS
+from sklearn.decomposition import PCA
+
+from harness import artifacts, latents
+from harness.evaluate import maps
+from harness.models.denoisers import ARCHITECTURES
+from harness.models.flow import at_time
+from harness.runtime import stream
+
+SIZES = {"input_size": 8, "in_channels": 3, "patch_size": 2, "hidden_size": 32, "depth": 3, "num_heads": 2, "num_classes": 10}
+EXTRA = {
+    "lightningdit": {},
+    "ditdh": {"head_width": 48, "head_depth": 2, "head_heads": 3},
+    "sit": {},
+    "jit": {"bottleneck": 6, "in_context_len": 3, "in_context_start": 2},
+}
+BATCH, LEVEL = 6, 0.4
+every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
+
+
+def model_of(name, registers=5):
+    """A tiny denoiser whose blocks do something: at first, adaLN closes them."""
+    torch.manual_seed(0)
+    model = ARCHITECTURES[name](**SIZES | EXTRA[name], registers=registers, register_start=1).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.requires_grad_(False)
+
+
+def inputs():
+    clean, noise = (torch.randn(BATCH, 3, 8, 8, generator=stream(0, what)) for what in ("clean", "noise"))
+    return clean, noise, torch.arange(BATCH)
+
+
+def maps_of(model, size=BATCH):
+    return maps.at_level(model, *inputs(), LEVEL, size)
+
+
+@every_architecture
+def test_norms_are_those_of_a_direct_computation(name):
+    model, (clean, noise, labels) = model_of(name), inputs()
+    seen = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda _block, inputs, out: seen.append((inputs[0], out)))
+    times = torch.full((BATCH,), LEVEL)
+    output = model(at_time(clean, noise, times), times, labels)
+    found = maps_of(model_of(name))
+    for index, (entering, out) in enumerate(seen):
+        np.testing.assert_allclose(found["entering"][index], entering[:, -16:].norm(dim=-1), rtol=1e-5)
+        np.testing.assert_allclose(found["norms"][index], out[:, -16:].norm(dim=-1), rtol=1e-5)
+        registers, context = found["register_norms"][index], found["context_norms"][index]
+        if index:  # registers come first, then JiT's own tokens
+            np.testing.assert_allclose(registers, out[:, :5].norm(dim=-1), rtol=1e-5)
+        else:
+            assert np.isnan(registers).all()
+        if out.shape[1] > 16 + 5:
+            np.testing.assert_allclose(context, out[:, 5:8].norm(dim=-1), rtol=1e-5)
+        else:
+            assert np.isnan(context).all()
+    assert found["context_norms"].shape[-1] == (3 if name == "jit" else 0)
+    cut = output.reshape(BATCH, 3, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(BATCH, 16, 12)
+    np.testing.assert_allclose(found["norms"][-1], cut.norm(dim=-1), rtol=1e-5)
+
+
+@every_architecture
+def test_attention_is_what_the_block_computes_with_and_sums_to_one(name, monkeypatch):
+    seen, fused = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(query, key, value):
+        weights = fused(query, key, torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1))  # of one-hot values: the weights themselves
+        seen.append(weights.mean(dim=(1, 2)))
+        return fused(query, key, value)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    found = maps_of(model_of(name))
+    others = np.concatenate([found["register_attention"], found["context_attention"]], axis=-1)
+    whole = np.concatenate([others, found["attention"]], axis=-1)
+    np.testing.assert_allclose(np.nansum(whole, axis=-1), 1, rtol=1e-5)
+    assert len(seen) == len(whole)
+    for received, expected in zip(whole, seen, strict=True):
+        np.testing.assert_allclose(received[~np.isnan(received)].reshape(BATCH, -1), expected, atol=1e-6)
+
+
+def test_the_first_component_is_that_of_scikit_learn_with_a_fixed_sign():
+    tokens = torch.randn(4, 9, 12, generator=stream(0, "test")) * torch.linspace(0.5, 3, 12) + 1
+    flat, size = tokens.reshape(-1, 12).double().numpy(), tokens[..., -1]
+    found, share = maps.first_component(tokens, size)
+    theirs = PCA(1, svd_solver="full").fit(flat)
+    np.testing.assert_allclose(found.abs(), np.abs(theirs.transform(flat)).reshape(4, 9), rtol=1e-6, atol=1e-9)
+    assert share == pytest.approx(theirs.explained_variance_ratio_[0])
+    assert np.corrcoef(found.flatten(), size.flatten())[0, 1] > 0
+    again, _ = maps.first_component(-tokens, size)
+    torch.testing.assert_close(again, found)
+
+
+@every_architecture
+def test_maps_do_not_depend_on_the_batch_size(name):
+    whole, parts = (maps_of(model_of(name), size) for size in (BATCH, 4))
+    assert whole.keys() == parts.keys()
+    for array in whole:
+        np.testing.assert_allclose(parts[array], whole[array], rtol=1e-6, atol=1e-6 * np.nanmax(np.abs(whole[array]), initial=0))
+
+
+def test_another_attention_has_no_map():
+    class Uniform(torch.nn.Module):
+        def forward(self, x, _rotate=None):
+            return x.mean(dim=1, keepdim=True).expand_as(x)
+
+    model = model_of("lightningdit", registers=0)
+    model.blocks[1].attn = Uniform()
+    found = maps_of(model)
+    assert [np.isnan(block).all() for block in found["attention"]] == [False, True, False]
+    assert np.isfinite(found["norms"]).all()
+
+
+def make(study, runs, method, out):
+    encoder = runs.encoders["plain" if method != "dsr" else "ttr_until_clean"]
+    weights = runs.runs[method][0] / "denoiser.safetensors"
+    printed = maps.make(study, method_name=method, seed=0, denoiser=weights, latents_file=encoder.latents, out=out)
+    with np.load(out, allow_pickle=False) as file:
+        return printed, dict(file)
+
+
+def test_a_file_has_the_norms_of_stage_outliers(study, runs, tmp_path):
+    printed, found = make(study, runs, METHODS[-1], tmp_path / "maps.npz")
+    levels, blocks, images = len(study.outlier_statistics.times), study.denoiser.depth, study.outlier_statistics.images
+    assert printed == {"images": images, "status": "ok"}
+    assert found["norms"].shape == (levels, blocks + 1, images, 16)
+    assert found["register_norms"].shape == (levels, blocks, images, study.denoiser.registers.count)
+    assert found["rows"].tolist() == list(range(images))  # all of them: there are fewer than maps are made of
+    lines = pd.read_parquet(runs.runs[METHODS[-1]][0] / "outliers.parquet").query("part == 'denoiser'")
+    largest = lines.pivot(index="t", columns="layer", values="max").to_numpy()
+    np.testing.assert_allclose(found["norms"][:, :-1].max(axis=(2, 3)), largest, rtol=1e-5)
+    record = artifacts.meta(tmp_path / "maps.npz")
+    assert (record["status"], record["method"], record["seed"]) == ("ok", METHODS[-1], 0)
+
+
+@pytest.mark.parametrize("key", ["plain", "ttr_until_clean", "trained_registers"])
+def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
+    encoder = built.encoders[key]
+    with np.load(encoder.latents.with_name("maps.npz"), allow_pickle=False) as file:
+        found = dict(file)
+    source = latents.held_out(encoder.latents)
+    depth, rows = study.encoder.depth, found["rows"]
+    assert found["norms"].shape == found["components"].shape == (depth + 2, len(rows), 16)
+    np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
+    raw = source.whitening.unwhiten(source.latents[rows])
+    np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
+    size = source.latents[rows].flatten(2).norm(dim=1)
+    output, share = maps.first_component(raw.flatten(2).transpose(1, 2), size)
+    np.testing.assert_allclose(found["components"][-1], output, atol=1e-4)
+    assert found["explained"][-1] == pytest.approx(share, rel=1e-4)
+
+
+def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
+    source, folder = runs.runs["baseline"][0] / "denoiser.safetensors", tmp_path / "baseline"
+    folder.mkdir()
+    weights = folder / "denoiser.safetensors"
+    weights.write_bytes(source.read_bytes())
+    record = json.loads(artifacts.sidecar(source).read_text())
+    del record[artifacts.OWN]
+    artifacts.write_record(weights, record | {"status": "diverged", "reason": "the loss was not finite"})
+    out = tmp_path / "maps.npz"
+    printed = maps.make(study, method_name="baseline", seed=0, denoiser=weights, latents_file=runs.encoders["plain"].latents, out=out)
+    assert printed["status"] == "the loss was not finite"
+    with np.load(out, allow_pickle=False) as file:
+        assert set(file) == {"times", "rows", "labels"}
+    assert artifacts.meta(out)["status"] == "diverged"
