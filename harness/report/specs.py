@@ -1,0 +1,243 @@
+"""Table specifications, reports/tables/<name>.yaml: which methods of which studies are the rows, which scores the columns.
+
+Read by the Snakefile, so neither torch nor pandas here.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from harness import places
+from harness.config import ROOT, UserError, explain, load_method, method_names, nearest
+from harness.report import paper
+from harness.schema import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
+from harness.study import Study, study_names
+
+TABLES = ROOT / "reports" / "tables"
+ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
+FACTS = {"epochs": "Epochs", "size": "Width × blocks", "registers": "Registers"}
+PAPER = "imagenet256"  # the family at the paper's scale
+MEASURED = (  # what must be the same in all studies of a table
+    "data", "evaluation.judge", "evaluation.clip", "evaluation.references", "evaluation.kid_subset", "evaluation.kid_subsets",
+    "evaluation.neighbours", "sampling.count", "sampling.labels", "outlier_statistics",
+)  # fmt: skip
+BLOCKS_SHOWN = 8  # of a deeper denoiser those that the paper prints, or as many evenly spaced ones
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Column(Strict):
+    """A score, its difference to the group's baseline paired by seed, or a fact of the study. Values are multiplied by `scale`.
+
+    `ema`: of the weights averaged with this decay (None: those that are sampled for every score). `guided`: of the samples drawn with the
+    guidance that was searched for. `each` makes one column of every EMA decay, block or threshold of the study.
+    """
+
+    score: str | None = None
+    fact: str | None = None
+    title: str | None = None
+    difference: bool = False
+    scale: float = 1.0
+    digits: Annotated[int, Field(ge=0, le=8)] = 2
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    guided: bool = False
+    each: Literal["ema", "block", "threshold"] | None = None
+
+    @model_validator(mode="after")
+    def _score_or_fact(self) -> Self:
+        if (self.score is None) == (self.fact is None):
+            raise ValueError("a column needs either a score or a fact")
+        if self.each in ("block", "threshold") and self.score != {"block": BY_BLOCK, "threshold": BY_THRESHOLD}[self.each]:
+            raise ValueError(f"each: {self.each} belongs to score {BY_BLOCK if self.each == 'block' else BY_THRESHOLD}")
+        try:
+            if self.score is not None:
+                score_info(self.score)
+            else:
+                nearest(self.fact, FACTS, "fact")
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def heading(self) -> str:
+        if self.fact is not None:
+            return self.title or FACTS[self.fact]
+        info = score_info(self.score)
+        title = self.title or info.title + ", guided" * self.guided
+        return title + ("" if self.difference else ARROW[info.better])
+
+    def text(self, value: float) -> str:
+        return f"{value * self.scale:{'+' if self.difference else ''}.{self.digits}f}".replace("-", "−")
+
+
+class Panel(Strict):
+    title: str
+    columns: Annotated[list[Column], Field(min_length=1)]
+
+
+class Group(Strict):
+    """Rows of one study: its `methods` (None: those of the study). `study`: its name by family; None: the configured study.
+
+    `baseline`: another one than the table's. `paper`: rows that only the paper has, of models that no study here can be compared with.
+    """
+
+    title: str | None = None
+    study: dict[str, str] | None = None
+    methods: Annotated[list[str], Field(min_length=1)] | None = None
+    baseline: str | None = None
+    paper: Literal["quoted", "text_to_image"] | None = None
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        try:
+            for family, name in (self.study or {}).items():
+                nearest(name, study_names(), "study")
+                nearest(family, sorted({family_of(known) for known in study_names()}), "family of studies")
+            for method in [*(self.methods or ()), self.baseline or "baseline"]:
+                load_method(method)
+        except UserError as error:
+            raise ValueError(str(error)) from None
+        if self.methods and self.baseline and self.baseline not in self.methods:
+            raise ValueError(f"baseline '{self.baseline}' is none of the group's methods")
+        if self.paper and (self.study or self.methods):
+            raise ValueError("a group of the paper alone has no study and no methods")
+        return self
+
+
+class TableSpec(Strict):
+    title: str
+    caption: str = ""
+    baseline: str = "baseline"  # of each group: what its other methods are compared with
+    groups: Annotated[list[Group], Field(min_length=1)] = [Group()]
+    panels: Annotated[list[Panel], Field(min_length=1)]
+
+    @property
+    def of_one_study(self) -> bool:
+        """Whether it is of the configured study, whichever that is."""
+        return all(group.study is None and group.paper is None for group in self.groups)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A group of a table for the configured study's family: rows of `methods` in `study`, differences to `baseline`."""
+
+    study: Study
+    methods: list[str]
+    title: str | None = None
+    baseline: str = "baseline"
+
+
+def family_of(name: str) -> str:
+    """A study's name up to the first underscore."""
+    return name.partition("_")[0]
+
+
+def load_table(name: str) -> TableSpec:
+    """Of reports/tables/<name>.yaml. UserError, in one line, for a table that there is not and what is not a specification."""
+    known = sorted(path.stem for path in TABLES.glob("*.yaml"))
+    return load_spec(TABLES / f"{nearest(name, known, 'table')}.yaml")
+
+
+def load_spec(path: Path) -> TableSpec:
+    """UserError, in one line, for what is not a specification, and for an unknown method, score or study in it."""
+    try:
+        return parse_spec(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        raise UserError(f"{path}: {explain(error, TableSpec)}") from None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
+        raise UserError(f"{path}: not a table specification: {' '.join(str(error).split())}") from None
+
+
+@cache
+def parse_spec(text: str) -> TableSpec:
+    return TableSpec(**yaml.safe_load(text))
+
+
+def parts(spec: TableSpec, study: Study, methods: list[str]) -> list[Part]:
+    """The groups of a table that have rows, for the configured study and its methods."""
+    found = []
+    for group in spec.groups:
+        name = (group.study or {}).get(study.family)
+        if group.paper or (group.study and name is None):
+            continue
+        of = study if name in (None, study.name) else places.load(name)
+        own = methods if of is study else of.methods or method_names()
+        found.append(Part(of, group.methods or own, group.title, group.baseline or spec.baseline))
+    for part in found[1:]:
+        _check_alike(spec, found[0].study, part.study)
+    return found
+
+
+def _check_alike(spec: TableSpec, one: Study, other: Study) -> None:
+    """UserError where two studies of a table are measured differently by what they say, which is known before any training."""
+    for name in MEASURED:
+        here, there = (places.field(study, name) for study in (one, other))
+        if here != there:
+            raise UserError(
+                f"table '{spec.title}': studies '{one.name}' and '{other.name}' cannot share its columns: {name} is {here} and {there}"
+            )
+
+
+def paper_groups(spec: TableSpec, study: Study) -> list[Group]:
+    """The groups of the paper alone, which studies at its scale show."""
+    return [group for group in spec.groups if group.paper and study.family == PAPER]
+
+
+def table_names(study: Study) -> list[str]:
+    """The tables that the family of `study` has, `table1` first."""
+    names = sorted((path.stem for path in TABLES.glob("*.yaml")), key=lambda name: (name != "table1", name))
+    specs = {name: load_table(name) for name in names}
+    return [name for name, spec in specs.items() if parts(spec, study, ["baseline"]) or paper_groups(spec, study)]
+
+
+def views(spec: TableSpec) -> set[str]:
+    """Which files of a run its columns need besides the scores and outlier statistics that all runs have: `guided`."""
+    return {"guided"} if any(column.guided for panel in spec.panels for column in panel.columns) else set()
+
+
+def has(study: Study, column: Column) -> bool:
+    """Whether the runs of `study` get what the column shows."""
+    if column.fact is not None:
+        return True
+    searched = study.sampling.guidance_search is not None or not column.guided
+    return column.score in scores_of(study) and searched and (column.ema is None or column.ema in study.sampled)
+
+
+def columns_of(panel: Panel, parts: list[Part]) -> list[Column]:
+    """The columns that any of the parts has, those of `each` spread out."""
+    found: list[Column] = []
+    for column in panel.columns:
+        for part in parts:
+            spread = {"ema": _each_ema, "block": _each_block, "threshold": _each_threshold, None: lambda one, _: [one]}[column.each]
+            found += [one for one in spread(column, part.study) if one not in found and has(part.study, one)]
+    return found
+
+
+def _one(column: Column, **changes: object) -> Column:
+    return column.model_copy(update={"each": None} | changes)
+
+
+def _each_ema(column: Column, study: Study) -> list[Column]:
+    title = column.title or score_info(column.score).title
+    return [_one(column, ema=decay, title=f"{title}, EMA {decay:g}") for decay in sorted(study.sampled)]
+
+
+def _each_threshold(column: Column, study: Study) -> list[Column]:
+    return [_one(column, score=f"{BY_THRESHOLD}@{place}") for place in thresholds_of(study)]
+
+
+def _each_block(column: Column, study: Study) -> list[Column]:
+    *blocks, output = blocks_of(study)
+    printed = paper.paper().outlier_shares
+    if study.name == printed.study:
+        blocks = [f"block{block}" for block in printed.blocks]
+    elif len(blocks) > BLOCKS_SHOWN:
+        last = len(blocks) - 1
+        blocks = [blocks[round(place * last / (BLOCKS_SHOWN - 1))] for place in range(BLOCKS_SHOWN)]
+    return [_one(column, score=f"{BY_BLOCK}@{place}") for place in (*blocks, output)]
