@@ -1,0 +1,98 @@
+"""What figures there are, from reports/figures.yaml. Read by the Snakefile, so neither matplotlib, pandas nor torch here."""
+
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from harness import places
+from harness.config import ROOT, Strict, UserError, explain, load_method, method_names, nearest
+from harness.report.specs import Part, family_of, load_table, parts
+from harness.schema import score_info, scores_of
+from harness.study import Study, study_names
+
+FILE = ROOT / "reports" / "figures.yaml"
+Need = Literal["rows", "samples", "latents", "data", "maps", "encoder_maps", "steps", "outliers", "registers"]
+
+
+class FigureSpec(Strict):
+    """One figure: the function of the same name in harness/report/figures/. `needs`: kinds of files of the results folder that it reads."""
+
+    title: str
+    caption: str
+    study: dict[str, str] | None = None  # by family; None: the configured study
+    table: str | None = None  # whose study and methods are shown, in place of `study` and `methods`
+    methods: list[str] | None = None  # None: those of the study
+    needs: list[Need]
+    scores: list[str] = Field(default=[])  # without which there is nothing to draw
+
+
+@cache
+def load_figures(file: Path = FILE) -> dict[str, FigureSpec]:
+    """Every figure's spec, by name, in the order of the file. UserError for a file that is none, or names an unknown method or score."""
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{file}: not a readable YAML file: {error}") from None
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: expected a mapping of figures")
+    specs = {}
+    for name, value in values.items():
+        try:
+            specs[name] = FigureSpec.model_validate(value)
+            if specs[name].table is not None:
+                load_table(specs[name].table)
+            for study in (specs[name].study or {}).values():
+                nearest(study, study_names(), "study")
+            for method in specs[name].methods or []:
+                load_method(method)
+            for score in specs[name].scores:
+                score_info(score)
+        except ValidationError as error:
+            raise UserError(f"{file}: {name}: {explain(error, FigureSpec)}") from None
+        except UserError as error:
+            raise UserError(f"{file}: {name}: {error}") from None
+    return specs
+
+
+def load_figure(name: str) -> FigureSpec:
+    """One figure's spec; UserError that names the nearest figure for an unknown one."""
+    specs = load_figures()
+    return specs[nearest(name, specs, "figure")]
+
+
+def part(spec: FigureSpec, study: Study, methods: list[str]) -> Part | None:
+    """The study and methods that a figure shows where `study` is configured, with `methods`; None where its family has no such figure."""
+    if spec.table is not None:
+        groups = parts(load_table(spec.table), study, methods)
+        shown = [method for group in groups if group.study.name == groups[0].study.name for method in group.methods]
+        return Part(groups[0].study, list(dict.fromkeys(shown))) if groups else None
+    if spec.study is None:
+        return Part(study, spec.methods or methods)
+    name = spec.study.get(family_of(study.name))
+    if name is None:
+        return None
+    of = study if name == study.name else places.load(name)
+    return Part(of, spec.methods or (methods if of is study else of.methods or method_names()))
+
+
+def figure_names(study: Study, methods: list[str] | None = None) -> list[str]:
+    """The figures that can be drawn where `study` is configured, in the order of the file."""
+    methods = methods or study.methods or method_names()
+    return [name for name, spec in load_figures().items() if _possible(spec, part(spec, study, methods))]
+
+
+def _possible(spec: FigureSpec, shown: Part | None) -> bool:
+    if shown is None or not set(spec.scores) <= set(scores_of(shown.study)):
+        return False
+    study = shown.study
+    searched = {load_method(method).encoder.key for method in shown.methods if load_method(method).encoder.kind == "test_time"}
+    has = {
+        "latents": study.has_vit,  # of a VAE or of pixels there are no token norms
+        "encoder_maps": study.has_vit,
+        "registers": study.search is not None and bool(searched - set(study.search.released_neurons)),
+        "steps": bool(study.snapshots),
+    }
+    return all(has.get(need, True) for need in spec.needs)

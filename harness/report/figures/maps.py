@@ -1,0 +1,288 @@
+"""Figures of tokens as maps: norms and first principal components (harness.evaluate.maps) of one held-out image.
+
+Of a denoiser, the image is that with most outliers in the baseline, over all blocks and noise levels; the run is that of the first seed.
+"""
+
+import math
+import textwrap
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+
+from harness import artifacts
+from harness.config import load_method
+from harness.report.figures.context import Context
+from harness.report.figures.encoders import outline
+from harness.report.figures.style import CHARACTERS, DIVERGING, OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
+from harness.study import Study
+
+PAPER_BLOCKS = {28: (3, 13, 21, 25, 26, 27)}  # of the paper's figures, by depth
+EVENLY, ALL = 4, 7  # blocks shown of a deep denoiser: so many evenly spaced, and the paper's; up to so many are all shown
+LEVEL = 0.5  # noise level where a figure shows one; the nearest that there is
+DEVIATIONS = 3  # at which the colours of components end
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
+SIDE, GAP = 0.8, 0.17  # inches: of a map, at most, and below it
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Arrays of one run's maps.npz, or `why` there are none. An encoder has one noise level, none."""
+
+    arrays: dict[str, np.ndarray]
+    why: str
+    factor: float
+
+    @property
+    def median(self) -> np.ndarray:
+        """(T, L + 1): of the norms after each block, and of the output, over all images' patches."""
+        return np.median(self.arrays["norms"], axis=(2, 3))
+
+    @cached_property
+    def relative(self) -> np.ndarray:
+        """(T, L + 1, B, P): norms over that median; outliers are above `factor`."""
+        return self.arrays["norms"] / self.median[:, :, None, None]
+
+    @property
+    def level(self) -> int:
+        """Place of the noise level nearest to LEVEL."""
+        return int(np.abs(self.arrays["times"] - LEVEL).argmin())
+
+    @property
+    def counts(self) -> np.ndarray:
+        """(B,): outliers of each image, over all blocks and noise levels."""
+        return (self.relative[:, :-1] > self.factor).sum(axis=(0, 1, 3))
+
+
+def maps_of(context: Context, method: str) -> Maps:
+    """Of the method's run with the first seed."""
+    path = context.run(method, context.seeds[0]) / "maps.npz"
+    artifacts.checked(path)
+    record = artifacts.meta(path)
+    with np.load(path, allow_pickle=False) as file:
+        arrays = dict(file)
+    why = "" if record["status"] == "ok" else f"{record['status']}: {record['reason']}"
+    return Maps(arrays, why, context.study.outlier_statistics.factor)
+
+
+def block_names(study: Study, blocks: int) -> list[str]:
+    """Of each block, and of the output; the blocks of a DDT head, which follow the others, are counted anew."""
+    depth = study.denoiser.depth
+    return [*(f"block {index}" if index < depth else f"head {index - depth}" for index in range(blocks)), "output"]
+
+
+def blocks_shown(study: Study, blocks: int) -> list[int]:
+    """All blocks, or some of a deep denoiser: evenly spaced ones, the paper's, and those of the head; and the output, which follows them."""
+    depth = study.denoiser.depth
+    if blocks <= ALL:
+        return list(range(blocks + 1))
+    paper = PAPER_BLOCKS.get(depth, ())
+    evenly = np.linspace(0, depth - 1, EVENLY if paper else ALL).round().astype(int).tolist()
+    return sorted({*evenly, *paper, *range(depth, blocks + 1)})
+
+
+def four(methods: list[str]) -> list[str]:
+    """The baseline, encoder registers, diffusion registers, both: as many of them as there are, others left out."""
+    kinds = {}
+    for name in methods:
+        method = load_method(name)
+        if not method.loss_mask:
+            kinds.setdefault((method.encoder.kind != "none", bool(method.diffusion_registers)), []).append(name)
+    both = kinds.get((True, True), [])
+    key = load_method(both[0]).encoder.key if both else None
+    alone = kinds.get((True, False), [])
+    same = [name for name in alone if load_method(name).encoder.key == key] or alone
+    return [names[0] for names in (kinds.get((False, False)), same, kinds.get((False, True)), both) if names]
+
+
+# -------------------------------------------------------------------------------------------------------------- a grid of maps
+
+
+@dataclass(frozen=True)
+class Strip:
+    """One row of a grid: a run's maps at a noise level (its place among the run's)."""
+
+    label: str
+    maps: Maps
+    level: int | None
+    kind: Literal["norms", "components"]
+
+    @property
+    def values(self) -> np.ndarray:
+        """(L + 1, B, P): norms over their median, or components over their standard deviation."""
+        if self.kind == "norms":
+            return self.maps.relative[self.level]
+        components = self.maps.arrays["components"][self.level]
+        return components / (components.std(axis=(1, 2), keepdims=True) + np.finfo(np.float32).tiny)
+
+    def note(self, column: int) -> str:
+        """What stands below a map: the median norm, or the component's share of the variance."""
+        if self.kind == "norms":
+            return f"{self.maps.median[self.level, column]:.3g}"
+        return f"{100 * self.maps.arrays['explained'][self.level, column]:.0f} %"
+
+
+def grid_of(
+    context: Context, strips: list[Strip], chosen_in: Maps, title: str, names: list[str], columns: list[int]
+) -> tuple[Figure, Data]:
+    """One row a strip, one column a block or layer: `columns`, of all that `names` are of. Outliers are framed. Grey where a run has no maps.
+
+    Left, the image: that with most outliers in `chosen_in`.
+    """
+    drawn = [strip for strip in strips if not strip.maps.why]
+    counts = np.zeros(1) if chosen_in.why else chosen_in.counts
+    chosen = int(counts.argmax())
+    scales = scales_of([(strip, strip.values[columns, chosen]) for strip in drawn])
+    side = min(SIDE, (TWO_COLUMNS - 1.4) / (len(columns) + 1))
+    figure = plt.figure(figsize=(TWO_COLUMNS, (side + GAP) * len(strips) + 0.65))
+    cells = figure.add_gridspec(len(strips), len(columns) + 1)
+    axes: dict[str, list[Axes]] = {}
+    for row, strip in enumerate(strips):
+        panels = [figure.add_subplot(cells[row, place]) for place in range(1, len(columns) + 1)]
+        axes.setdefault(strip.kind, []).extend(panels)
+        for axis, column in zip(panels, columns, strict=True):
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+            if row == 0:
+                axis.set_title(names[column], fontsize=SMALL)
+            if strip.maps.why:
+                axis.imshow(np.full((1, 1, 3), 0.85))
+            else:
+                draw(axis, strip, column, chosen, scales[strip.kind])
+        panels[0].set_ylabel(textwrap.fill(strip.label, 13), fontsize=SMALL)
+        if strip.maps.why:
+            middle = panels[len(panels) // 2]
+            text = middle.text(0.5, 0.5, strip.maps.why, transform=middle.transAxes, ha="center", va="center", fontsize=SMALL)
+            text.set_in_layout(False)  # it reaches over several panels, and stands on top of them
+            middle.set_zorder(1)
+    number = int(chosen_in.arrays["rows"][chosen])
+    image = context.reference()[number]
+    left = figure.add_subplot(cells[:, 0])
+    left.imshow(image, interpolation="nearest")
+    left.set_title("image", fontsize=SMALL)
+    left.set_axis_off()
+    for kind, scale in scales.items():
+        bar_of(figure, axes[kind], kind, scale, chosen_in.factor, (side + GAP) * len(axes[kind]) / len(columns))
+    set_title(
+        figure,
+        f"{title}; held-out image {number}, {'that with most' if counts.any() else 'the first, for want of'} outliers in the baseline",
+    )
+    return figure, {"image": image, "columns": np.array([names[column] for column in columns])} | arrays_of(drawn, columns, chosen)
+
+
+def draw(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normalize) -> None:
+    """The map of one block."""
+    values = strip.values[column, chosen]
+    side = math.isqrt(values.size)
+    axis.imshow(values.reshape(side, side), norm=scale, cmap=SEQUENTIAL if strip.kind == "norms" else DIVERGING, interpolation="nearest")
+    outline(axis, (strip.maps.relative[strip.level, column, chosen] > strip.maps.factor).reshape(side, side))
+    axis.set_xlabel(strip.note(column), fontsize=SMALL - 1, labelpad=1.5)
+
+
+def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str, np.ndarray]:
+    """What is drawn, before it was scaled: of each kind, (strips, columns, P), with the strips' labels and noise levels."""
+    found = {}
+    for kind in dict.fromkeys(strip.kind for strip in strips):
+        mine = [strip for strip in strips if strip.kind == kind]
+        found[kind] = np.array([strip.maps.arrays[kind][strip.level][columns, chosen] for strip in mine])
+        found[f"{kind}.rows"] = np.array([strip.label for strip in mine])
+        found[f"{kind}.t"] = np.array([strip.maps.arrays["times"][strip.level] for strip in mine])
+        if kind == "norms":
+            found["norms.median"] = np.array([strip.maps.median[strip.level, columns] for strip in mine])
+        else:
+            found["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level, columns] for strip in mine])
+    return found
+
+
+def scales_of(drawn: list[tuple[Strip, np.ndarray]]) -> dict[str, Normalize]:
+    """One colour scale for all maps of a kind: logarithmic for norms, around 0 for components."""
+    scales: dict[str, Normalize] = {}
+    norms = [values for strip, values in drawn if strip.kind == "norms"]
+    if norms:
+        low, high = min(values.min() for values in norms), max(values.max() for values in norms)
+        scales["norms"] = LogNorm(min(low, 0.5), max(high, 2 * drawn[0][0].maps.factor))
+    if any(strip.kind == "components" for strip, _ in drawn):
+        scales["components"] = Normalize(-DEVIATIONS, DEVIATIONS)
+    return scales
+
+
+def bar_of(figure: Figure, axes: list[Axes], kind: str, scale: Normalize, factor: float, tall: float) -> None:
+    """The colour bar of all maps of a kind, `tall` inches; on that of norms, a line where outliers begin."""
+    norms = kind == "norms"
+    bar = figure.colorbar(
+        ScalarMappable(scale, SEQUENTIAL if norms else DIVERGING),
+        ax=axes,
+        fraction=0.025,
+        pad=0.01,
+        aspect=30,
+        extend="neither" if norms else "both",
+    )
+    if norms:
+        bar.ax.axhline(factor, color=OUTLINE, linewidth=1.5)
+        ticks = [tick for tick in TICKS if scale.vmin <= tick <= scale.vmax]
+        bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
+        bar.minorticks_off()
+    label = (
+        "token norm (L2) / median of its block (below), log" if norms else "first principal component, std. dev. (share of variance below)"
+    )
+    bar.set_label(textwrap.fill(label, int(tall * CHARACTERS)), fontsize=SMALL)
+    bar.outline.set_linewidth(0.4)
+
+
+# ----------------------------------------------------------------------------------------------------------------- figures
+
+
+def denoiser_norms(context: Context) -> tuple[Figure, Data]:
+    """Norms of the baseline's tokens, noise level by block."""
+    return _by_level(context, "norms", "Token norms")
+
+
+def denoiser_pca(context: Context) -> tuple[Figure, Data]:
+    """First principal component of the baseline's tokens, noise level by block."""
+    return _by_level(context, "components", "PCA of the tokens, first component,")
+
+
+def denoiser_norms_by_method(context: Context) -> tuple[Figure, Data]:
+    """Norms of the tokens, method by block, at one noise level."""
+    return _by_method(context, four(context.methods), ["norms"], "Token norms")
+
+
+def denoiser_pca_by_method(context: Context) -> tuple[Figure, Data]:
+    """First principal component of the tokens, method by block, at one noise level."""
+    return _by_method(context, four(context.methods), ["components"], "PCA of the tokens, first component,")
+
+
+def trained_registers_maps(context: Context) -> tuple[Figure, Data]:
+    """Norms and first principal component without and with an encoder that was trained with registers."""
+    return _by_method(context, context.methods, ["norms", "components"], "Without and with trained encoder registers: token norms and PCA")
+
+
+def _of_denoiser(context: Context, strips: list[Strip], chosen_in: Maps, title: str) -> tuple[Figure, Data]:
+    blocks = next((len(strip.values) - 1 for strip in strips if not strip.maps.why), context.study.denoiser.depth)
+    return grid_of(context, strips, chosen_in, title, block_names(context.study, blocks), blocks_shown(context.study, blocks))
+
+
+def _by_level(context: Context, kind: Literal["norms", "components"], what: str) -> tuple[Figure, Data]:
+    method = context.methods[0]
+    maps = maps_of(context, method)
+    strips = [Strip(f"t = {t:g}", maps, level, kind) for level, t in enumerate(maps.arrays["times"])]
+    title = f"{what} in the denoiser of '{context.study.name}', {title_of(method)}, by noise level; {framed(maps)}"
+    return _of_denoiser(context, strips, maps, title)
+
+
+def _by_method(context: Context, methods: list[str], kinds: list[Literal["norms", "components"]], what: str) -> tuple[Figure, Data]:
+    found = {method: maps_of(context, method) for method in methods}
+    strips = [Strip(title_of(method), maps, maps.level, kind) for kind in kinds for method, maps in found.items()]
+    first = found[methods[0]]
+    title = f"{what} in the denoiser of '{context.study.name}' at t\u00a0=\u00a0{first.arrays['times'][first.level]:g}; {framed(first)}"
+    return _of_denoiser(context, strips, first, title)
+
+
+def framed(maps: Maps) -> str:
+    return f"framed: norm above {maps.factor:g} × the median"

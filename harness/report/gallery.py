@@ -1,0 +1,42 @@
+"""Stage `gallery`: the figures of a study that are kept with the code, with a page that shows them, and the README's section of them."""
+
+import re
+import shutil
+from pathlib import Path
+
+from harness import artifacts
+from harness.config import ROOT, UserError
+from harness.report.figure_specs import figure_names, load_figure
+from harness.study import Study
+
+SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
+
+
+def render(study: Study, *, reports: Path, out: Path, readme: Path = ROOT / "README.md") -> dict:
+    """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the section of `readme` where it has one of this study.
+
+    UserError where there is no figure.
+    """
+    names = [name for name in figure_names(study) if (reports / f"{name}.png").is_file()]
+    if not names:
+        raise UserError(f"{reports}: has no figure of study '{study.name}'; render some first (stage figures)")
+    for name in names:
+        with artifacts.atomic(out.parent / f"{name}.png") as temporary:
+            shutil.copyfile(reports / f"{name}.png", temporary)
+    artifacts.write_text(out, f"# Figures of '{study.name}'\n\n{pictures(names)}\n")
+    text = readme.read_text(encoding="utf-8")
+    renewed = with_section(text, study.name, pictures(names, f"{out.parent.as_posix()}/"))
+    if renewed != text:
+        artifacts.write_text(readme, renewed)
+    return {"figures": names, "readme": renewed != text}
+
+
+def pictures(names: list[str], folder: str = "") -> str:
+    """Markdown of figures in `folder`, each with its caption."""
+    specs = {name: load_figure(name) for name in names}
+    return "\n\n".join(f"![{spec.title}]({folder}{name}.png)\n\n{spec.caption}" for name, spec in specs.items())
+
+
+def with_section(text: str, study: str, section: str) -> str:
+    """`text`, with what is between the markers of the study's gallery replaced, if it has them."""
+    return re.sub(SECTION.format(re.escape(study)), lambda found: f"{found[1]}{section}\n{found[2]}", text, flags=re.DOTALL)

@@ -1,0 +1,57 @@
+"""The gallery: figures that are kept with the code, on a page and in the README."""
+
+import re
+
+import pytest
+from PIL import Image
+
+from harness import config
+from harness.config import UserError
+from harness.report import gallery
+from harness.report.figure_specs import load_figure
+from harness.study import load_study
+
+README = "# x\n<!-- gallery of digits -->\nold\n<!-- end of gallery -->\n\n<!-- gallery of shapes -->\nkept\n<!-- end of gallery -->\n"
+
+
+@pytest.fixture
+def digits():
+    return load_study("digits")
+
+
+def picture(folder, name, grey):
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new("L", (2, 2), grey).save(folder / f"{name}.png")
+    return (folder / f"{name}.png").read_bytes()
+
+
+def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "README.md").write_text(README)
+    reports, out = tmp_path / "reports" / "digits", config.Path("reports/reference/digits/gallery.md")
+    kept = picture(reports, "fid", 1)
+    picture(reports, "of_another_study", 2)
+    made = gallery.render(digits, reports=reports, out=out, readme=tmp_path / "README.md")
+    assert made == {"figures": ["fid"], "readme": True}
+    assert (out.parent / "fid.png").read_bytes() == kept
+    assert {path.name for path in out.parent.iterdir()} == {"fid.png", "gallery.md"}
+    readme = (tmp_path / "README.md").read_text()
+    caption = load_figure("fid").caption
+    assert f"<!-- gallery of digits -->\n![FID of all methods](reports/reference/digits/fid.png)\n\n{caption}\n<!-- end" in readme
+    assert "kept" in readme
+    assert "old" not in readme
+    assert gallery.render(digits, reports=reports, out=out, readme=tmp_path / "README.md")["readme"] is False
+
+
+def test_without_figures_there_is_no_gallery(digits, tmp_path):
+    with pytest.raises(UserError, match="has no figure of study 'digits'; render some first"):
+        gallery.render(digits, reports=tmp_path, out=tmp_path / "gallery.md")
+
+
+def test_readme_shows_the_committed_gallery():
+    text = (config.ROOT / "README.md").read_text()
+    shown = re.search(r"<!-- gallery of digits -->\n(.*?)\n?<!-- end of gallery -->", text, re.DOTALL)[1]
+    folder = config.ROOT / "reports" / "reference" / "digits"
+    page = (folder / "gallery.md").read_text().split("\n", 2)[2].strip()
+    assert shown == re.sub(r"\]\((\w+\.png)\)", r"](reports/reference/digits/\1)", page)
+    assert set(re.findall(r"\((\w+)\.png\)", page)) <= {path.stem for path in folder.glob("*.png")}
