@@ -242,8 +242,8 @@ def save_checkpoint(folder: Path | str, tensors: dict, **facts: object) -> None:
         save_tensors(temporary, tensors, facts=facts, digest=_digest(tensors, facts))
 
 
-def load_checkpoint(folder: Path | str) -> tuple[dict, dict] | None:
-    """(tensors, facts) of the newest checkpoint of `folder` that is as it was written; None if there is none.
+def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict, dict] | None:
+    """(tensors, facts) of the newest checkpoint of `folder` that is as it was written, of a step up to `latest`; None if there is none.
 
     A spoiled one is set aside, with a line on stderr: training goes on from the one before it, or starts again.
     """
@@ -251,7 +251,9 @@ def load_checkpoint(folder: Path | str) -> tuple[dict, dict] | None:
         try:
             tensors, metadata_ = load_tensors(path, check=False)
             if metadata_.get("digest") == _digest(tensors, metadata_.get("facts")):
-                return tensors, metadata_["facts"]
+                if latest is None or metadata_["facts"]["step"] <= latest:
+                    return tensors, metadata_["facts"]
+                continue
         except FileNotFoundError:
             continue
         except UserError:

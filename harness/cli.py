@@ -122,6 +122,25 @@ def samples(study: Study, a: argparse.Namespace) -> object:
         decoder=a.decoder,
         latents_file=a.latents,
         asset_records=a.records,
+        guidance=a.guidance,
+        steps=a.steps,
+        state=a.state,
+        out=a.out,
+    )
+
+
+def guidance(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.guidance import search
+
+    return search(
+        study,
+        method_name=a.method,
+        denoiser=a.denoiser,
+        decoder=a.decoder,
+        latents_file=a.latents,
+        judge=a.judge,
+        references=a.references,
+        asset_records=a.records,
         state=a.state,
         out=a.out,
     )
@@ -142,6 +161,8 @@ def scores(study: Study, a: argparse.Namespace) -> object:
         judge=a.judge,
         clip=a.clip,
         references=a.references,
+        guidance=a.guidance,
+        steps=a.steps,
         outs=a.out,
     )
 
@@ -150,6 +171,18 @@ def outliers(study: Study, a: argparse.Namespace) -> object:
     from harness.evaluate.outliers import measure_runs
 
     return measure_runs(study, method_name=a.method, seeds=a.seeds, denoiser_files=a.denoisers, latents_file=a.latents, outs=a.out)
+
+
+def maps(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.maps import make
+
+    return make(study, method_name=a.method, seed=a.seed, denoiser=a.denoiser, latents_file=a.latents, out=a.out)
+
+
+def encoder_maps(study: Study, a: argparse.Namespace) -> object:
+    from harness.evaluate.maps import make_encoder
+
+    return make_encoder(study, data_folder=a.data, backbone=a.backbone, registers=a.registers, latents_file=a.latents, out=a.out)
 
 
 def claims(study: Study, a: argparse.Namespace) -> object:
@@ -161,7 +194,8 @@ def claims(study: Study, a: argparse.Namespace) -> object:
 def page(study: Study, a: argparse.Namespace) -> object:
     from harness.report.page import render
 
-    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, reports=a.out.parent, out=a.out)
+    shown = {"tables": a.tables, "figures": a.figures}
+    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, reports=a.out.parent, out=a.out, **shown)
 
 
 def table(study: Study, a: argparse.Namespace) -> object:
@@ -170,10 +204,22 @@ def table(study: Study, a: argparse.Namespace) -> object:
     return render(study, methods=a.methods, seeds=a.seeds, results=a.results, spec=a.spec, out=a.out)
 
 
+def numbers(study: Study, a: argparse.Namespace) -> object:
+    from harness.report.numbers import render
+
+    return render(study, methods=a.methods, seeds=a.seeds, out=a.out, tables=a.tables)
+
+
 def figures(study: Study, a: argparse.Namespace) -> object:
     from harness.report.figures import render
 
-    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, out=a.out)
+    return render(study, methods=a.methods, seeds=a.seeds, results=a.results, out=a.out, figure=a.figure)
+
+
+def gallery(study: Study, a: argparse.Namespace) -> object:
+    from harness.report.gallery import render
+
+    return render(study, reports=a.reports, out=a.out)
 
 
 FILE, NAME = {"type": Path, "metavar": "PATH"}, {"metavar": "NAME"}
@@ -197,8 +243,17 @@ OPTIONS: dict[str, dict] = {
     "seeds": {"type": int, "nargs": "+", "metavar": "SEED", "help": "seeds of the runs, in the order of the files"},
     "samples": FILE | {"nargs": "+", "help": "one samples file a seed (stage samples)"},
     "denoisers": FILE | {"nargs": "+", "help": "one weights file a seed (stage denoiser)"},
+    "guidance": FILE | {"help": "guidance that was chosen for the method (stage guidance), in the place of the study's"},
+    "steps": {
+        "action": "store_true",
+        "help": "of the weights at the study's denoiser.snapshots instead, in step<n> beside those of the last step",
+    },
     "results": FILE | {"help": "results folder of the study"},
-    "spec": FILE | {"help": "specification, e.g. reports/table1.yaml"},
+    "reports": FILE | {"help": "folder of the study's rendered figures"},
+    "tables": NAME | {"nargs": "*", "help": "which tables (default: those that are there); a page always has the first"},
+    "figures": NAME | {"nargs": "*", "help": "figures to show (default: those that are there)"},
+    "figure": NAME | {"help": "one figure of reports/figures.yaml (default: all that the study has)"},
+    "spec": FILE | {"help": "specification, e.g. reports/tables/table1.yaml"},
     "state": FILE | {"help": "folder for checkpoints; a run that was killed goes on from there"},
     "out": FILE | {"help": "what to write"},
 }
@@ -217,25 +272,42 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
         "encoder data latents backbone? registers? records? state out",
     ),
     "denoiser": (denoiser, "train one method's denoiser with one seed", "method seed latents data? backbone? registers? state out"),
-    "samples": (samples, "draw one run's samples", "method seed denoiser decoder latents records? state out"),
+    "samples": (samples, "draw one run's samples", "method seed denoiser decoder latents records? guidance? steps? state out"),
     "references": (references, "features and statistics that samples are compared with", "data judge records? out"),
+    "guidance": (
+        guidance,
+        "choose a method's guidance by FID, with a denoiser of the held-out seed of sampling.guidance_search",
+        "method denoiser decoder latents judge references records? state out",
+    ),
     "scores": (
         scores,
         "score the samples of a method's runs and its decoder",
-        "method seeds samples denoisers decoder latents data judge references clip? out*",
+        "method seeds samples denoisers decoder latents data judge references clip? guidance? steps? out*",
     ),
     "outliers": (
         outliers,
         "token norms at every layer of a method's encoder, and every block and noise level of its denoisers",
         "method seeds denoisers latents out*",
     ),
+    "encoder_maps": (
+        encoder_maps,
+        "every token of an encoder variant for a few images: norm and first principal component, by layer",
+        "data backbone registers? latents out",
+    ),
+    "maps": (
+        maps,
+        "every token of one run's denoiser for a few images: norm, first principal component, attention received",
+        "method seed denoiser latents out",
+    ),
     "table": (table, "render a table from the results: Markdown, CSV, LaTeX, times", "methods seeds results spec out"),
     "claims": (claims, "test the paper's claims on the results: Markdown, CSV", "methods seeds results spec out"),
-    "figures": (figures, "render the figures from the results, PNG and PDF", "methods seeds results out"),
-    "page": (page, "everything on one HTML page, each number with where it comes from", "methods seeds results out"),
+    "figures": (figures, "render the figures from the results: PNG, PDF, data", "figure? methods seeds results out"),
+    "numbers": (numbers, "every cell of the tables beside `out` as a LaTeX command", "methods seeds tables? out"),
+    "page": (page, "everything on one HTML page, each number with where it comes from", "methods seeds results tables? figures? out"),
+    "gallery": (gallery, "the figures that are kept with the code, on a page, and in the README's section of them", "reports out"),
 }
-COMPUTE_NOTHING = ("asset", "table", "claims", "figures", "page")  # so they are spared the import of torch
-SHARED = ("denoiser", "samples")  # by the processes that torchrun starts
+COMPUTE_NOTHING = ("asset", "table", "claims", "figures", "numbers", "page", "gallery")  # so they are spared the import of torch
+SHARED = ("denoiser", "samples", "guidance")  # by the processes that torchrun starts
 
 
 class Parser(argparse.ArgumentParser):

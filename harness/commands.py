@@ -79,7 +79,9 @@ def check(a: argparse.Namespace) -> int:
 def trace(a: argparse.Namespace) -> int:
     from harness.report.trace import trace as trace_of
 
-    text, problems = trace_of(a.csv, method=a.method, score=a.score, seed=a.seed, ema=a.ema, results=a.results)
+    text, problems = trace_of(
+        a.csv, method=a.method, score=a.score, study=a.study, seed=a.seed, ema=a.ema, step=a.step, guided=a.guided, results=a.results
+    )
     print(text)
     if problems:
         print(f"error: the chain does not fit, {len(problems)} times; first: {problems[0]}", file=sys.stderr)
@@ -144,7 +146,10 @@ def add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -
     sub.add_argument("--method", required=True, metavar="NAME", help="a method of the table")
     sub.add_argument("--score", required=True, metavar="NAME", help="a score of the table, such as fid")
     sub.add_argument("--seed", type=int, help="one seed (default: all)")
+    sub.add_argument("--study", metavar="NAME", help="whose rows, of a table of several studies (default: that of the first row)")
     sub.add_argument("--ema", type=float, help="EMA decay (default: the one that every score is of)")
+    sub.add_argument("--step", type=int, help="training step of the weights (default: the last)")
+    sub.add_argument("--guided", action="store_true", help="with the guidance that was searched for")
     sub.add_argument("--results", type=Path, metavar="PATH", help="results that the rows are from (default: results/<study>)")
     sub = add("export", export, "rows, tables, figures, configuration, hashes and environment of a study in one zip")
     sub.add_argument("name", metavar="STUDY", help="a study whose table, claims and page are rendered")

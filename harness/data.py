@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from harness import artifacts, assets
+from harness import artifacts, assets, shapes
 from harness.config import UserError
-from harness.sections import Data, Digits, ImageFolder
+from harness.sections import Data, Digits, ImageFolder, Shapes
 
 if TYPE_CHECKING:
     import torch
@@ -111,6 +111,8 @@ def captions(data: Data, labels: Sequence[int]) -> list[str]:
     """What the CLIP score compares an image of a label with."""
     if isinstance(data, Digits):
         return [f"a handwritten {WORDS[label]}" for label in labels]
+    if isinstance(data, Shapes):
+        return [shapes.PROMPTS[label].text for label in labels]
     from open_clip import IMAGENET_CLASSNAMES
 
     return [f"a photo of a {IMAGENET_CLASSNAMES[label]}" for label in labels]
@@ -121,7 +123,10 @@ def captions(data: Data, labels: Sequence[int]) -> list[str]:
 
 def make(data: Data, out: Path, asset_records: Path | None = None) -> dict:
     """Stage `data`: build the data set folder `out`; returns its counts and checksum."""
-    counts = _make_digits(data, out) if isinstance(data, Digits) else _make_index(data, out, asset_records)
+    if isinstance(data, ImageFolder):
+        counts = _make_index(data, out, asset_records)
+    else:
+        counts = _save(data, _digits(data) if isinstance(data, Digits) else _shapes(data), out)
     return counts | {"sha256": artifacts.sha256(out)}
 
 
@@ -161,9 +166,8 @@ def _walk(root: Path, classes: int) -> dict[str, list]:
     return {"files": files, "labels": labels}
 
 
-def _make_digits(data: Digits, out: Path) -> dict:
-    from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
-    from datasets.utils.logging import disable_progress_bar
+def _digits(data: Digits) -> dict[str, tuple[list, list[int]]]:
+    """Images and labels of each split."""
     from PIL import Image as Pil
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
@@ -180,18 +184,40 @@ def _make_digits(data: Digits, out: Path) -> dict:
         for image in raw.images
     ]
     train, reference = train_test_split(np.arange(len(images)), test_size=data.reference, random_state=SPLIT_SEED, stratify=raw.target)
-    features = Features({"image": Image(), "label": ClassLabel(names=WORDS), "caption": Value("string")})
+    parts = {"train": train, "reference": reference}
+    return {split: ([images[i] for i in part], [int(raw.target[i]) for i in part]) for split, part in parts.items()}
 
-    def table(indices: np.ndarray) -> Dataset:
-        labels = [int(raw.target[i]) for i in indices]
-        rows = {"image": [images[i] for i in indices], "label": labels, "caption": captions(data, labels)}
-        return Dataset.from_dict(rows, features=features)
 
+def _shapes(data: Shapes) -> dict[str, tuple[list, list[int]]]:
+    """Images and labels of each split."""
+    from PIL import Image as Pil
+
+    found = shapes.digest(data.image_size)
+    if found != data.sha256:
+        raise UserError(
+            f"shapes of {data.image_size} pixels: sha256 {found[:16]}... instead of {data.sha256[:16]}...; "
+            "install the pinned numpy, or, where the generator or the size was changed on purpose, write the new one into data.sha256"
+        )
+    parts = {split: shapes.split_of(data, split) for split in shapes.SPLITS}
+    return {split: ([Pil.fromarray(image) for image in images], labels) for split, (images, labels) in parts.items()}
+
+
+def _save(data: Digits | Shapes, parts: dict[str, tuple[list, list[int]]], out: Path) -> dict:
+    """Images with labels and captions as a folder of Hugging Face `datasets`; returns how many each split has."""
+    from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+    from datasets.utils.logging import disable_progress_bar
+
+    names = WORDS if isinstance(data, Digits) else captions(data, range(data.classes))
+    features = Features({"image": Image(), "label": ClassLabel(names=names), "caption": Value("string")})
     disable_progress_bar()
-    counts = {"train": len(train), "reference": data.reference}
+    counts = {split: len(labels) for split, (_, labels) in parts.items()}
     with artifacts.artifact(out, stage="data", module=__name__, config=data, counts=counts) as folder:
         shutil.rmtree(folder, ignore_errors=True)
-        DatasetDict(train=table(train), reference=table(reference)).save_to_disk(folder)
+        tables = {
+            split: Dataset.from_dict({"image": images, "label": labels, "caption": captions(data, labels)}, features=features)
+            for split, (images, labels) in parts.items()
+        }
+        DatasetDict(tables).save_to_disk(folder)
     return counts
 
 

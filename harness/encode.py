@@ -17,7 +17,7 @@ from harness.models import encoder as encoders
 from harness.models.register_search import search_registers
 from harness.models.test_time_registers import mlp_output_layer, released_neurons
 from harness.runtime import Progress, device, stream
-from harness.sections import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, VaeEncoder
+from harness.sections import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, TrainedVae, VaeEncoder
 from harness.study import Study
 from harness.train import encoder as train_encoder
 
@@ -30,6 +30,10 @@ def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: 
     section = study.encoder
     if isinstance(section, TrainedEncoder):
         return train_encoder.train(study, registers=name == "trained_registers", data_folder=data_folder, state=state, out=out)
+    if isinstance(section, TrainedVae):
+        from harness.train import vae as train_vae
+
+        return train_vae.train(study, data_folder=data_folder, state=state, out=out)
     if isinstance(section, PixelEncoder):
         with artifacts.artifact(out, stage="encoder", module=__name__, config=section) as folder:
             _emptied(folder)
@@ -43,7 +47,7 @@ def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: 
         if isinstance(section, VaeEncoder):
             from harness.models import vae
 
-            vae.load(source, section.scale).model.save_pretrained(folder)
+            vae.load(source, section).model.save_pretrained(folder)
         else:
             wanted = section.plain if name == "plain" else section.trained_registers
             model = encoders.from_pretrained(source, family=wanted.family, image_size=section.image_size)
@@ -97,6 +101,7 @@ def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Pa
                         {"layer": layer, "neuron": neuron, "score": score, "planted": (layer, neuron) in truth}
                         for layer, neuron, score in r.found
                     ],
+                    "scores": [[float(f"{score:.4g}") for score in layer] for layer in r.scores],  # layer by layer, of every neuron
                 }
                 for r in rounds
             ],

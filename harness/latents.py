@@ -17,7 +17,7 @@ from harness import artifacts, data, processes
 from harness.config import LossMask
 from harness.models.autoencoder import Encoder, Noise, pixel_encoder, vae_encoder, vit_encoder
 from harness.runtime import device, stream
-from harness.sections import PixelEncoder, VaeEncoder
+from harness.sections import PixelEncoder, TrainedVae, VaeEncoder
 from harness.study import Study
 from harness.train.loop import batch_indices
 
@@ -95,6 +95,13 @@ def held_out(path: Path) -> HeldOut:
     tensors, _ = artifacts.load_tensors(path)
     whitening = Whitening(tensors["mean"], tensors["std"])
     return HeldOut(tensors["reference.latents"], tensors["reference.labels"], tensors.get("reference.norms"), whitening)
+
+
+def train_norms(path: Path, name: str) -> Tensor:
+    """(N, P) of NORMS, of the training images that the statistics were taken over."""
+    artifacts.checked(path)
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(f"train.norm.{name}")
 
 
 def token_norms(norms: Tensor, raw: Tensor, whitened: Tensor) -> dict[str, Tensor]:
@@ -188,11 +195,11 @@ def load_encoder(study: Study, backbone: Path, registers: Path | None) -> Encode
     section = study.encoder
     if isinstance(section, PixelEncoder):
         return pixel_encoder
-    if isinstance(section, VaeEncoder):
+    if isinstance(section, VaeEncoder | TrainedVae):
         from harness.models import vae
 
         artifacts.checked(backbone)
-        return vae_encoder(vae.load(backbone, section.scale).to(device()))
+        return vae_encoder(vae.load(backbone, section).to(device()))
     return vit_encoder(load_vision_encoder(study, backbone, registers))
 
 

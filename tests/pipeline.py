@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 from harness import assets, config, data, encode, sample
 from harness.dag import Run
-from harness.evaluate import outliers, references, scores
+from harness.evaluate import guidance, maps, outliers, references, scores
 from harness.train import decoder, denoiser, judge
 
 
@@ -43,6 +43,9 @@ class Pipeline:
             self.found[key] = encode.search(study, key, data_folder=self.data, backbone=backbone, out=registers)
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
         encode.make(study, data_folder=self.data, backbone=backbone, registers=registers, out=latents)
+        if study.has_vit:
+            files = {"data_folder": self.data, "backbone": backbone, "registers": registers, "latents_file": latents}
+            maps.make_encoder(study, **files, out=folder / "maps.npz")
         images = {} if study.latents.cache else {"backbone": backbone, "registers": registers}
         if self.dag.decodes_itself:
             weights = backbone
@@ -61,39 +64,13 @@ class Pipeline:
         self.encoders[key] = SimpleNamespace(latents=latents, decoder=weights, registers=registers, images=images)
 
     def run(self, method, seeds):
-        """Denoiser, samples, scores and outlier statistics of a method."""
+        """Denoiser, samples, scores, outlier statistics and token maps of a method."""
         study, encoder = self.study, self.encoders[config.load_method(method).encoder.key]
         folders = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
-        for seed, folder in zip(seeds, folders, strict=True):
-            weights = folder / "denoiser.safetensors"
-            denoiser.train(
-                study, method_name=method, seed=seed, latents_file=encoder.latents, state=self.state, out=weights, **encoder.images
-            )
-            sample.draw(
-                study,
-                method_name=method,
-                seed=seed,
-                denoiser=weights,
-                decoder=encoder.decoder,
-                latents_file=encoder.latents,
-                asset_records=self.records,
-                state=self.state,
-                out=folder / "samples.npz",
-            )
-        scores.score_runs(
-            study,
-            method_name=method,
-            seeds=seeds,
-            sample_files=[f / "samples.npz" for f in folders],
-            denoiser_files=[f / "denoiser.safetensors" for f in folders],
-            decoder=encoder.decoder,
-            latents_file=encoder.latents,
-            data_folder=self.data,
-            judge=self.judge,
-            clip=self.clip if study.evaluation.clip else None,
-            references=self.references,
-            outs=[f / "scores.json" for f in folders],
-        )
+        for seed in seeds:
+            self.train(method, seed)
+        self.draw(method, seeds)
+        self.score(method, seeds)
         outliers.measure_runs(
             study,
             method_name=method,
@@ -102,4 +79,74 @@ class Pipeline:
             latents_file=encoder.latents,
             outs=[f / "outliers.json" for f in folders],
         )
+        maps.make(
+            study,
+            method_name=method,
+            seed=seeds[0],
+            denoiser=folders[0] / "denoiser.safetensors",
+            latents_file=encoder.latents,
+            out=folders[0] / "maps.npz",
+        )
         self.runs[method] = folders
+
+    def train(self, method, seed):
+        encoder, out = self.encoders[config.load_method(method).encoder.key], self.root / "runs" / method / f"seed{seed}"
+        options = {"method_name": method, "seed": seed, "latents_file": encoder.latents, "state": self.state, **encoder.images}
+        denoiser.train(self.study, **options, out=out / "denoiser.safetensors")
+
+    def draw(self, method, seeds, folder="", **view):
+        """Samples; `view`: guidance or steps, and then in `folder` of the run."""
+        encoder = self.encoders[config.load_method(method).encoder.key]
+        for seed in seeds:
+            run = self.root / "runs" / method / f"seed{seed}"
+            sample.draw(
+                self.study,
+                method_name=method,
+                seed=seed,
+                denoiser=run / "denoiser.safetensors",
+                decoder=encoder.decoder,
+                latents_file=encoder.latents,
+                asset_records=self.records,
+                state=self.state,
+                out=run / folder / "samples.npz",
+                **view,
+            )
+
+    def score(self, method, seeds, folder="", **view):
+        """Scores of what `draw` drew."""
+        encoder = self.encoders[config.load_method(method).encoder.key]
+        runs = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
+        scores.score_runs(
+            self.study,
+            method_name=method,
+            seeds=seeds,
+            sample_files=[run / folder / "samples.npz" for run in runs],
+            denoiser_files=[run / "denoiser.safetensors" for run in runs],
+            decoder=encoder.decoder,
+            latents_file=encoder.latents,
+            data_folder=self.data,
+            judge=self.judge,
+            clip=self.clip if self.study.evaluation.clip else None,
+            references=self.references,
+            outs=[run / folder / "scores.json" for run in runs],
+            **view,
+        )
+
+    def choose_guidance(self, method):
+        """Stage `guidance`, with a denoiser of its held-out seed."""
+        encoder, seed = self.encoders[config.load_method(method).encoder.key], self.study.sampling.guidance_search.seed
+        self.train(method, seed)
+        out = self.root / "runs" / method / "guidance.json"
+        guidance.search(
+            self.study,
+            method_name=method,
+            denoiser=out.parent / f"seed{seed}" / "denoiser.safetensors",
+            decoder=encoder.decoder,
+            latents_file=encoder.latents,
+            judge=self.judge,
+            references=self.references,
+            asset_records=self.records,
+            state=self.state,
+            out=out,
+        )
+        return out

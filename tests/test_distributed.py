@@ -29,7 +29,8 @@ def torchrun(study, results, out, *arguments):
 
 
 def test_two_processes_train_alike_and_draw_the_same_samples(study, runs, tmp_path):
-    ended = torchrun(study, runs.root, tmp_path)
+    snapped = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"snapshots": [4.0]})})
+    ended = torchrun(snapped, runs.root, tmp_path)
     assert ended.returncode == 0, ended.stderr
     alone = runs.runs["masked"][0]
     for name in ("samples.npz", "samples-ema0.9.npz", "samples-ema0.995.npz"):
@@ -43,6 +44,9 @@ def test_two_processes_train_alike_and_draw_the_same_samples(study, runs, tmp_pa
     one, two = (artifacts.load_tensors(folder / "denoiser.safetensors")[0] for folder in (alone, tmp_path))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=2e-2, atol=2e-3)
+    earlier = tmp_path / "step4" / "denoiser.safetensors"
+    assert (artifacts.meta(earlier)["processes"], artifacts.meta(earlier)["step"]) == (2, 4)
+    assert not torch.equal(*(artifacts.load_tensors(path)[0]["x_embedder.proj.weight"] for path in (earlier, tmp_path / earlier.name)))
     assert json.loads((tmp_path / "printed-1.json").read_text()) == [{}, {}]
     assert json.loads((tmp_path / "printed-0.json").read_text())[0]["status"] == "ok"
     assert not list((tmp_path / "state").iterdir())

@@ -173,7 +173,7 @@ def test_a_mutated_snakemake_config_is_valid_or_refused(monkeypatch, values, nam
     def stop(message):
         raise Stopped(message)
 
-    monkeypatch.setattr(dag, "_stop", stop)
+    monkeypatch.setattr(dag, "stop", stop)
     run = one_line(lambda: dag.checked_config({"study": "smoke", **values} if named else values), Stopped)
     assert run is None or run.methods[0] == "baseline"
 

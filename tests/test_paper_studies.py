@@ -18,8 +18,9 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from toy import make_assets, toy_study, toy_values
 
 from harness import artifacts, config, sample
-from harness.dag import figures_of
 from harness.report import figures, table
+from harness.report.figure_specs import figure_names, load_figure, part
+from harness.report.specs import Part
 from harness.schema import scores_of
 from harness.study import parse_study, study_names
 from harness.train import denoiser
@@ -61,20 +62,32 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     rows = pd.read_csv(rendered / "table1.csv")
     assert set(rows["score"]) == set(scores_of(study))
     assert set(rows["method"]) == set(methods)
-    fids = rows[rows["score"] == "fid"].set_index("method")["value"]
+    fids = rows[(rows["score"] == "fid") & (rows["ema"] == study.ema)].set_index("method")["value"]
     assert fids.nunique() == len(methods)  # whatever a method changes reaches its samples
     if name in ("imagenet256_siglip2_b", "imagenet256_sit_xl"):  # drawing takes longer than the rest
-        figures.render(study, methods=methods, seeds=[0], results=tmp_path, out=rendered)
-        assert {path.stem for path in rendered.glob("*.png")} == set(figures_of(study))
+        drawn = own_figures(study, methods)
+        for figure in drawn:
+            figures.render(study, methods=methods, seeds=[0], results=tmp_path, out=rendered, figure=figure)
+        assert {path.stem for path in rendered.glob("*.png")} == set(drawn) >= {"samples", "fid", "intervals"}
     weights = [artifacts.load_tensors(path)[0] for path in sorted((tmp_path / "runs" / "baseline" / "seed0").glob("denoiser*.safetensors"))]
     assert len(weights) == len(study.denoiser.ema)
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 
 
+def own_figures(study, methods):
+    """Those that need no more than the runs that are there."""
+    specs = {name: load_figure(name) for name in figure_names(study, methods)}
+    return [
+        name for name, spec in specs.items() if part(spec, study, methods) == Part(study, methods) and not {"maps", "steps"} & {*spec.needs}
+    ]
+
+
 def render(study, methods, root):
     """The table of a run, as the rule renders it."""
     out = root / "report"
-    table.render(study, methods=methods, seeds=[0], results=root, spec=config.ROOT / "reports" / "table1.yaml", out=out / "table1.md")
+    table.render(
+        study, methods=methods, seeds=[0], results=root, spec=config.ROOT / "reports" / "tables" / "table1.yaml", out=out / "table1.md"
+    )
     return out
 
 
@@ -124,13 +137,13 @@ def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asse
     """Through Snakemake itself, in a copy of the project; references and scores, whose rules `smoke` runs, would take minutes."""
     tracked = subprocess.run(["git", "ls-files"], cwd=config.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in tracked:
-        if name.startswith(("harness/", "baselines/", "profiles/", "envs/", "reports/table1", "Snakefile")):
+        if name.startswith(("harness/", "baselines/", "profiles/", "envs/", "reports/tables/", "reports/figures", "Snakefile")):
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(config.ROOT / name, tmp_path / name)
     study = toy_study("imagenet256_siglip2_b")
     (tmp_path / "harness" / "studies" / "toy.yaml").write_text(yaml.safe_dump(toy_values("imagenet256_siglip2_b")))
     make_assets(study, tmp_path / "elsewhere")
-    results = [f"results/toy/{name}" for name in ("runs/dsr/seed0/samples.npz", "judge.safetensors", "clip")]
+    results = [f"results/toy/{name}" for name in ("runs/dsr/seed0/samples.npz", "clip")]
 
     def snakemake(*arguments):
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

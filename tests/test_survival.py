@@ -259,6 +259,7 @@ def results(study, runs, tmp_path_factory):
     every = {"seeds": [0], "denoiser_files": [folder / "denoiser.safetensors"]}
     scored = {"decoder": weights, "judge": root / "judge.safetensors", "clip": root / "clip", "references": root / "references.safetensors"}
     made = root / "made"
+    shown = {"methods": ["dsr"], "seeds": [0], "results": root, "out": root / "drawn"}
     with artifacts.artifact(root / "assets" / "weights.json", stage="asset", module="harness.assets", path=str(root)) as record:
         artifacts.write_json(record, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     return SimpleNamespace(
@@ -281,9 +282,9 @@ def results(study, runs, tmp_path_factory):
         ),
         outliers=lambda: outliers.measure_runs(study, **run, **every, outs=[made]),
         rows=lambda: rows.collect(study, ["dsr"], [0], root),
-        samples_figure=lambda: figures.samples(study, ["dsr"], 0, root),
-        norms_figure=lambda: figures.encoder_norms(study, ["dsr"], root),
-        outliers_figure=lambda: figures.denoiser_outliers(study, ["dsr"], [0], rows.collect(study, ["dsr"], [0], root), root),
+        samples_figure=lambda: figures.render(study, **shown, figure="samples"),
+        norms_figure=lambda: figures.render(study, **shown, figure="encoder_norms"),
+        outliers_figure=lambda: figures.render(study, **shown, figure="denoiser_outliers"),
         asset=lambda: assets.locate(root / "assets" / "weights.json"),
     )
 

@@ -26,8 +26,15 @@ SIZES = {
         "registers": {"count": 4, "start": 1},
         "ema": [0.0, 0.5, 0.9],
         "training": TRAINING | {"lr": 0.05, "epochs": 3},
+        "snapshots": [1],
     },
-    "sampling": {"count": 66, "batch": 33, "grid_points": 4, "guidance": {"scale": 1.5, "interval": [0.2, 1.0]}},
+    "sampling": {
+        "count": 66,
+        "batch": 33,
+        "grid_points": 4,
+        "guidance": {"scale": 1.5, "interval": [0.2, 1.0]},
+        "guidance_search": {"scales": [2.0], "intervals": [[0.0, 1.0]], "count": 66},
+    },
     "evaluation": {
         "judge": {"features": 64},
         "clip": {"model": "local-dir"},
@@ -44,6 +51,8 @@ def toy_values(name):
     """The raw values of a study with only its sizes changed, and the hashes of the real assets left out."""
     study = load_study(name)
     values = config.merge(read_study(name), SIZES)
+    if study.sampling.averages:
+        values = config.merge(values, {"sampling": {"averages": SIZES["denoiser"]["ema"][1:2]}})
     if isinstance(study.encoder, PretrainedEncoder):
         patch = study.encoder.image_size // 32  # 8 for 256, 7 for 224: a grid of 4 either way
         sizes = {"image_size": 4 * patch, "patch": patch, "width": 32, "depth": 3, "heads": 2, "mlp": 64}

@@ -33,13 +33,18 @@ def arithmetic(study: Study) -> str:
     return "float32" if precisions == ("fp32", "fp32") else f"train {precisions[0]}, sample {precisions[1]}"
 
 
-def check_run(path: Path, method_name: str, seed: int) -> None:
-    """UserError where weights or samples are of another run; a file that was moved with its record is what it says it is, in the wrong place."""
+def check_run(path: Path, method_name: str, seed: int, step: int | None = None) -> None:
+    """UserError where weights or samples are of another run, or of another `step` than the last (None).
+
+    A file that was moved with its record is what it says it is, in the wrong place.
+    """
     record = artifacts.meta(path)
     if (record.get("method"), record.get("seed")) != (method_name, seed):
         raise UserError(
             f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method_name}/seed{seed}; delete it and run the same command again"
         )
+    if record.get("step") != step:
+        raise UserError(f"{path}: is of step {record.get('step', 'last')}, not {step or 'last'}; delete it and run the same command again")
 
 
 def chain(latents_file: Path) -> dict[str, str]:

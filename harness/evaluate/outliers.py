@@ -6,8 +6,8 @@ that of the residual stream: in the encoder before the final norm (TTR/shared/al
 """
 
 import math
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,13 +16,13 @@ from pyarrow import parquet
 from torch import Tensor
 
 from harness import artifacts, latents
-from harness.config import UserError
+from harness.config import UserError, load_method
 from harness.evaluate.bootstrap import Measured, by_resampling, means, without
 from harness.evaluate.made import chain, check_run, made
 from harness.evaluate.scored import About, attempt, stop_of
 from harness.models.flow import at_time
 from harness.runtime import device, stream
-from harness.schema import NONE, ScoreFile, scores_of
+from harness.schema import BY_BLOCK, BY_THRESHOLD, NONE, Score, ScoreFile, scores_of, thresholds_of
 from harness.study import Study
 from harness.train import denoiser as denoisers
 
@@ -63,12 +63,19 @@ def layer_of(part: str, layer: int, t: float | None, norms: Tensor, factor: floa
     return Layer(line, (norms.double() > factor * line["median"]).double().mean(dim=1))
 
 
+def noise_of(study: Study, seed: int, images: Iterable[int]) -> Tensor:
+    """Noise (images, C, H, W) of held-out images by their place in the reference split; of each from (seed, place) alone."""
+    noise = [torch.randn(study.latent_shape, generator=stream(seed, "outliers", image)) for image in images]
+    return torch.stack(noise) * study.denoiser.noise_scale
+
+
 @torch.no_grad()
 def denoiser_norms(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float) -> list[Tensor]:
-    """Norms (B, P) of the patch tokens after each block, at noise level t; registers are the first rows and are cut off."""
+    """Norms (B, P) of the patch tokens after each block, and of the final layer, at noise level t; registers are the first rows and are cut off."""
     patches, outputs = model.grid**2, []
     handles = [
-        block.register_forward_hook(lambda _m, _a, out: outputs.append(out[:, -patches:].norm(dim=-1).cpu())) for block in model.blocks
+        module.register_forward_hook(lambda _m, _a, out: outputs.append(out[:, -patches:].norm(dim=-1).cpu()))
+        for module in (*model.blocks, model.final_layer)
     ]
     times = torch.full((len(clean),), t, device=clean.device)
     model(at_time(clean, noise, times), times, labels)
@@ -96,6 +103,7 @@ def measure_runs(
         encoder = [layer_of("encoder", layer, None, norms, config.factor) for layer, norms in norms_of]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
     making, hashes, printed = made(__name__, config, study), chain(latents_file), {}
+    masked = filtered(study, method_name, latents_file)
     for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
         check_run(path, method_name, seed)
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
@@ -103,25 +111,35 @@ def measure_runs(
             stop, weights, blocks = stop_of(path), artifacts.checked(path), []
             if stop is None:
                 model = denoisers.load(study, method_name, path)
-                noise = torch.stack([torch.randn(clean.shape[1:], generator=stream(seed, "outliers", i)) for i in range(len(clean))])
-                noise = noise * study.denoiser.noise_scale
+                noise = noise_of(study, seed, range(len(clean)))
                 blocks = [
                     layer_of("denoiser", block, t, torch.cat(norms), config.factor)
                     for t in config.times
                     for block, norms in enumerate(zip(*_in_batches(model, clean, noise, labels, t, config.batch), strict=True))
                 ]
-            parquet.write_table(pa.Table.from_pylist([layer.line for layer in encoder + blocks], schema=LINES), lines)
+            last = len(blocks) // len(config.times) - 1
+            output, blocks = ([layer for layer in blocks if (layer.line["layer"] == last) == final] for final in (True, False))
+            output = [replace(layer, line=layer.line | {"part": "output"}) for layer in output]
+            parquet.write_table(pa.Table.from_pylist([layer.line for layer in encoder + blocks + output], schema=LINES), lines)
             names = {part: [name for name in scores_of(study) if name.startswith(f"{part}_")] for part in ("encoder", "denoiser")}
             about = {
                 part: About(len(clean), hashes["latents"], eye) for part, eye in (("encoder", hashes["encoder"]), ("denoiser", weights))
             }
             scores = attempt(names["encoder"], about["encoder"], lambda: worst(encoder))
-            scores |= attempt(names["denoiser"], about["denoiser"], lambda blocks=blocks: worst(blocks) | contrasts(blocks), stop)
+            scores |= masked
+            scores |= attempt(
+                names["denoiser"],
+                about["denoiser"],
+                lambda blocks=blocks, output=output: worst(blocks) | contrasts(blocks) | by_place(blocks + output),
+                stop,
+            )
             file = ScoreFile(
                 study=study.name,
                 method=method_name,
                 seed=seed,
                 ema=study.ema,
+                step=study.steps,
+                guidance=study.sampling.guidance.text,
                 scores={name: scores[name] for name in scores_of(study) if name in scores},
                 decoder=NONE,
                 denoiser=weights,
@@ -133,6 +151,19 @@ def measure_runs(
             artifacts.write_text(summary, file.model_dump_json(indent=2) + "\n")
         printed[f"seed{seed}"] = {name: score.status if score.value is None else score.value for name, score in file.scores.items()}
     return printed
+
+
+def filtered(study: Study, method_name: str, latents_file: Path) -> dict[str, Score]:
+    """Shares of training tokens that the method's loss mask would leave out at several thresholds of its norm; 0 where it has no mask."""
+    if not study.has_vit:
+        return {}
+    mask, found = load_method(method_name).loss_mask, dict.fromkeys(thresholds_of(study), 0.0)
+    norms = latents.train_norms(latents_file, mask.norm if mask else "pre_ln").double()
+    for place in found if mask else ():
+        limit = float(place.removeprefix("norm")) * (1.0 if place.startswith("norm") else norms.median().item())
+        found[place] = (norms > limit).double().mean().item()
+    named = {f"{BY_THRESHOLD}@{place}": without(share, "exact") for place, share in found.items()}
+    return attempt(list(named), About(len(norms), NONE, NONE), lambda: named)
 
 
 # -------------------------------------------------------------------------------------------------------------- over layers
@@ -165,6 +196,20 @@ def worst(layers: list[Layer]) -> dict[str, Measured]:
             found[score] = by_resampling(layer.line["share"], resampled, "images, the layer and its median held", least=0.0, most=1.0)
         else:
             found[score] = without(layer.line["max_over_median"], "a maximum")
+    return found
+
+
+def by_place(layers: list[Layer]) -> dict[str, Measured]:
+    """Share of outliers after each block and in the output, mean over noise levels."""
+    shares: dict[str, list[Tensor]] = {}
+    for layer in layers:
+        place = "output" if layer.line["part"] == "output" else f"block{layer.line['layer']}"
+        shares.setdefault(f"{BY_BLOCK}@{place}", []).append(layer.shares)
+    found = {}
+    for score, of_times in shares.items():
+        mean = torch.stack(of_times).mean(dim=0)
+        resampled = means("outlier_share", mean, RESAMPLES)
+        found[score] = by_resampling(mean.mean().item(), resampled, "images, the layer and its medians held", least=0.0, most=1.0)
     return found
 
 

@@ -17,6 +17,7 @@ from harness.evaluate.cost import cost
 from harness.evaluate.features import Extractor
 from harness.evaluate.fid import fid
 from harness.evaluate.frechet import Frechet, too_few
+from harness.evaluate.geneval import checker_accuracy, geneval
 from harness.evaluate.inception_score import inception_score
 from harness.evaluate.kid import kid
 from harness.evaluate.precision_recall import precision_recall
@@ -24,8 +25,9 @@ from harness.evaluate.reconstruction import psnr, reconstructed, rfid
 from harness.evaluate.references import ReferenceStatistics
 from harness.evaluate.scored import About, Stop, attempt, stop_of
 from harness.models import clip as clips
-from harness.schema import CLEAN_FID_WIDEST, HELD_OUT, NONE, Score
-from harness.sections import TrainedJudge
+from harness.schema import CLEAN_FID_WIDEST, HELD_OUT, NONE, Score, scores_of
+from harness.sections import Shapes
+from harness.shapes import scenes_of
 from harness.study import Study
 from harness.train import decoder as decoders
 
@@ -63,16 +65,19 @@ class Scorer:
             scores |= self._distances(seen, reference) | self._neighbours(seen, reference)
         judged = About(seen.n, NONE, self.extract.sha256)
         scores |= attempt(["is"], judged, lambda: inception_score(seen.logits, self.resamples), seen.unjudged)
-        if isinstance(self.study.evaluation.judge, TrainedJudge):
+        if "accuracy" in scores_of(self.study):
             scores |= attempt(["accuracy"], judged, lambda: accuracy(seen.logits, seen.labels), seen.unjudged)
-        if self.clip:
-            scores |= attempt(["clip_score"], About(seen.n, NONE, self.clip[0]), lambda: self._clip_score(seen), seen.stop)
-        return scores
+        return scores | self._captioned(seen) | self._geneval(seen)
 
     def of_average(self, path: Path, denoiser: Path) -> Found:
         """FID and FID-infinity of a file of samples, drawn with another average of the weights."""
-        scores = self._distances(self._look(path, denoiser), self.first)
-        return {name: scores[name] for name in ("fid", "fid_infinity")}
+        return self._fids(self._look(path, denoiser))
+
+    def of_snapshot(self, path: Path, denoiser: Path) -> Found:
+        """What is followed over the training: FID and FID-infinity of a file of samples; of a study with prompts also their scores."""
+        seen = self._look(path, denoiser)
+        prompted = self._geneval(seen)
+        return self._fids(seen) | prompted | (self._captioned(seen) if prompted else {})
 
     def of_training(self, denoiser: Path) -> Found:
         """What the record of a denoiser says: `filtered_share`."""
@@ -98,7 +103,12 @@ class Scorer:
         images = reconstructed(self.study, decoders.load(self.study, decoder), latents.held_out(latents_file))
         seen, plain = About(len(images), reference.sha256, self.extract.sha256), About(len(images), reference.sha256, NONE)
         scores = attempt(["rfid"], seen, lambda: rfid(images, self.extract, reference, self.resamples))
-        return scores | attempt(["psnr"], plain, lambda: psnr(images, truth, self.resamples))
+        scores |= attempt(["psnr"], plain, lambda: psnr(images, truth, self.resamples))
+        if isinstance(self.study.data, Shapes):
+            scenes, names = scenes_of(self.study.data, "reference"), ("checker_accuracy", "checker_accuracy_reconstructed")
+            seen_by = zip(names, (truth, images), strict=True)
+            scores |= attempt([*names], plain, lambda: {name: checker_accuracy(these, scenes) for name, these in seen_by})
+        return scores
 
     # ------------------------------------------------------------------------------------------------------- of samples
 
@@ -141,6 +151,24 @@ class Scorer:
     def _at(self, reference: ReferenceStatistics) -> str:
         """What the names of the scores against a reference end with."""
         return "" if reference is self.first else f"@{reference.name}"
+
+    def _geneval(self, seen: Seen) -> Found:
+        """The scores of prompts, where the study has them."""
+        names = [name for name in scores_of(self.study) if name.startswith("geneval")]
+        if not names:
+            return {}
+        return attempt(names, About(seen.n, NONE, NONE), lambda: geneval(seen.images, seen.labels, self.resamples), seen.stop)
+
+    def _fids(self, seen: Seen) -> Found:
+        """FID and FID-infinity alone."""
+        scores = self._distances(seen, self.first)
+        return {name: scores[name] for name in ("fid", "fid_infinity")}
+
+    def _captioned(self, seen: Seen) -> Found:
+        """The CLIP score, where the study has one."""
+        if not self.clip:
+            return {}
+        return attempt(["clip_score"], About(seen.n, NONE, self.clip[0]), lambda: self._clip_score(seen), seen.stop)
 
     def _clip_score(self, seen: Seen) -> dict[str, Measured]:
         values = clip_scores(seen.images, data.captions(self.study.data, seen.labels), *self.clip[1])

@@ -4,13 +4,14 @@ import sys
 from pathlib import Path
 
 from harness import artifacts
-from harness.config import UserError
+from harness.config import UserError, digest
 from harness.evaluate.features import Extractor
 from harness.evaluate.frechet import scarce
 from harness.evaluate.made import chain, check_run, made
 from harness.evaluate.references import ReferenceStatistics, load_references
 from harness.evaluate.scorer import Scorer
-from harness.schema import ScoreFile, references_of, scores_of
+from harness.sample import read_choice, views
+from harness.schema import ScoreFile, plain_view, references_of, scores_of
 from harness.study import Study
 
 
@@ -27,36 +28,46 @@ def score_runs(
     judge: Path,
     clip: Path | None,
     references: Path,
+    guidance: Path | None = None,
+    steps: bool = False,
     outs: list[Path],
 ) -> dict:
     """Score the samples, decoder and cost of a method, all seeds in one process: importing the metric libraries costs more than scoring.
 
     The files are those of the average that every score is of. The samples of `sampling.averages` lie beside them, and so do their scores:
-    FID and FID-infinity.
+    FID and FID-infinity. `steps`: those of the snapshots below `step<n>` instead, FID and FID-infinity and the scores of prompts.
+    `guidance`: samples that were drawn with the guidance chosen there, and only the scores of samples.
     """
     extract, known = Extractor(study, judge), load_references(references)
     _check_references(study, known, extract, references)
     if study.evaluation.clip and clip is None:
         raise UserError(f"study '{study.name}' has a CLIP score: name its open_clip folder with --clip")
     scorer = Scorer(study, extract, known, clip if study.evaluation.clip else None)
-    shared = scorer.of_decoder(decoder, latents_file, data_folder) | scorer.of_network(method_name)
-    making, hashes, printed, biases = made(__name__, study.evaluation, study), chain(latents_file), {}, []
-    common = [decoder, latents_file, data_folder, judge, references, *([clip] if clip else [])]
+    plain, making = plain_view(study), made(__name__, study.evaluation, study)
+    if guidance:
+        plain = plain._replace(guidance=read_choice(study, method_name, guidance).guidance)
+        making = making.model_copy(update={"config": digest([making.config, study.sampling.guidance_search.model_dump(mode="json")])})
+    shared = {} if steps or guidance else scorer.of_decoder(decoder, latents_file, data_folder) | scorer.of_network(method_name)
+    hashes, printed, biases = chain(latents_file), {}, []
+    common = [decoder, latents_file, data_folder, judge, references, *[path for path in (clip, guidance) if path]]
     for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
-        for decay in study.sampled:
-            drawn, weights, target = (study.average_file(Path(file), decay) for file in (path, denoiser, out))
+        for facts, place in views(study, steps=steps, guided=bool(guidance)):
+            drawn, weights, target = (place(Path(file)) for file in (path, denoiser, out))
+            view = plain._replace(**facts)
             for file in (drawn, weights):
-                check_run(file, method_name, seed)
+                check_run(file, method_name, seed, facts.get("step"))
             with artifacts.artifact(target, stage="scores", module=__name__, inputs=[drawn, weights, *common]) as temporary:
-                if decay == study.ema:
-                    found, at = scorer.of_samples(drawn, weights) | scorer.of_training(weights) | shared, ""
+                if steps:
+                    found = scorer.of_snapshot(drawn, weights)
+                elif view == plain:
+                    found = scorer.of_samples(drawn, weights) | ({} if guidance else scorer.of_training(weights) | shared)
                 else:
-                    found, at = scorer.of_average(drawn, weights), f", EMA {decay:g}"
+                    found = scorer.of_average(drawn, weights)
                 file = ScoreFile(
                     study=study.name,
                     method=method_name,
                     seed=seed,
-                    ema=decay,
+                    **view._asdict(),
                     scores={name: found[name] for name in scores_of(study) if name in found},
                     decoder=artifacts.checked(decoder),
                     denoiser=artifacts.checked(weights),
@@ -66,7 +77,8 @@ def score_runs(
                 )
                 artifacts.write_text(temporary, file.model_dump_json(indent=2) + "\n")
             values = {name: score.value for name, score in file.scores.items()}
-            printed[f"seed{seed}{at}"] = {name: file.scores[name].status if v is None else round(v, 4) for name, v in values.items()}
+            of = ", ".join([f"seed{seed}", *(f"{key} {value:g}" for key, value in facts.items() if view != plain)])
+            printed[of] = {name: file.scores[name].status if v is None else round(v, 4) for name, v in values.items()}
             if None not in (values["fid"], values["fid_infinity"]):
                 biases.append(values["fid"] - values["fid_infinity"])
     if warning := scarce(study.sampling.count, study.features, biases):

@@ -22,11 +22,12 @@ Images = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what starts
 
 @dataclass(frozen=True)
 class Round:
-    """One round of search. `found` is sorted by score; `threshold` is a norm; shares are of patch tokens."""
+    """One round of search. `found` is sorted by score; `scores` (layers, neurons) are of all; `threshold` is a norm; shares are of patch tokens."""
 
     threshold: float
     outlier_share: float
     found: list[tuple[int, int, float]]  # (layer, neuron, score)
+    scores: list[list[float]]
 
 
 @contextmanager
@@ -69,10 +70,15 @@ class _Scores:
             if self.quiet is not None:
                 self.quiet[index] += (activations[index].abs() < QUIET).sum(dim=(0, 1))
 
-    def best(self, top_k: int) -> list[tuple[int, int, float]]:
-        scores = self.total / self.images
+    def of_neurons(self) -> Tensor:
+        """(layers, neurons); 0 for those that the sparsity filter leaves out, and all 0 without any outlier."""
+        scores = self.total / max(1, self.images)
         if self.quiet is not None:
             scores[self.quiet / self.tokens < 0.5] = 0.0
+        return scores
+
+    def best(self, top_k: int) -> list[tuple[int, int, float]]:
+        scores = self.of_neurons()
         best = scores.flatten().topk(min(top_k, scores.numel()))
         neurons, found = scores.shape[1], zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [(i // neurons, i % neurons, score) for score, i in found if score > 0]
@@ -118,7 +124,7 @@ def score_neurons(encoder: VisionEncoder, images: Images, search: Search, factor
                 norms.append(norms_of(batch, max(judged, len(layers))))
                 scores.add(activations, norms[-1] > threshold)
     share = (torch.cat(norms) > threshold).float().mean().item()
-    return Round(threshold, share, scores.best(search.top_k) if scores.images else [])
+    return Round(threshold, share, scores.best(search.top_k), scores.of_neurons().tolist())
 
 
 def search_registers(

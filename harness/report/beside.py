@@ -1,19 +1,22 @@
 """The paper's values beside the measured ones, and whether they can be compared at all."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import pandas as pd
 
 from harness.report import paper
-from harness.report.cells import EMPTY, Cell, Column, empty, named
+from harness.report import rows as row_files
+from harness.report.cells import EMPTY, Cell, empty, named
 from harness.report.markup import Grid
-from harness.report.notes import guidance
+from harness.report.specs import Column
 from harness.report.statistics import Estimate, by_seed, estimate
-from harness.schema import HELD_OUT, score_info
+from harness.schema import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
 from harness.sections import TrainedJudge
 from harness.study import Study
 
+PAGE = 26  # lines
 COST = ("parameters", "gflops")  # these depend on nothing but the method
 TITLES = {
     "data": "data",
@@ -51,27 +54,48 @@ class Line:
         return None if self.measured is None or self.comparable == "no" else self.measured.mean - self.paper.value
 
 
-def lines(study: Study, table: pd.DataFrame, methods: list[str]) -> list[Line]:
-    """Everything that the paper prints for `methods` in this study, from the rows of one EMA decay; nothing where it has no such study."""
+def lines(study: Study, rows: pd.DataFrame, methods: list[str], wanted: Collection[tuple[str, bool]] | None = None) -> list[Line]:
+    """What the paper prints for `methods` in this study, beside the measured values; nothing where it has no such study.
+
+    `rows`: of the study, in every view. `wanted`: (score, guided) of a table's columns; None: all that is not of a single block.
+    """
     found = []
     for guided in (False, True):
+        table, ours = _measured(study, rows, guided)
         for method, scores in paper.values(study.name, guided=guided).items():
             for score, printed in scores.items() if method in methods else ():
-                rows = table[table["score"] == score]
-                why = empty(rows, [method]).get(method, "")
-                values = by_seed(rows, method, score).to_numpy()
+                if ("@" in score) if wanted is None else ((score, guided) not in wanted):
+                    continue
+                chosen = table[table["score"] == score]
+                why = empty(chosen, [method]).get(method, "")
+                values = by_seed(chosen, method, score).to_numpy()
                 measured = None if why or not len(values) else estimate(values[:1] if score_info(score).shared else values)
-                found.append(Line(method, score, guided, printed, measured, why, *comparable(study, score, printed)))
+                found.append(Line(method, score, guided, printed, measured, why, *comparable(study, score, printed, ours.get(method))))
     return sorted(found, key=lambda line: (methods.index(line.method), line.guided))
 
 
-def comparable(study: Study, score: str, printed: paper.Printed) -> tuple[Literal["yes", "no", "unknown"], str]:
-    """Whether a value of the paper and one of `study` were measured alike, and because of what not."""
+def _measured(study: Study, rows: pd.DataFrame, guided: bool) -> tuple[pd.DataFrame, dict[str, str]]:
+    """The rows that stand beside the paper's, and the guidance that was searched for, by method: a study may have that or its own."""
+    searched = row_files.of_view(rows, study, guided=True) if guided else rows[:0]
+    return (searched, row_files.choices(searched)) if len(searched) else (row_files.of_view(rows, study), {})
+
+
+def comparable(
+    study: Study, score: str, printed: paper.Printed, guidance: str | None = None
+) -> tuple[Literal["yes", "no", "unknown"], str]:
+    """Whether a value of the paper and one of `study` were measured alike, and because of what not. `guidance`: one that was searched for."""
     if score in COST:
         other = score == "parameters" and printed.counts == "all"
         return ("no", "the paper counts parameters that are not trained, too") if other else ("yes", "")
-    ours, theirs = facts(study), printed.protocol.model_dump() | {"samples": printed.samples, "epochs": printed.epochs}
-    fields = ["data", "epochs"] if score == "filtered_share" else [field for field in TITLES if (score, field) != ("is", "reference")]
+    ours, theirs = (
+        facts(study) | ({"guidance": guidance} if guidance else {}),
+        printed.protocol.model_dump() | {"samples": printed.samples, "epochs": printed.epochs},
+    )
+    fields = (
+        ["data", "epochs"]
+        if score.startswith((BY_THRESHOLD, BY_BLOCK))
+        else [field for field in TITLES if (score, field) != ("is", "reference")]
+    )
     guided = theirs["guidance"] == paper.GUIDED and ours["guidance"] != "none"  # of a kind that may be ours
     lacking = [TITLES[field] for field in fields if theirs[field] is None or (field == "guidance" and guided)] + printed.protocol.unclear
     differing = [
@@ -94,7 +118,7 @@ def facts(study: Study) -> dict[str, object]:
         "samples": study.sampling.count,
         "labels": study.sampling.labels,
         "nfe": study.sampling.nfe,
-        "guidance": guidance(study.sampling),
+        "guidance": study.sampling.guidance.text,
         "ema": study.ema,
         "epochs": training.epochs or training.steps / training.epoch(study.data.train_images),
     }
@@ -106,8 +130,27 @@ def said(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def grid(found: list[Line]) -> Grid:
-    """The panel. Measured values have one decimal more than the printed one."""
+def grids(found: list[tuple[str | None, list[Line]]]) -> list[Grid]:
+    """The panels, of groups with their titles, none much longer than a page. Measured values have one decimal more than the printed one."""
+    pages: list[list[tuple[str | None, list[Line]]]] = []
+    for title, some in found:
+        if some and (not pages or sum(len(lines) for _, lines in pages[-1]) + len(some) > PAGE):
+            pages.append([])
+        if some:
+            pages[-1].append((title, some))
+    return [grid(page, "Paper beside measured" + " (continued)" * (place > 0)) for place, page in enumerate(pages)]
+
+
+def grid(found: list[tuple[str | None, list[Line]]], heading: str = "Paper beside measured") -> Grid:
+    rows, groups = [], {}
+    for title, some in found:
+        if title:
+            groups[len(rows)] = title
+        rows += _rows(some, grouped=bool(title))
+    return Grid(heading, ["Method", "Score", "Paper", "Measured", "Difference", "Comparable?"], rows, groups)
+
+
+def _rows(found: list[Line], *, grouped: bool) -> list[tuple[list[str], list[Cell]]]:
     rows = []
     for line in found:
         printed, info = line.paper, score_info(line.score)
@@ -121,8 +164,30 @@ def grid(found: list[Line]) -> Grid:
             difference = Cell(EMPTY) if line.difference is None else Cell(signed.text(line.difference), half)
         verdict = Cell(line.comparable, why=line.because and f"{line.comparable}, because {line.because}")
         title = f"{info.title}{unit}{', guided' if line.guided else ''}"
-        rows.append(([named(line.method), title], [Cell(printed.text), measured, difference, verdict]))
-    return Grid("Paper beside measured", ["Method", "Score", "Paper", "Measured", "Difference", "Comparable?"], rows)
+        method = named(line.method).partition(" (")[0] if grouped and line.method == "baseline" else named(line.method)
+        rows.append(([method, title], [Cell(printed.text), measured, difference, verdict]))
+    return rows
+
+
+def alone(kind: Literal["quoted", "text_to_image"]) -> Grid:
+    """Rows that only the paper has: quoted there from other papers, or of text to image, whose training code is not released."""
+    source = paper.paper()
+    if kind == "quoted":
+        headings = ["Model", "Epochs", "Parameters, M ↓", "FID ↓", "FID, guided ↓"]
+        rows = [
+            (
+                [one.model],
+                [Cell(f"{one.epochs}"), Cell(f"{one.parameters / 1e6:.0f}"), *(_printed(v, 2) for v in (one.fid, one.guided_fid))],
+            )
+            for one in source.quoted
+        ]
+        return Grid("Quoted by the paper from other papers", headings, rows)
+    rows = [([one.model], [_printed(one.geneval, 1), _printed(one.dpg_bench, 1)]) for one in source.text_to_image]
+    return Grid("As the paper prints it", ["Model", "GenEval, % ↑", "DPG-Bench, % ↑"], rows)
+
+
+def _printed(value: float | None, digits: int) -> Cell:
+    return Cell(EMPTY if value is None else f"{value:.{digits}f}")
 
 
 def to_csv(found: list[Line]) -> str:

@@ -1,37 +1,16 @@
-"""A column of the table and its cells: mean and interval of a score, or the reason why there is none."""
+"""The cells of a column: mean and interval of a score, or the reason why there is none."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
 
 from harness.config import UserError, load_method
+from harness.report.specs import Column
 from harness.report.statistics import by_seed, difference, estimate, holm
 from harness.schema import LEVEL, score_info
 
-ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
 EMPTY = "–"
-
-
-class Column(BaseModel):
-    """A score, or its difference to the baseline paired by seed. Values are multiplied by `scale`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-    score: str
-    title: str | None = None
-    difference: bool = False
-    scale: float = 1.0
-    digits: Annotated[int, Field(ge=0, le=8)] = 2
-
-    @property
-    def heading(self) -> str:
-        info = score_info(self.score)
-        return (self.title or info.title) + ("" if self.difference else ARROW[info.better])
-
-    def text(self, value: float) -> str:
-        return f"{value * self.scale:{'+' if self.difference else ''}.{self.digits}f}".replace("-", "−")
 
 
 @dataclass(frozen=True)
@@ -118,7 +97,7 @@ def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
             parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {status}: {reason}")
         seeds = len(rows[rows["method"] == method])
         have = seeds - len(group)
-        rest = f"; {have} of {seeds} seeds {'has' if have == 1 else 'have'} a value, in table1.csv" if have else ""
+        rest = f"; {have} of {seeds} seeds {'has' if have == 1 else 'have'} a value, in the CSV" if have else ""
         found[str(method)] = f"{named(method)}, {'; '.join(parts)}{rest}"
     return found
 

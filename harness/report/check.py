@@ -19,9 +19,9 @@ from typing import Literal
 import pandas as pd
 
 from harness.config import UserError
-from harness.report.rows import OWN_REFERENCE, PROTOCOL
+from harness.report.rows import PROTOCOL
 from harness.report.statistics import Estimate, estimate, holm
-from harness.schema import LEVEL
+from harness.schema import LEVEL, OUTLIER_SCORES, View
 
 RATE = 0.05  # chance of any false difference in a report
 POWER = 0.8  # of the change that is called detectable
@@ -34,7 +34,7 @@ SHARED_PARTS = {"extractor": "judge", "encoder": "encoder", "latents": "latents"
 Verdict = Literal["difference", "undecided", "moved", "note", "no difference", "identical"]
 ORDER = ("difference", "undecided", "moved", "note", "no difference", "identical")
 Neurons = dict[str, dict[str, list[int]]]  # of methods with test-time registers: layer -> register neurons
-Key = tuple[str, float, str]  # score, EMA decay, method
+Key = tuple[str, View, str]  # score, what its samples were drawn with, method
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Line:
 
     method: str
     score: str
-    ema: float = math.nan
+    view: View | None = None
     verdict: Verdict = "no difference"
     why: str = ""
     better: str = "neither"
@@ -108,10 +108,11 @@ class Cell:
 
 
 def cells(rows: pd.DataFrame) -> dict[Key, Cell]:
-    """The rows by score, EMA decay and method."""
+    """The rows by score, view and method."""
     found: dict[Key, Cell] = {}
     for row in rows.to_dict("records"):
-        cell = found.setdefault((row["score"], row["ema"], row["method"]), Cell(row["shared"], row["better"]))
+        view = View(row["ema"], row["step"], row["guidance"])
+        cell = found.setdefault((row["score"], view, row["method"]), Cell(row["shared"], row["better"]))
         if row["status"] == "ok":
             cell.values[row["seed"]] = row["value"]
             cell.half = (row["high"] - row["low"]) / 2
@@ -145,7 +146,13 @@ def check_alike(fresh: pd.DataFrame, stored: pd.DataFrame) -> None:
         raise UserError(
             f"fresh and stored rows are of different studies ({', '.join(sorted(names))}); give --study, --rows and --against of one"
         )
-    before, after = (rows[rows["status"] == "ok"].groupby(["score", "ema"], sort=False)[ALIKE].first() for rows in (stored, fresh))
+    before, after = (rows[rows["status"] == "ok"].groupby(["score", *View._fields], sort=False)[ALIKE].first() for rows in (stored, fresh))
+    for column in ("step", "guidance"):
+        old, new = (list(dict.fromkeys(rows[column])) for rows in (stored, fresh))
+        if not set(old) & set(new):
+            raise UserError(
+                f"fresh and stored rows cannot be compared: {column} is {old[0]} in the stored rows and {new[0]} in the fresh ones"
+            )
     keys = before.index.intersection(after.index)
     for column in ALIKE:
         for key in keys[(before.loc[keys, column] != after.loc[keys, column]).to_numpy()][:1]:
@@ -164,7 +171,7 @@ def compare(fresh: dict[Key, Cell], stored: dict[Key, Cell], rate: float) -> lis
     lines += [Line(method, "every score", verdict="difference", why="gone") for method in before if method not in after]
     lines += [Line(method, "every score", verdict="note", why="new") for method in after if method not in before]
     own = [line for line in lines if line.tested]
-    groups = [[line for line in own if (line.score, line.ema) == key] for key in dict.fromkeys((line.score, line.ema) for line in own)]
+    groups = [[line for line in own if (line.score, line.view) == key] for key in dict.fromkeys((line.score, line.view) for line in own)]
     over_all = [line for group in groups if (line := _over_all(group, stored, fresh))]
     families = [family for family in (own, over_all) if family]
     corrected = [line for line in lines if not line.tested]
@@ -176,9 +183,9 @@ def compare(fresh: dict[Key, Cell], stored: dict[Key, Cell], rate: float) -> lis
 
 def _line(key: Key, stored: Cell | None, fresh: Cell | None) -> Line:
     """Of one score of one method, before the correction for many."""
-    score, ema, method = key
+    score, view, method = key
     better = (fresh or stored).better
-    line = Line(method, score, ema, better=better, stored=stored and stored.estimate, fresh=fresh and fresh.estimate)
+    line = Line(method, score, view, better=better, stored=stored and stored.estimate, fresh=fresh and fresh.estimate)
     if stored is None:
         return replace(line, verdict="note", why="new")
     if fresh is None:
@@ -215,13 +222,13 @@ def _over_all(lines: list[Line], stored: dict[Key, Cell], fresh: dict[Key, Cell]
     first = lines[0]
 
     def means(side: dict[Key, Cell]) -> list[float]:
-        values = [side[first.score, first.ema, line.method].values for line in lines]
+        values = [side[first.score, first.view, line.method].values for line in lines]
         return [sum(of[seed] for of in values) / len(values) for seed in sorted(set.intersection(*map(set, values)))]
 
     before, after = means(stored), means(fresh)
     if len(lines) < 2 or min(len(before), len(after)) < 2:
         return None
-    return _tested(Line(EVERY, first.score, first.ema, better=first.better, stored=estimate(before), fresh=estimate(after)))
+    return _tested(Line(EVERY, first.score, first.view, better=first.better, stored=estimate(before), fresh=estimate(after)))
 
 
 def _tested(line: Line) -> Line:
@@ -292,7 +299,7 @@ def _listed(neurons: dict[str, list[int]]) -> str:
 
 
 def _of_samples(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[~rows["score"].str.startswith(OWN_REFERENCE)]
+    return rows[~rows["score"].str.startswith(OUTLIER_SCORES)]
 
 
 def _shared_parts(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[str]:

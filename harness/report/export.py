@@ -25,25 +25,28 @@ from harness.provenance import commit as commit_of
 from harness.report import claims, hypotheses, page, table
 from harness.report import rows as row_files
 from harness.report.page import without_places
+from harness.report.specs import TableSpec, load_spec, load_table
 from harness.report.trace import relative
 from harness.study import Study, parse_study
 
 MANIFEST = "manifest.json"
-SPECS = ("table1.yaml", "claims.yaml")
+SPECS = {"table1.yaml": "tables/table1.yaml", "claims.yaml": "claims.yaml"}  # name in the zip -> path below reports/
+TABLE = (".csv", ".md", ".tex")
 T = TypeVar("T")
 RENDERED = ("table1.csv", "table1.md", "table1.tex", "claims.md", "claims.csv", "index.html")
-FURTHER = ("rows.parquet", "times.csv", "paper.csv", "*.png", "*.pdf")
+FURTHER = ("rows.parquet", "times.csv", "paper.csv", "numbers.tex", "*.png", "*.pdf")
 LARGEST, MOST = 256 * 2**20, 20_000  # bytes unpacked, members: more is no export
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member: the same study gives the same bytes
 
 README = """What is in here: the numbers of study '{study}', and what they rest on. Commit {commit}.
 
-reports/        table1.csv (a line for each method, seed and score), the tables and the claims made from it, figures, and index.html, which shows all
+reports/        table1.csv (a line for each method, seed and score), the tables and the claims made from it, the further tables that index.html
+                shows with their rows, which may be of other studies too, figures, and index.html, which shows all
 specs/          what the tables and the claims consist of
 methods/        the file of each method
 study.json      every setting of the study
 samples.csv     sha256 of each run's samples
-records/        the record of each artifact: sha256, inputs with their sha256, settings, code, commit, versions, device, seconds
+records/        the record of each artifact of this study: sha256, inputs with their sha256, settings, code, commit, versions, device, seconds
 environment.json, constraints.txt   the machine that exported this, and the versions that an installation is held to
 manifest.json   sha256 of each of these files
 
@@ -59,7 +62,8 @@ makes the tables, the claims and index.html from table1.csv anew and compares th
 def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
     """Write the zip. UserError if what is in `reports` is not what the results give; `reports`, `results`: the study's own folders."""
     files = {}
-    for name in RENDERED:
+    shown = page.tables_of((reports / "index.html").read_text(encoding="utf-8")) if (reports / "index.html").is_file() else []
+    for name in [*RENDERED, *(f"{name}{suffix}" for name in shown for suffix in TABLE)]:
         if not (reports / name).is_file():
             raise UserError(
                 f"{reports / name}: no such file; run snakemake --cores all reports/claims.md --config study={study.name} first"
@@ -69,9 +73,15 @@ def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
     methods, seeds = runs_of(rows)
     if row_files.to_csv(row_files.collect(study, methods, seeds, results)).encode() != files["table1.csv"]:
         raise UserError(f"{reports / 'table1.csv'}: is not what {results} gives: older, or changed; run the whole line again, then export")
+    named = SPECS | {f"{name}.yaml": f"tables/{name}.yaml" for name in shown}
+    specs = {name: (ROOT / "reports" / path).read_bytes() for name, path in named.items()}
+    everything = [rows]
+    for name in shown:
+        everything.append(table.collect(study, methods, seeds, results, load_table(name)))
+        if row_files.to_csv(everything[-1]).encode() != files[f"{name}.csv"]:
+            raise UserError(f"{reports / name}.csv: is not what the results give: older, or changed; render it again, then export")
     for pattern in FURTHER:
         files |= {path.name: path.read_bytes() for path in sorted(reports.glob(pattern))}
-    specs = {name: (ROOT / "reports" / name).read_bytes() for name in SPECS}
     for problem in differing(study, rows, files, specs):
         raise UserError(f"{reports}: {problem}; run the whole line again, then export")
     records = records_of(results, methods, seeds)
@@ -84,7 +94,7 @@ def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
         "constraints.txt": (ROOT / "envs" / "constraints.txt").read_bytes(),
         **{f"reports/{name}": content for name, content in files.items()},
         **{f"specs/{name}": content for name, content in specs.items()},
-        **{f"methods/{name}.py": method_file(name).read_bytes() for name in methods},
+        **{f"methods/{path.name}": path.read_bytes() for path in method_files(everything)},
         **{f"records/{name}{artifacts.META}": as_json(record) for name, record in records.items()},
     }
     members[MANIFEST] = as_json({name: hashlib.sha256(content).hexdigest() for name, content in members.items()})
@@ -96,6 +106,11 @@ def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
 def runs_of(rows: pd.DataFrame) -> tuple[list[str], list[int]]:
     """(methods, seeds) in the order of the rows."""
     return list(dict.fromkeys(rows["method"])), [int(seed) for seed in dict.fromkeys(rows["seed"])]
+
+
+def method_files(tables: list[pd.DataFrame]) -> list[Path]:
+    """The files of all methods of some rows."""
+    return sorted({method_file(name) for rows in tables for name in rows["method"].unique()})
 
 
 def as_json(value: object) -> bytes:
@@ -178,11 +193,11 @@ def _rendered_anew(members: dict[str, bytes]) -> tuple[str, list[str]]:
     theirs, ours = _revision(facts["commit"], facts["dirty"]), _revision(*commit_of())
     rows = _read(members, "reports/table1.csv", row_files.from_csv)
     reports, specs = ({name.removeprefix(f"{folder}/"): content for name, content in members.items() if name.startswith(f"{folder}/")} for folder in ("reports", "specs"))  # fmt: skip
-    problems = methods_differ(rows, members)
     try:
+        problems = methods_differ([rows, *(its_rows for _, its_rows in further(reports, specs).values())], members)
         problems += differing(parse_study(values.pop("name"), values), rows, reports, specs)
     except UserError as error:
-        problems.append(str(error))
+        problems = [str(error)]
     if problems and theirs != ours:
         problems.append(f"the export is of commit {theirs}, this is {ours}: at its own commit it may well verify")
     return f"{len(rows)} rows of study '{rows['study'].iloc[0]}', {len(members)} files, commit {theirs}", problems
@@ -230,35 +245,43 @@ def unpack(path: Path) -> dict[str, bytes]:
         raise UserError(f"{path}: not a readable zip ({reason}); truncated? get it again") from None
 
 
-def methods_differ(rows: pd.DataFrame, members: dict[str, bytes]) -> list[str]:
+def methods_differ(tables: list[pd.DataFrame], members: dict[str, bytes]) -> list[str]:
     """Methods whose file here is not the one in the zip; their titles are in the tables."""
     problems = []
-    for name in runs_of(rows)[0]:
-        own = method_file(name)
+    for own in method_files(tables):
         if not own.is_file():
-            problems.append(f"methods/{name}.py: there is no baselines/{name}.py here; read it, then put it there")
-        elif own.read_bytes() != members.get(f"methods/{name}.py"):
-            problems.append(f"methods/{name}.py: is not baselines/{name}.py as it is here")
+            problems.append(f"methods/{own.name}: there is no baselines/{own.name} here; read it, then put it there")
+        elif own.read_bytes() != members.get(f"methods/{own.name}"):
+            problems.append(f"methods/{own.name}: is not baselines/{own.name} as it is here")
     return problems
 
 
+def further(reports: dict[str, bytes], specs: dict[str, bytes]) -> dict[str, tuple[TableSpec, pd.DataFrame]]:
+    """The tables that index.html shows besides the first, by name: specification and rows."""
+    names = page.tables_of(reports["index.html"].decode(errors="replace"))
+    return {
+        name: (_read(specs, f"{name}.yaml", load_spec), _read(reports, f"{name}.csv", lambda path: row_files.from_csv(path, empty=True)))
+        for name in names
+    }
+
+
 def differing(study: Study, rows: pd.DataFrame, reports: dict[str, bytes], specs: dict[str, bytes]) -> list[str]:
-    """Which of RENDERED are not what the rows give. `reports` and `specs`: contents by file name."""
+    """Which of RENDERED, and of the further tables, are not what the rows give. `reports` and `specs`: contents by file name."""
     methods, seeds = runs_of(rows)
     for name in methods:
         load_method(name)
-    spec, wanted = (_read(specs, name, reader) for name, reader in zip(SPECS, (table.load_spec, hypotheses.load_claims), strict=True))
-    figures = {name: reports[f"{name}.png"] for name in page.figures_of(study) if f"{name}.png" in reports}
-    markdown, tex = table.document(study, rows, methods, seeds, spec)
+    spec, wanted = (_read(specs, name, reader) for name, reader in zip(SPECS, (load_spec, hypotheses.load_claims), strict=True))
+    figures = {name: reports[f"{name}.png"] for name in page.figures_shown(reports["index.html"].decode(errors="replace"))}
+    others = further(reports, specs)
     judged, lines = claims.document(study, rows, methods, seeds, wanted)
     fresh = {
-        "table1.csv": row_files.to_csv(rows),
-        "table1.md": markdown,
-        "table1.tex": tex,
         "claims.md": judged,
         "claims.csv": lines,
-        "index.html": page.document(study, rows, methods, seeds, spec=spec, declared=wanted, figures=figures),
+        "index.html": page.document(study, rows, methods, seeds, spec=spec, declared=wanted, figures=figures, others=others),
     }
+    for name, (of, its_rows) in {page.MAIN: (spec, rows), **others}.items():
+        text, tex = table.document(study, its_rows, methods, seeds, of)
+        fresh |= {f"{name}.csv": row_files.to_csv(its_rows), f"{name}.md": text, f"{name}.tex": tex}
     problems = []
     for name, text in fresh.items():
         old = reports[name].decode(errors="replace")

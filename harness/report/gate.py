@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from harness import artifacts
-from harness.config import UserError, nearest
+from harness import artifacts, places
+from harness.config import UserError
 from harness.report.check import ORDER, Line, Neurons, Report, cells, check
 from harness.report.rows import from_csv, to_csv
-from harness.schema import LEVEL, NONE
-from harness.study import study_names
+from harness.schema import LEVEL, NONE, View
+from harness.study import load_study
 
 RESULTS = ("no difference found", "difference", "cannot decide")  # by exit code
 QUIET = ("no difference", "identical")
@@ -29,14 +29,14 @@ def gate(
     everything: bool = False,
 ) -> tuple[str, int]:
     """What `dsr check` prints, and its exit code. Default paths: what the DAG writes, and reports/reference/<study>.csv."""
-    nearest(study, study_names(), "study")
+    of = load_study(study)
     against, rows = against or Path(f"reports/reference/{study}.csv"), rows or Path(f"reports/{study}/table1.csv")
     if not rows.is_file():
         raise UserError(f"{rows}: no fresh rows; run snakemake --cores all reports/table1.md --config study={study}")
     fresh = from_csv(rows)
     if set(fresh["study"]) != {study}:
         raise UserError(f"{rows}: rows of study '{fresh['study'].iloc[0]}', not of '{study}'; give --study and --rows of one")
-    neurons = neurons_of(fresh, results or Path("results") / study)
+    neurons = neurons_of(fresh, places.folder(results or Path("results") / study, of, places.home(of, "encoder")))
     if renew:
         return update(fresh, against, neurons), 0
     if not against.is_file():
@@ -48,9 +48,9 @@ def gate(
 def text(report: Report, *, everything: bool = False) -> str:
     """The report for people: what differs, is undecided or moved, worst first; with `everything` every line."""
     shown = [line for line in report.lines if everything or line.verdict not in QUIET]
-    averages = len({line.ema for line in report.lines if not math.isnan(line.ema)}) > 1
+    several = len({line.view for line in report.lines if line.view}) > 1
     table = [["verdict", "method", "score", "stored", "fresh", f"difference [{LEVEL:.0%} interval]", "p", "adjusted", "why"]]
-    table += [_columns(line, averages) for line in shown]
+    table += [_columns(line, several) for line in shown]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in table] if shown else []
     counts = Counter(line.verdict for line in report.lines)
@@ -59,8 +59,8 @@ def text(report: Report, *, everything: bool = False) -> str:
     return "\n".join([*lines, *report.remarks, f"Result: {result} (exit code {report.exit_code})."])
 
 
-def _columns(line: Line, averages: bool) -> list[str]:
-    score = f"{line.score} (EMA {line.ema:g})" if averages and not math.isnan(line.ema) else line.score
+def _columns(line: Line, several: bool) -> list[str]:
+    score = f"{line.score} ({_brief(line.view)})" if several and line.view else line.score
     sides = [f"{side.mean:.4g} (n = {side.n})" if side else "" for side in (line.stored, line.fresh)]
     interval = "" if math.isnan(line.effect) else f"{line.effect:+.3g}"
     interval += f" [{line.low:+.3g}, {line.high:+.3g}]" if line.tested else ""
@@ -73,6 +73,11 @@ def _columns(line: Line, averages: bool) -> list[str]:
         *(f"{p:.2g}" if line.tested else "" for p in (line.p, line.adjusted)),
         line.why,
     ]
+
+
+def _brief(view: View) -> str:
+    """A view in a cell of the report: without guidance where there is none."""
+    return f"EMA {view.ema:g}, step {view.step}" + f", {view.guidance}" * (view.guidance != "none")
 
 
 def neurons_of(rows: pd.DataFrame, results: Path) -> Neurons:
@@ -121,12 +126,12 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
         ]
     if _seeds(stored) != _seeds(fresh):
         lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
-    for (score, ema, method), cell in cells(fresh).items():
-        old = before.get((score, ema, method))
+    for (score, view, method), cell in cells(fresh).items():
+        old = before.get((score, view, method))
         if old and (old.values, old.without) != (cell.values, cell.without):
             was, now = (f"{side.estimate.mean:.4g}" if side.values else side.failures for side in (old, cell))
             change = f" ({cell.estimate.mean - old.estimate.mean:+.3g})" if old.values and cell.values else ""
-            lines.append(f"{method} {score} (EMA {ema:g}): {was} before, {now} now{change}")
+            lines.append(f"{method} {score} ({_brief(view)}): {was} before, {now} now{change}")
     return lines
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from harness.config import Share, Strict, UserError, explain, method_names, nearest
+from harness.config import Share, Strict, UserError, explain, load_method, nearest
 from harness.report.cells import named
 from harness.schema import score_info, scores_of
 from harness.study import Study, study_names
@@ -54,7 +54,7 @@ class Condition(Strict):
         try:
             needed = FIELDS[nearest(self.kind, FIELDS, "kind")]
             for name in [*names(self.method), *names(self.against)]:
-                nearest(name, method_names(), "method")
+                load_method(name)
             shared = score_info(self.score).shared
         except UserError as error:
             raise ValueError(str(error)) from None

@@ -1,12 +1,14 @@
 """Tables as Markdown and LaTeX."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from harness.report.cells import Cell
 
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+NUMBER = re.compile(r"[+−]?\d[\d.]*( ± [\d.]+| \[[+−\d., ]+\])?")
 LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "#": r"\#", "%": r"\%", "&": r"\&", "_": r"\_",
     "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
@@ -17,11 +19,12 @@ LATEX = str.maketrans({
 
 @dataclass(frozen=True)
 class Grid:
-    """A table: the first `left` columns are texts, the others cells."""
+    """A table: the first `left` columns are texts, the others cells. `groups`: headings, by the place of the row that they stand above."""
 
     title: str
     headings: list[str]
     rows: list[tuple[list[str], list[Cell]]]
+    groups: dict[int, str] = field(default_factory=dict)
 
     @property
     def left(self) -> int:
@@ -46,7 +49,10 @@ def markdown(grid: Grid, numbers: dict[str, int]) -> str:
         return text + (superscript(numbers[c.why]) if c.why else "")
 
     lines = [grid.headings, [":--"] * grid.left + ["--:"] * (len(grid.headings) - grid.left)]
-    lines += [[*(text.replace("|", "\\|") for text in texts), *map(cell, cells)] for texts, cells in grid.rows]
+    for place, (texts, cells) in enumerate(grid.rows):
+        if place in grid.groups:
+            lines.append([f"**{grid.groups[place]}**", *[""] * (len(grid.headings) - 1)])
+        lines.append([*(text.replace("|", "\\|") for text in texts), *map(cell, cells)])
     head, rule, *body = ["| " + " | ".join(line) + " |" for line in lines]
     return f"**{grid.title}**\n\n" + "\n".join([head, rule.replace(" ", ""), *body]) + "\n"
 
@@ -66,14 +72,24 @@ def latex(grid: Grid, numbers: dict[str, int]) -> str:
     """A booktabs tabular."""
 
     def cell(c: Cell) -> str:
-        text = escape(c.text).replace("$", "").replace("--", "-") if c.text.lstrip("+−")[:1].isdigit() else ""
+        text = formula(c.text)
         text = f"$\\mathbf{{{text}}}$" if text and c.bold else f"${text}$" if text else escape(c.text)
         return text + (f"\\textsuperscript{{{numbers[c.why]}}}" if c.why else "")
 
     columns = "l" * grid.left + "r" * (len(grid.headings) - grid.left)
     lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(map(escape, grid.headings)) + r" \\", "\\midrule"]
-    lines += [" & ".join([*map(escape, texts), *map(cell, cells)]) + r" \\" for texts, cells in grid.rows]
+    for place, (texts, cells) in enumerate(grid.rows):
+        if place in grid.groups:
+            lines += ["\\midrule"] * (place > 0) + [
+                f"\\multicolumn{{{len(grid.headings)}}}{{l}}{{\\emph{{{escape(grid.groups[place])}}}}} \\\\"
+            ]
+        lines.append(" & ".join([*map(escape, texts), *map(cell, cells)]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
+
+
+def formula(text: str) -> str:
+    """A number with its interval, for LaTeX's maths; nothing for what is no number."""
+    return escape(text).replace("$", "").replace("--", "-") if NUMBER.fullmatch(text) else ""
 
 
 def escape(text: str) -> str:

@@ -1,49 +1,75 @@
 """The lines under a table: how its numbers were made, and what they cannot say."""
 
+from collections.abc import Callable
+
 import pandas as pd
 
-from harness.report.cells import empty
+from harness.report import rows as row_files
+from harness.report.cells import empty, named
+from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.schema import scores_of
-from harness.sections import Sampling, TrainedJudge
+from harness.schema import CHOSEN, OUTLIER_SCORES, scores_of
+from harness.sections import TrainedJudge
 from harness.study import Study
 
 RUNS_NAMED = 3  # of those that differ in library versions or device
 
 
-def notes(study: Study, table: pd.DataFrame, methods: list[str], seeds: list[int]) -> list[str]:
-    """`table`: the rows of one EMA decay."""
-    fid = table[table["score"] == "fid"].sort_values("status", key=lambda status: status != "ok", kind="stable").iloc[0]
-    commits = ", ".join(sorted({commit + "+dirty" * dirty for commit, dirty in zip(table["commit"], table["dirty"], strict=True)}))
-    lines = [
-        *spread(table, seeds),
-        "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; DSR (trained): trained encoder registers instead of TTR.",
-        f"N = {study.sampling.count} samples a run, {study.sampling.labels} labels; {judged(study, fid)}",
-        *bias(study, table, methods),
-        f"{sampled(study)} FID agrees with {'clean-fid' if 'fid_clean' in scores_of(study) else 'an eigen-decomposition in double precision'} "
-        "on the same features.",
-        f"Outlier: patch token with L2 norm above {study.outlier_statistics.factor:g} × the median of its layer; shares and max/median are those "
-        f"of the worst layer (denoiser: worst block at t in {', '.join(f'{t:g}' for t in study.outlier_statistics.times)}); registers excluded.",
+def notes(parts: list[Part], rows: pd.DataFrame, seeds: list[int], columns: list[Column]) -> list[str]:
+    """Of the parts of a table whose panels have `columns`; `rows`: those of the parts and seeds, in every view."""
+    scores = [column.score for column in columns if column.score]
+    methods = {method for part in parts for method in part.methods}
+    lines = spread(rows, seeds, grouped=len(parts) > 1, differences=any(column.difference for column in columns))
+    if methods & {"dsr", "dsr_trained"}:
+        lines.append(
+            "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; DSR (trained): trained encoder registers instead of TTR."
+        )
+    of_samples = any(not score.startswith(OUTLIER_SCORES) for score in scores)
+    if of_samples:
+        lines += by_part(parts, lambda part: measured(part.study, plain(part, rows)))
+    if "fid_infinity" in scores:
+        lines += bias(parts, rows)
+    lines += by_part(parts, lambda part: sampled(part.study) if of_samples else f"Weights of EMA {part.study.ema:g}.")
+    if any(column.guided for column in columns):
+        lines += by_part(parts, lambda part: chosen(part, rows))
+    if places := {"@" in score for score in scores if score.startswith(("encoder_", "denoiser_"))}:
+        lines += by_part(parts, lambda part: outliers(part.study, worst=False in places))
+    lines += by_part(parts, lambda part: planted(part.study, alone=len(parts) == 1))
+    if len({key for key, _ in rows.groupby(["precision", "tf32", "compile"])}) > 1:
+        lines += by_part(parts, lambda part: arithmetic(plain(part, rows)))
+    commits = ", ".join(sorted({commit + "+dirty" * dirty for commit, dirty in zip(rows["commit"], rows["dirty"], strict=True)}))
+    return [*lines, f"{alike(rows, 'device')} {alike(rows, 'versions')} Commit {commits}."]
+
+
+def plain(part: Part, rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a part, of the weights and samples that every score is of."""
+    own = rows[(rows["study"] == part.study.name) & rows["method"].isin(part.methods)]
+    return row_files.of_view(own, part.study)
+
+
+def by_part(parts: list[Part], text: Callable[[Part], str]) -> list[str]:
+    """What is said of the parts: once where it is the same for all, otherwise with the titles of those that it is of."""
+    found: dict[str, list[str]] = {}
+    for part in parts:
+        found.setdefault(text(part), []).append(part.title or part.study.name)
+    if len(found) == 1:
+        return [line for line in found if line]
+    return [
+        f"{', '.join(dict.fromkeys(titles))}: {line[0].lower() + line[1:] if line[1].islower() else line}"
+        for line, titles in found.items()
+        if line
     ]
-    if study.outliers == "planted":
-        lines.append(
-            f"This is the embedded study '{study.name}': its outliers are planted, {len(study.planted)} populations of register neurons written into "
-            "the encoder after training. The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
-        )
-    elif study.outliers == "none":
-        lines.append(
-            f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them."
-        )
-    return [*lines, f"{alike(table, 'device')} {alike(table, 'versions')} Commit {commits}."]
 
 
-def spread(table: pd.DataFrame, seeds: list[int]) -> list[str]:
+def spread(table: pd.DataFrame, seeds: list[int], *, grouped: bool, differences: bool) -> list[str]:
     """What the intervals are, and what is bold."""
     if len(seeds) > 1:
+        paired = "; ΔFID is paired by seed" * differences
+        column, whose = ("group in a column", "of the group in the column") if grouped else ("column", "of the column")
         return [
-            f"Mean ± half-width of the 95 % Student-t interval over {len(seeds)} seeds ({', '.join(map(str, seeds))}); ΔFID is paired by seed. "
-            "Bold: best value of a column whose difference to the baseline, paired by seed, is not zero at 95 % after Holm's correction over the "
-            "methods of the column.",
+            f"Mean ± half-width of the 95 % Student-t interval over {len(seeds)} seeds ({', '.join(map(str, seeds))}){paired}. "
+            f"Bold: best value of a {column} whose difference to the baseline, paired by seed, is not zero at 95 % after Holm's correction over the "
+            f"methods {whose}.",
             "Values without an interval are the same for every seed: encoder and decoder are trained once per study, and cost does not vary.",
         ]
     one = f"n = 1 seed ({seeds[0]}): no interval over seeds, and nothing is bold."
@@ -52,15 +78,24 @@ def spread(table: pd.DataFrame, seeds: list[int]) -> list[str]:
     return [one]
 
 
-def bias(study: Study, table: pd.DataFrame, methods: list[str]) -> list[str]:
+def bias(parts: list[Part], rows: pd.DataFrame) -> list[str]:
     """How far FID at this N is above FID∞; nothing where no method has both."""
-    lacking = {method for score in ("fid", "fid_infinity") for method in empty(table[table["score"] == score], methods)}
-    chosen = [method for method in methods if method not in lacking and len(by_seed(table, method, "fid_infinity"))]
-    gaps = [(by_seed(table, method, "fid") - by_seed(table, method, "fid_infinity")).mean() for method in chosen]
+    gaps = []
+    for part in parts:
+        table = plain(part, rows)
+        lacking = {method for score in ("fid", "fid_infinity") for method in empty(table[table["score"] == score], part.methods)}
+        chosen = [method for method in part.methods if method not in lacking and len(by_seed(table, method, "fid_infinity"))]
+        gaps += [(by_seed(table, method, "fid") - by_seed(table, method, "fid_infinity")).mean() for method in chosen]
     if not gaps:
         return []
     span = f" over {len(gaps)} methods, from {min(gaps):.3g} to {max(gaps):.3g}" if len(gaps) > 1 else ""
-    return [f"FID∞ is FID extrapolated to infinitely many samples. FID is {sum(gaps) / len(gaps):.3g} above it at N = {study.sampling.count}: its bias (mean{span})."]  # fmt: skip
+    return [f"FID∞ is FID extrapolated to infinitely many samples. FID is {sum(gaps) / len(gaps):.3g} above it at N = {parts[0].study.sampling.count}: its bias (mean{span})."]  # fmt: skip
+
+
+def measured(study: Study, table: pd.DataFrame) -> str:
+    """How many samples, and what they are compared with."""
+    fid = table[table["score"] == "fid"].sort_values("status", key=lambda status: status != "ok", kind="stable").iloc[0]
+    return f"N = {study.sampling.count} samples a run, {study.sampling.labels} labels; {judged(study, fid)}"
 
 
 def judged(study: Study, fid: pd.Series) -> str:
@@ -80,24 +115,60 @@ def sampled(study: Study) -> str:
     """Sampler, NFE, guidance, average of the weights."""
     section = study.sampling
     name = {"euler": "Euler", "heun": "Heun", "euler_maruyama": "Euler-Maruyama (SDE)"}[section.sampler]
-    return f"Sampler: {name}, NFE {section.nfe}, guidance {guidance(section)}, EMA {study.ema:g}."
+    same = "clean-fid" if "fid_clean" in scores_of(study) else "an eigen-decomposition in double precision"
+    return f"Sampler: {name}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. FID agrees with {same} on the same features."
 
 
-def guidance(section: Sampling) -> str:
-    """In words: `none`, or kind, scale and interval."""
-    chosen = section.guidance
-    if chosen.scale == 1:
-        return "none"
-    interval = "" if chosen.interval == (0.0, 1.0) else f" for t in [{chosen.interval[0]:g}, {chosen.interval[1]:g}]"
-    return f"{'autoguidance' if chosen.weak else 'classifier-free'}, scale {chosen.scale:g}{interval}"
+def chosen(part: Part, rows: pd.DataFrame) -> str:
+    """The guidance of each method, as it was searched for."""
+    found = row_files.choices(rows[rows["study"] == part.study.name])
+    if not found:
+        return ""
+    told = "; ".join(f"{named(method)} {found[method]}" for method in part.methods if method in found)
+    return f"Guidance of the guided FID, the best of {len(part.study.sampling.guidance_search.grid)} candidates{CHOSEN}{part.study.sampling.guidance_search.seed}: {told}."
+
+
+def outliers(study: Study, *, worst: bool) -> str:
+    """What an outlier is, and where its share is taken, unless each column says that."""
+    factor, times = study.outlier_statistics.factor, ", ".join(f"{t:g}" for t in study.outlier_statistics.times)
+    if not worst:
+        return f"Outlier: patch token with L2 norm above {factor:g} × the median of its block and noise level, t in {times}; registers excluded."
+    return (
+        f"Outlier: patch token with L2 norm above {factor:g} × the median of its layer; shares and max/median are those "
+        f"of the worst layer (denoiser: worst block at t in {times}); registers excluded."
+    )
+
+
+def planted(study: Study, *, alone: bool) -> str:
+    """Where the outliers of an embedded study come from."""
+    this = f"This is the embedded study '{study.name}': its outliers" if alone else "Outliers"
+    if study.outliers == "planted":
+        populations = f"{len(study.planted)} population{'s' * (len(study.planted) > 1)} of register neurons"
+        return (
+            f"{this} are planted, {populations} written into "
+            "the encoder after training. The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
+        )
+    if study.outliers == "none" and study.has_vit:
+        return f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them."
+    return ""
+
+
+def arithmetic(table: pd.DataFrame) -> str:
+    """In what precision the runs of a part were made."""
+    texts = {
+        f"{precision}{', TF32' * bool(tf32)}{', compiled' * bool(compiled)}"
+        for precision, tf32, compiled in zip(table["precision"], table["tf32"], table["compile"], strict=True)
+    }
+    return f"Precision: {'; '.join(sorted(texts))}."
 
 
 def alike(table: pd.DataFrame, field: str) -> str:
     """Device or versions of the rows: they may differ, but not in silence."""
     title = {"device": "Device", "versions": "Libraries"}[field]
-    parts = []
+    parts, only = [], table["study"].iloc[0] if table["study"].nunique() == 1 else None
     for value, rows in table.groupby(field, sort=False):
-        runs = list(dict.fromkeys(f"{method}/seed{seed}" for method, seed in zip(rows["method"], rows["seed"], strict=True)))
+        names = zip(rows["study"], rows["method"], rows["seed"], strict=True)
+        runs = list(dict.fromkeys(f"{study}/{method}/seed{seed}".removeprefix(f"{only}/") for study, method, seed in names))
         more = f" and {len(runs) - RUNS_NAMED} more" if len(runs) > RUNS_NAMED else ""
         parts.append((str(value), f"{', '.join(runs[:RUNS_NAMED])}{more}"))
     if len(parts) == 1:

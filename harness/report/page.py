@@ -5,7 +5,9 @@ The page is one file: no script, nothing loaded from elsewhere. What a number op
 
 import base64
 import json
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -13,24 +15,21 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from harness import artifacts
-from harness.config import ROOT, load_method
+from harness.config import ROOT, UserError, load_method
 from harness.dag import figures_of
 from harness.report import beside, claims, hypotheses, table, verdicts
 from harness.report import rows as row_files
 from harness.report.cells import Cell, named
+from harness.report.figure_specs import load_figure
+from harness.report.grids import label, rows_of
 from harness.report.markup import footnotes
-from harness.report.notes import notes
-from harness.report.sheets import Sheet, differences, environment, score_sheets, sheet_id
+from harness.report.sheets import Sheet, difference_sheets, environment, score_sheets, sheet_id
+from harness.report.specs import Column, Part, TableSpec, load_table, table_names
 from harness.study import Study
 
 TEMPLATE = "page.html.j2"
+MAIN = "table1"
 PLOT = 100  # half the width of an interval's drawing
-CAPTIONS = {
-    "samples": "Samples of every method: the same noise and the same label in every column.",
-    "encoder_norms": "Norms of the encoder's tokens, layer by layer, for one held-out image; outliers are outlined.",
-    "denoiser_outliers": "Share of outlier tokens by block of the denoiser and noise level, for each method.",
-    "fid": "FID of every seed, with mean and interval, and the difference to the baseline, paired by seed.",
-}
 MARKS = {"replicates": "✓", "does not replicate": "✗", "undecided": "?", "not tested": "–"}
 
 
@@ -43,17 +42,47 @@ class Shown:
     footnote: int | None = None
 
 
-def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, reports: Path, out: Path) -> dict:
-    """Write `out` (.html); `reports` is the folder of the study's figures."""
+def render(
+    study: Study,
+    *,
+    methods: list[str],
+    seeds: list[int],
+    results: Path,
+    reports: Path,
+    out: Path,
+    tables: list[str] | None = None,
+    figures: list[str] | None = None,
+) -> dict:
+    """Write `out` (.html); `reports` is the folder of the study's figures and further tables. `tables`, `figures`: which (None: all that are there)."""
     rows = row_files.collect(study, methods, seeds, results)
-    figures = {name: path.read_bytes() for name in figures_of(study) if (path := reports / f"{name}.png").is_file()}
-    specs = {
-        "spec": table.load_spec(ROOT / "reports" / "table1.yaml"),
-        "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml"),
-    }
-    text = document(study, rows, methods, seeds, figures=figures, **specs)
+    named = figures_of(study) if figures is None else figures
+    figures = {name: path.read_bytes() for name in named if (path := reports / f"{name}.png").is_file()}
+    others, left_out = {}, {}
+    for name in table_names(study) if tables is None else tables:
+        if name != MAIN and (reports / f"{name}.csv").is_file():
+            try:
+                others[name] = load_table(name), row_files.from_csv(reports / f"{name}.csv", empty=True)
+                table.content(study, others[name][1], methods, seeds, others[name][0])
+            except UserError as error:
+                if tables is not None:
+                    raise
+                # of other seeds or methods, from an earlier time
+                left_out[name] = str(error)
+                others.pop(name, None)
+    given = {"spec": load_table(MAIN), "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml")}
+    text = document(study, rows, methods, seeds, figures=figures, others=others, **given)
     artifacts.write_text(out, text)
-    return {"page": str(out), "bytes": len(text.encode()), "figures": list(figures)}
+    return {"page": str(out), "bytes": len(text.encode()), "figures": list(figures), "tables": [MAIN, *others], "left_out": left_out}
+
+
+def figures_shown(html: str) -> list[str]:
+    """The figures that a page shows."""
+    return re.findall(r'<figure id="figure-(\w+)">', html)
+
+
+def tables_of(html: str) -> list[str]:
+    """The tables that a page shows besides the first."""
+    return re.findall(r'<section class="table" id="table-(\w+)"', html)
 
 
 def document(
@@ -62,45 +91,26 @@ def document(
     methods: list[str],
     seeds: list[int],
     *,
-    spec: table.Spec,
+    spec: TableSpec,
     declared: hypotheses.Claims,
     figures: dict[str, bytes],
+    others: dict[str, tuple[TableSpec, pd.DataFrame]] | None = None,
 ) -> str:
-    """The page, from the rows of `methods` and `seeds` alone; `figures`: PNGs by name."""
-    wanted, rows = spec.for_study(study), rows[rows["method"].isin(methods) & rows["seed"].isin(seeds)]
-    main = row_files.of_average(rows, study.ema)
-    sheets = {sheet.id: sheet for sheet in score_sheets(study, rows)} | {sheet.id: sheet for sheet in differences(wanted, main, methods)}
-    lines = beside.lines(study, main, methods)
-    grids = [table.grid(panel, main, methods, wanted.baseline) for panel in wanted.panels] + ([beside.grid(lines)] if lines else [])
-    numbers, judged = footnotes(grids), verdicts.judge(declared, rows, study, methods)
-
-    def shown(cell: Cell, sheet: str) -> Shown:
-        return Shown(cell, sheet if sheet in sheets and (cell.mean[-1:].isdigit() or cell.why) else "", numbers.get(cell.why))
-
-    panels = []
-    for panel, grid in zip(wanted.panels, grids, strict=False):
-        ids = {m: [sheet_id(column.score, m, difference=column.difference) for column in panel.columns] for m in methods}
-        body = [(left, list(map(shown, row, ids[m]))) for m, (left, row) in zip(methods, grid.rows, strict=True)]
-        panels.append({"title": panel.title, "left": grid.headings[:1], "headings": list(map(_arrow, grid.headings[1:])), "body": body})
-    if lines:
-        body = [
-            (left, [Shown(p), shown(m, sheet_id(line.score, line.method)), Shown(d), Shown(yes, footnote=numbers.get(yes.why))])
-            for line, (left, (p, m, d, yes)) in zip(lines, grids[-1].rows, strict=True)
-        ]
-        panels.append(
-            {"title": grids[-1].title, "left": grids[-1].headings[:2], "headings": [(h, "") for h in grids[-1].headings[2:]], "body": body}
-        )
+    """The page, from the rows of `methods` and `seeds` alone; `figures`: PNGs by name; `others`: further tables by name."""
+    rows = rows[rows["method"].isin(methods) & rows["seed"].isin(seeds)]
+    sheets = {sheet.id: sheet for sheet in score_sheets(study, rows, page=study.name, table=MAIN)}
+    tables = [_table(MAIN, spec, study, rows, methods, seeds, sheets)]
+    tables += [_table(name, other, study, further, methods, seeds, sheets) for name, (other, further) in (others or {}).items()]
     template = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     ).get_template(TEMPLATE)
+    judged = verdicts.judge(declared, rows, study, methods)
     counts = Counter(one.verdict for one in judged)
     return template.render(
         study=study,
         methods=[load_method(m).title for m in methods],
         seeds=seeds,
-        panels=panels,
-        footnotes=numbers,
-        notes=notes(study, main, methods, seeds) + (beside.NOTES if lines else []),
+        tables=tables,
         claims={
             "title": declared.title,
             "verdicts": [_claim(one, sheets, study.sampling.averages) for one in judged],
@@ -108,11 +118,78 @@ def document(
             "rule": claims.rule(study, rows, seeds, judged),
         },
         marks=MARKS,
-        figures=[(name, CAPTIONS[name], base64.b64encode(content).decode()) for name, content in figures.items()],
+        figures=[(name, load_figure(name).caption, base64.b64encode(content).decode()) for name, content in figures.items()],
         environment=environment(rows),
         config=json.dumps(without_places(study.model_dump(mode="json")), indent=2, ensure_ascii=False),
         sheets=sheets.values(),
     )
+
+
+def _table(
+    name: str, spec: TableSpec, study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], sheets: dict[str, Sheet]
+) -> dict:
+    """What the template shows of a table; the sheets that its cells open are added to `sheets`."""
+    made = table.content(study, rows, methods, seeds, spec)
+    numbers = footnotes(made.grids)
+    for sheet in _sheets_of(name, made, study, rows, seeds):
+        sheets.setdefault(sheet.id, sheet)
+
+    def shown(cell: Cell, sheet: str) -> Shown:
+        return Shown(cell, sheet if sheet in sheets and (cell.mean[-1:].isdigit() or cell.why) else "", numbers.get(cell.why))
+
+    panels = []
+    for filled in made.panels:
+        body = []
+        for part, of_method in filled.parts:
+            foreign = part.study.name if part.study.name != study.name else None
+            for place, (method, cells) in enumerate(of_method.items()):
+                ids = [_sheet_of(column, method, part, foreign) for column in filled.columns]
+                body.append((part.title if place == 0 else None, [label(part, method)], list(map(shown, cells, ids))))
+        headings = [_arrow(column.heading) for column in filled.columns]
+        panels.append({"title": filled.title, "left": ["Method"], "headings": headings, "body": body})
+    found = iter([(part, line) for part, some in made.lines for line in some])
+    for grid in made.printed:
+        body = []
+        for place, (left, (printed, measured, difference, verdict)) in enumerate(grid.rows):
+            part, line = next(found)
+            foreign = part.study.name if part.study.name != study.name else None
+            opened = shown(measured, sheet_id(line.score, line.method, guided=line.guided, study=foreign))
+            cells = [Shown(printed), opened, Shown(difference), Shown(verdict, footnote=numbers.get(verdict.why))]
+            body.append((grid.groups.get(place), left, cells))
+        panels.append({"title": grid.title, "left": grid.headings[:2], "headings": [(h, "") for h in grid.headings[2:]], "body": body})
+    for grid in made.alone:
+        body = [(None, left, [Shown(cell) for cell in cells]) for left, cells in grid.rows]
+        panels.append({"title": grid.title, "left": grid.headings[:1], "headings": list(map(_arrow, grid.headings[1:])), "body": body})
+    return {
+        "name": name,
+        "at": "" if name == MAIN else f"{name}-",
+        "title": spec.title,
+        "caption": made.caption,
+        "panels": panels,
+        "footnotes": numbers,
+        "notes": made.notes + (beside.NOTES if made.printed else []),
+    }
+
+
+def _sheet_of(column: Column, method: str, part: Part, foreign: str | None) -> str:
+    """The id of what a cell opens; none for a fact."""
+    if column.score is None:
+        return ""
+    ema = column.ema if column.ema != part.study.ema else None
+    return sheet_id(
+        column.score, method, baseline=part.baseline if column.difference else None, ema=ema, guided=column.guided, study=foreign
+    )
+
+
+def _sheets_of(name: str, made: table.Content, study: Study, rows: pd.DataFrame, seeds: list[int]) -> Iterator[Sheet]:
+    """Of the cells of a table, and of what their differences are made of."""
+    for filled in made.panels:
+        scores = {column.score for column in filled.columns if column.score}
+        for part, _ in filled.parts:
+            own = rows_of(part, rows, seeds)
+            yield from score_sheets(part.study, own[own["score"].isin(scores)], page=study.name, table=name)
+            differences = [column.score for column in filled.columns if column.difference]
+            yield from difference_sheets(part, row_files.of_view(own, part.study), differences, page=study.name)
 
 
 def _arrow(heading: str) -> tuple[str, str]:

@@ -7,8 +7,8 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.config import ROOT, Count, Positive, UserError, explain, method_names, nearest
-from harness.schema import score_info
+from harness.config import ROOT, Count, Positive, UserError, explain, load_method, method_names, nearest
+from harness.schema import BY_BLOCK, score_info
 from harness.study import load_study, study_names
 
 FILE = ROOT / "harness" / "paper.yaml"
@@ -188,20 +188,19 @@ class Paper(Strict):
                 seen.add(key)
         return self
 
-    def protocol(self, study: str, row: Row) -> Protocol:
-        """Of a row: what all matching entries say, a later one on top."""
+    def protocol(self, study: str, method: str, *, guided: bool = False) -> Protocol:
+        """Of the rows of a method: what all matching entries say, a later one on top."""
         found, unclear = {}, []
         for rows in self.protocols:
-            if study in rows.studies and row.method in (rows.methods or [row.method]):
+            if study in rows.studies and method in (rows.methods or [method]):
                 found |= {field: value for field in Protocol.model_fields if (value := getattr(rows, field)) is not None}
                 unclear += rows.unclear
-        return Protocol(**found | {"unclear": unclear} | ({"guidance": GUIDED} if row.guided else {}))
+        return Protocol(**found | {"unclear": unclear} | ({"guidance": GUIDED} if guided else {}))
 
 
 def _check_method(study: str, method: str) -> None:
-    known = method_names()
-    nearest(method, known, "method")
-    nearest(method, load_study(study).methods or known, f"method of study '{nearest(study, study_names(), 'study')}'")
+    load_method(method)
+    nearest(method, load_study(study).methods or method_names(), f"method of study '{nearest(study, study_names(), 'study')}'")
 
 
 @cache
@@ -230,9 +229,21 @@ def values(study: str, guided: bool = False) -> dict[str, dict[str, Printed]]:
     for row in source.rows:
         if study in row.studies and row.guided == guided:
             facts = row.model_dump(include={"epochs", "samples", "note", "counts", "cut"})
-            facts |= {"sources": [source.sources[name] for name in row.sources], "protocol": source.protocol(study, row)}
+            facts |= {
+                "sources": [source.sources[name] for name in row.sources],
+                "protocol": source.protocol(study, row.method, guided=guided),
+            }
             scores = found.setdefault(row.method, {})
             scores |= {score: Printed(value=value, digits=source.digits[score], **facts) for score, value in row.scores.items()}
+    shares = source.outlier_shares
+    if study == shares.study and not guided:
+        unclear = {"unclear": ["threshold, noise level and number of images"]}
+        for method, of_method in shares.methods.items():
+            facts = {"digits": 2, "sources": [source.sources[shares.source]]}
+            facts["protocol"] = source.protocol(study, method).model_copy(update=unclear)
+            places = [*(f"block{block}" for block in shares.blocks), "output"]
+            printed = zip(places, [*of_method.blocks, of_method.output], strict=True)
+            found.setdefault(method, {}).update({f"{BY_BLOCK}@{place}": Printed(value=value, **facts) for place, value in printed})
     return found
 
 

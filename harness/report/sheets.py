@@ -6,11 +6,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.report import rows as row_files
-from harness.report import table
 from harness.report.cells import named
+from harness.report.specs import Part
 from harness.report.statistics import Estimate, by_seed, difference, estimate
-from harness.schema import NONE, score_info
+from harness.schema import CHOSEN, NONE, OUTLIER_SCORES, score_info
 from harness.study import Study
 
 DIGITS = 16  # of a hash; all of them are in table1.csv
@@ -30,10 +29,19 @@ class Sheet:
     links: list[tuple[str, str]]
 
 
-def sheet_id(score: str, method: str, *, difference: bool = False, ema: float | None = None) -> str:
-    """`ema`: for another average than the one that every score is of."""
-    average = "" if ema is None else f"-ema{ema:g}"
-    return f"{'difference-' * difference}{score}-{method}{average}".replace("@", "-at-")
+def sheet_id(
+    score: str,
+    method: str,
+    *,
+    baseline: str | None = None,
+    ema: float | None = None,
+    guided: bool = False,
+    study: str | None = None,
+) -> str:
+    """`baseline`: of the difference to it. `ema`: of another average than the one that every score is of; `study`: of another than the page's."""
+    view = ("" if ema is None else f"-ema{ema:g}") + "-guided" * guided
+    of = "" if baseline is None else "difference-" if baseline == "baseline" else f"difference-to-{baseline}-"
+    return f"{f'of-{study}-' if study else ''}{of}{score}-{method}{view}".replace("@", "-at-")
 
 
 def short(sha256: str) -> str:
@@ -66,21 +74,22 @@ FACTS: dict[str, Callable[[dict], str]] = {
 }
 
 
-def score_sheets(study: Study, rows: pd.DataFrame) -> list[Sheet]:
-    """One for each score, method and average of the weights."""
+def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> list[Sheet]:
+    """One for each score, method and view of `rows`, which are of `study`; `page` is the study that the page is of, `table` the file's name."""
     groups: dict[tuple, list[dict]] = {}
     for line in rows.to_dict("records"):
-        groups.setdefault((line["score"], line["method"], line["ema"]), []).append(line)
+        groups.setdefault((line["score"], line["method"], line["ema"], CHOSEN in line["guidance"]), []).append(line)
     found = []
-    for (score, method, ema), lines in groups.items():
-        info, other = score_info(score), ema != study.ema
-        average = f", EMA {ema:g}" if other else ""
+    for (score, method, ema, guided), lines in groups.items():
+        info, other, foreign = score_info(score), ema != study.ema, study.name != page
+        about = f", EMA {ema:g}" * other + ", guided" * guided + f", study {study.name}" * foreign
         facts = [(label, alike([text(line) for line in lines])) for label, text in FACTS.items()]
-        command = f"dsr trace reports/{study.name}/table1.csv --method {method} --score {score}" + (f" --ema {ema:g}" if other else "")
+        command = f"dsr trace reports/{page}/{table}.csv" + f" --study {study.name}" * (table != "table1")
+        command += f" --method {method} --score {score}" + f" --ema {ema:g}" * other + " --guided" * guided
         found.append(
             Sheet(
-                id=sheet_id(score, method, ema=ema if other else None),
-                title=f"{info.title}: {named(method)}{average}",
+                id=sheet_id(score, method, ema=ema if other else None, guided=guided, study=study.name if foreign else None),
+                title=f"{info.title}: {named(method)}{about}",
                 about=info.about,
                 summary=over_seeds([line["value"] for line in lines], shared=info.shared),
                 seeds=[line["seed"] for line in lines],
@@ -92,27 +101,27 @@ def score_sheets(study: Study, rows: pd.DataFrame) -> list[Sheet]:
     return found
 
 
-def differences(spec: table.Spec, main: pd.DataFrame, methods: list[str]) -> list[Sheet]:
-    """One for each cell that is a difference to the baseline."""
-    found = []
-    for score in dict.fromkeys(column.score for panel in spec.panels for column in panel.columns if column.difference):
-        theirs, info = by_seed(main, spec.baseline, score), score_info(score)
-        for method in methods:
-            if method == spec.baseline:
+def difference_sheets(part: Part, rows: pd.DataFrame, scores: list[str], *, page: str) -> list[Sheet]:
+    """One for each cell of a part that is a difference to its baseline; `rows`: those that every score is of."""
+    found, study, base = [], part.study.name if part.study.name != page else None, part.baseline
+    for score in dict.fromkeys(scores):
+        theirs, info = by_seed(rows, base, score), score_info(score)
+        for method in part.methods:
+            if method == base:
                 continue
-            ours = by_seed(main, method, score)
-            facts = [(named(method), _values(ours)), (named(spec.baseline), _values(theirs)), ("difference", _values(ours - theirs))]
-            pair = difference(main, method, spec.baseline, score) if (ours - theirs).notna().any() else None
+            ours = by_seed(rows, method, score)
+            facts = [(named(method), _values(ours)), (named(base), _values(theirs)), ("difference", _values(ours - theirs))]
+            pair = difference(rows, method, base, score) if (ours - theirs).notna().any() else None
             found.append(
                 Sheet(
-                    id=sheet_id(score, method, difference=True),
-                    title=f"{info.title}: {named(method)} minus {named(spec.baseline)}",
+                    id=sheet_id(score, method, baseline=base, study=study),
+                    title=f"{info.title}: {named(method)} minus {named(base)}" + f", study {study}" * bool(study),
                     about=f"{info.about}; paired by seed: both had the same first weights, data order and noise",
                     summary=_paired(pair) if pair else "No seed has both values.",
                     seeds=[int(seed) for seed in ours.index],
                     facts=facts,
                     commands=[],
-                    links=[(sheet_id(score, m), f"{info.title} of {named(m)}") for m in (method, spec.baseline)],
+                    links=[(sheet_id(score, m, study=study), f"{info.title} of {named(m)}") for m in (method, base)],
                 )
             )
     return found
@@ -156,4 +165,4 @@ def environment(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def _kind(score: str) -> str:
-    return "outlier statistics" if score.startswith(row_files.OWN_REFERENCE) else "scores"
+    return "outlier statistics" if score.startswith(OUTLIER_SCORES) else "scores"

@@ -1,97 +1,106 @@
-"""Stage `table`: a table from rows and a spec, as Markdown, LaTeX, the long CSV and parquet."""
+"""Stage `table`: a table from rows and a spec, as Markdown, LaTeX, and the long CSV."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 import pandas as pd
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from harness import artifacts
-from harness.config import UserError, explain, load_method
+from harness import artifacts, places
 from harness.report import beside
 from harness.report import rows as row_files
-from harness.report.cells import Column, cells
+from harness.report.grids import Filled, fill, rows_of
 from harness.report.markup import Grid, floating, footnotes, markdown, superscript
 from harness.report.notes import notes
-from harness.schema import score_info, scores_of
+from harness.report.specs import Part, TableSpec, load_spec, paper_groups, parts, views
+from harness.schema import Row
 from harness.study import Study
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+@dataclass(frozen=True)
+class Content:
+    """A table as it is rendered: its panels, what the paper prints beside them, and the notes under each."""
 
-
-class Panel(Strict):
+    label: str
     title: str
-    columns: Annotated[list[Column], Field(min_length=1)]
+    caption: str
+    panels: list[Filled]
+    notes: list[str]
+    lines: list[tuple[Part, list[beside.Line]]]
+    alone: list[Grid]
+
+    @property
+    def printed(self) -> list[Grid]:
+        """The panels of the paper's values beside the measured ones."""
+        several = len(self.lines) > 1
+        return beside.grids([(part.title if several else None, lines) for part, lines in self.lines])
+
+    @property
+    def grids(self) -> list[Grid]:
+        return [*(panel.grid for panel in self.panels), *self.printed, *self.alone]
 
 
-class Spec(Strict):
-    title: str
-    baseline: str
-    panels: Annotated[list[Panel], Field(min_length=1)]
-
-    def for_study(self, study: Study) -> "Spec":
-        """Without the columns of scores that the study does not have, such as the judge's accuracy where that is Inception."""
-        has = set(scores_of(study))
-        panels = [p.model_copy(update={"columns": [c for c in p.columns if c.score in has]}) for p in self.panels]
-        return self.model_copy(update={"panels": [panel for panel in panels if panel.columns]})
-
-
-def load_spec(path: Path) -> Spec:
-    """UserError, in one line, for what is not a specification."""
-    try:
-        spec = Spec(**yaml.safe_load(path.read_text()))
-        for panel in spec.panels:
-            for column in panel.columns:
-                score_info(column.score)
-        return spec
-    except ValidationError as error:
-        raise UserError(f"{path}: {explain(error, Spec)}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path}: not a table specification: {' '.join(str(error).split())}") from None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+def content(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> Content:
+    """From the rows of all studies of the table. UserError names a row that is missing, or two that were measured differently."""
+    found = parts(spec, study, methods)
+    panels = fill(spec, found, rows, seeds) if found else []
+    columns = [column for panel in panels for column in panel.columns]
+    used = pd.concat([rows_of(part, rows, seeds) for part in found]).drop_duplicates(row_files.KEY) if found else rows
+    wanted = None if spec.of_one_study else {(column.score, column.guided) for column in columns if column.score}
+    lines = [(part, beside.lines(part.study, rows_of(part, used, seeds), part.methods, wanted)) for part in found]
+    return Content(
+        label=f"tab:{study.name}" if spec.of_one_study else f"tab:{study.family}-{spec.title.lower().replace(' ', '-')}",
+        title=f"{spec.title}: {study.title}" if spec.of_one_study else f"{spec.title} ({study.family})",
+        caption=spec.caption,
+        panels=panels,
+        notes=notes(found, used, seeds, columns) if found else [],
+        lines=[(part, some) for part, some in lines if some],
+        alone=[beside.alone(group.paper) for group in paper_groups(spec, study)],
+    )
 
 
-def grid(panel: Panel, table: pd.DataFrame, methods: list[str], baseline: str) -> Grid:
-    """A panel with its values; `table`: the rows of one EMA decay."""
-    columns = [cells(table, column, methods, baseline) for column in panel.columns]
-    rows = [([load_method(method).title], [column[method] for column in columns]) for method in methods]
-    return Grid(panel.title, ["Method", *(column.heading for column in panel.columns)], rows)
-
-
-def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: Spec) -> tuple[str, str]:
-    """(Markdown, LaTeX) of the table, from all rows of the study alone. UserError names a row that is missing or of another study."""
-    wanted, table = spec.for_study(study), row_files.of_average(rows, study.ema)
-    scores = list(dict.fromkeys([*(column.score for panel in wanted.panels for column in panel.columns), "fid", "fid_infinity"]))
-    row_files.check_complete(study, table, methods, seeds, scores)
-    table = table[table["method"].isin(methods) & table["seed"].isin(seeds)]
-    title = f"{wanted.title}: {study.title}"
-    panels = [grid(panel, table, methods, wanted.baseline) for panel in wanted.panels]
-    floats = [(f"tab:{study.name}", panels, notes(study, table, methods, seeds))]
-    lines = beside.lines(study, table, methods)
-    if lines:
-        floats.append((f"tab:{study.name}-paper", [beside.grid(lines)], beside.NOTES))
-    grids = [one for _, some, _ in floats for one in some]
-    numbers = footnotes(grids)
-    below = [f"{superscript(number)} {reason}." for reason, number in numbers.items()] + [line for *_, under in floats for line in under]
-    text = "\n".join([f"# {title}\n", *(markdown(one, numbers) for one in grids), *(f"- {line}" for line in below), ""])
-    tex = [floating(some, numbers, caption=[f"{title}.", *under], label=label) for label, some, under in floats]
+def written(made: Content) -> tuple[str, str]:
+    """(Markdown, LaTeX)."""
+    numbers = footnotes(made.grids)
+    under = [*made.notes, *(beside.NOTES if made.printed else [])]
+    below = [f"{superscript(number)} {reason}." for reason, number in numbers.items()] + under
+    caption = [made.caption] * bool(made.caption)
+    lines = [f"# {made.title}\n", *(f"{line}\n" for line in caption), *(markdown(one, numbers) for one in made.grids)]
+    text = "\n".join([*lines, *(f"- {line}" for line in below), ""])
+    floats = [(made.label, [panel.grid for panel in made.panels], [*caption, *made.notes])] * bool(made.panels)
+    floats += [(f"{made.label}-paper{place or ''}", [one], beside.NOTES * (place == 0)) for place, one in enumerate(made.printed)]
+    floats += [(f"{made.label}-alone{place or ''}", [one], [f"{one.title}."]) for place, one in enumerate(made.alone)]
+    tex = [floating(some, numbers, caption=[f"{made.title}.", *lines], label=name) for name, some, lines in floats]
     return text, "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *tex])
 
 
+def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> tuple[str, str]:
+    """(Markdown, LaTeX) of the table, from the rows alone. UserError as `content`."""
+    return written(content(study, rows, methods, seeds, spec))
+
+
+def collect(study: Study, methods: list[str], seeds: list[int], results: Path, spec: TableSpec) -> pd.DataFrame:
+    """The rows of every study of a table, from their results folders; `results` is that of `study`."""
+    wanted: dict[str, tuple[Study, list[str]]] = {}
+    for part in parts(spec, study, methods):
+        wanted.setdefault(part.study.name, (part.study, []))[1].extend(part.methods)
+    found = [
+        row_files.collect(of, list(dict.fromkeys(names)), seeds, places.folder(results, study, of.name), views(spec))
+        for of, names in wanted.values()
+    ]
+    return pd.concat(found, ignore_index=True) if found else row_files.typed(pd.DataFrame(columns=list(Row.model_fields)))
+
+
 def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
-    """Write `out` (.md), and beside it .csv, .tex, rows.parquet, times.csv, and paper.csv where the paper has values of the study."""
-    rows = row_files.collect(study, methods, seeds, results)
-    markdown_, tex = document(study, rows, methods, seeds, load_spec(spec))
-    artifacts.write_text(out.with_name("times.csv"), row_files.times(results).to_csv(index=False, lineterminator="\n"))
-    row_files.to_parquet(rows, out.with_name("rows.parquet"))
-    lines = beside.lines(study, row_files.of_average(rows, study.ema), methods)
-    if lines:
-        artifacts.write_text(out.with_name("paper.csv"), beside.to_csv(lines))
+    """Write `out` (.md), and beside it .csv and .tex; of a table of the study alone rows.parquet, times.csv, and paper.csv where the paper has values of it."""
+    wanted = load_spec(spec)
+    rows = collect(study, methods, seeds, results, wanted)
+    text, tex = document(study, rows, methods, seeds, wanted)
+    if wanted.of_one_study:
+        artifacts.write_text(out.with_name("times.csv"), row_files.times(results).to_csv(index=False, lineterminator="\n"))
+        row_files.to_parquet(rows, out.with_name("rows.parquet"))
+        if lines := beside.lines(study, rows, methods):
+            artifacts.write_text(out.with_name("paper.csv"), beside.to_csv(lines))
     artifacts.write_text(out.with_suffix(".csv"), row_files.to_csv(rows))
     artifacts.write_text(out.with_suffix(".tex"), tex)
-    artifacts.write_text(out, markdown_)
+    artifacts.write_text(out, text)
     return {"rows": len(rows), "table": str(out)}

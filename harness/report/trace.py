@@ -12,10 +12,12 @@ from harness import artifacts
 from harness.assets import locate
 from harness.config import UserError, digest, nearest
 from harness.report import rows as row_files
-from harness.schema import NONE, Row, ScoreFile, rows_of, score_info
+from harness.schema import CHOSEN, NONE, OUTLIER_SCORES, Row, ScoreFile, View, rows_of, score_info
 
 # Inputs are listed from the samples back to the data, so that each artifact is met first where it belongs.
-ORDER = ("outliers", "samples", "denoiser", "decoder", "latents", "registers", "encoder", "references", "judge", "clip", "data", "asset")
+ORDER = (
+    "outliers", "samples", "guidance", "denoiser", "decoder", "latents", "registers", "encoder", "references", "judge", "clip", "data", "asset",
+)  # fmt: skip
 MADE_BY = {name: (name,) for name in ("encoder", "registers", "latents", "denoiser", "samples")}  # field of Row -> stages
 MADE_BY["decoder"] = ("decoder", "encoder")  # a VAE decodes itself
 
@@ -123,30 +125,42 @@ def short(sha256: str | None) -> str:
 
 
 def relative(recorded: str, results: Path) -> str:
-    """A path of a record, below the results folder: the longest end of it that is there; as it is where none is.
+    """A path of a record, below the results folder or that of another study beside it: the longest end of it that is there; else as it is.
 
     Records name paths as the stage was given them, from the folder it was started in; results may have moved since.
     """
     parts = PurePath(recorded).parts
-    for start in range(len(parts)):
-        name = PurePath(*parts[start:])
-        if not name.is_absolute() and ((results / name).exists() or (results / f"{name}{artifacts.META}").exists()):
+    ends = [PurePath(*parts[start:]) for start in range(len(parts)) if start or not PurePath(recorded).is_absolute()]
+    for name in [*ends, *(PurePath("..", *end.parts) for end in ends if len(end.parts) > 1)]:
+        if (results / name).exists() or (results / f"{name}{artifacts.META}").exists():
             return name.as_posix()
     return recorded
 
 
 def trace(
-    csv: Path, *, method: str, score: str, seed: int | None = None, ema: float | None = None, results: Path | None = None
+    csv: Path,
+    *,
+    method: str,
+    score: str,
+    study: str | None = None,
+    seed: int | None = None,
+    ema: float | None = None,
+    step: int | None = None,
+    guided: bool = False,
+    results: Path | None = None,
 ) -> tuple[str, list[str]]:
     """(text, problems): where a method's score comes from, seed by seed; a problem is a hash or value that does not fit, or a missing file.
 
-    `results` is results/<study> where it is not given; `ema` the average that every score is of.
+    `study` is that of the first row where it is not given, `results` its results/<study>, `ema` and `step` those that every score is of;
+    `guided`: with the guidance that was searched for.
     """
     table = row_files.from_csv(csv)
-    chosen = choose(table, method=method, score=score, seed=seed, ema=ema)
-    study, first = chosen["study"].iloc[0], table["ema"].iloc[0]
-    chain, printed, problems = Chain(results or Path("results") / study), set(), []
-    about = f"{score_info(score).title} ('{score}') of {method}, study '{study}', EMA {chosen['ema'].iloc[0]:g}"
+    study = nearest(study or table["study"].iloc[0], list(dict.fromkeys(table["study"])), "study")
+    table = table[table["study"] == study]
+    first = view_of(table.iloc[0])
+    chosen = choose(table, method=method, score=score, seed=seed, ema=ema, step=step, guided=guided)
+    view, chain, printed, problems = view_of(chosen.iloc[0]), Chain(results or Path("results") / study), set(), []
+    about = f"{score_info(score).title} ('{score}') of {method}, study '{study}', {view.text}"
     lines: list[str | tuple[str, ...]] = [f"{about}: {csv} back to the data, by the records in {chain.results}"]
     for line in chosen.astype(object).where(chosen.notna(), None).to_dict("records"):
         row = Row.model_validate(line)
@@ -174,20 +188,33 @@ def columns(lines: list[str | tuple[str, ...]]) -> list[str]:
     ]
 
 
-def choose(table: pd.DataFrame, *, method: str, score: str, seed: int | None, ema: float | None) -> pd.DataFrame:
-    """The rows that are meant. UserError that names the nearest method, score, seed or average for one that there is not."""
-    decay = table["ema"].iloc[0] if ema is None else ema
-    for field, wanted in (("method", method), ("score", score), ("ema", decay), ("seed", seed)):
+def view_of(row: pd.Series | Row) -> View:
+    return View(row.ema, row.step, row.guidance)
+
+
+def choose(
+    table: pd.DataFrame, *, method: str, score: str, seed: int | None, ema: float | None, step: int | None, guided: bool
+) -> pd.DataFrame:
+    """The rows of a study that are meant. UserError that names the nearest method, score, seed, average or step for one that there is not."""
+    first = view_of(table.iloc[0])
+    searched = table["guidance"].str.contains(CHOSEN, regex=False)
+    if guided and not searched.any():
+        raise UserError("no row is of guidance that was searched for; leave out --guided")
+    table = table[searched == guided]
+    wanted_view = {"ema": first.ema if ema is None else ema, "step": first.step if step is None else step}
+    for field, wanted in ({"method": method, "score": score} | wanted_view | {"seed": seed}).items():
         if wanted is not None:
             nearest(wanted, list(dict.fromkeys(table[field])), field)
             table = table[table[field] == wanted]
     return table
 
 
-def file_name(row: Row, first: float) -> str:
-    """The score file that a row is from, below the results folder; `first` is the average that every score is of."""
-    kind = "outliers" if row.score.startswith(row_files.OWN_REFERENCE) else "scores"
-    return f"runs/{row.method}/seed{row.seed}/{kind}{'' if row.ema == first else f'-ema{row.ema:g}'}.json"
+def file_name(row: Row, first: View) -> str:
+    """The score file that a row is from, below the results folder; `first` is what every score is of."""
+    kind = "outliers" if row.score.startswith(OUTLIER_SCORES) else "scores"
+    view = view_of(row)
+    folder = "guided/" * view.guided + (f"step{row.step}/" if row.step != first.step else "")
+    return f"runs/{row.method}/seed{row.seed}/{folder}{kind}{'' if row.ema == first.ema else f'-ema{row.ema:g}'}.json"
 
 
 def mismatches(row: Row, source: Artifact, chain: Chain) -> Iterator[str]:

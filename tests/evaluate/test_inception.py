@@ -37,7 +37,11 @@ def study_with(layer=64, file="inception.pth"):
     changes = {"data": {"reference": 70}, "evaluation": {"judge": section, "kid_subset": 20, "reconstruction": layer == 64}}
     references = [] if layer == 64 else [{"name": "virtual", "file": {"path": "v.npz", "source": "ADM"}}]
     return parse_study(
-        "inception", merge(merge(read_study("digits"), changes), {"evaluation": {"references": references}, "sampling": {"count": 4000}})
+        "inception",
+        merge(
+            merge(read_study("digits"), changes),
+            {"evaluation": {"references": references}, "sampling": {"count": 4000, "guidance_search": None}},
+        ),
     )
 
 

@@ -6,10 +6,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.evaluate.outliers import denoiser_norms, layer_of, norm_statistics, worst
+from harness import artifacts
+from harness.evaluate.outliers import denoiser_norms, filtered, layer_of, norm_statistics, worst
 from harness.models.denoisers import LightningDiT
 from harness.runtime import stream
-from harness.schema import ScoreFile
+from harness.schema import ScoreFile, thresholds_of
 
 
 @given(st.integers(0, 1000), st.integers(0, 20), st.floats(10, 100))
@@ -46,7 +47,7 @@ def test_registers_are_not_counted():
     model = LightningDiT(input_size=4, in_channels=8, hidden_size=32, depth=3, num_heads=2, num_classes=10, registers=4, register_start=1)
     args = (torch.randn(2, 8, 4, 4), torch.randn(2, 8, 4, 4), torch.tensor([0, 1]), 0.5)
     before = denoiser_norms(model, *args)
-    assert [tuple(n.shape) for n in before] == [(2, 16)] * 3
+    assert [tuple(n.shape) for n in before] == [(2, 16)] * 4  # three blocks, and the final layer
     model.register_tokens.data.mul_(1e6)  # adaLN is zero at the start, so blocks pass the registers through unchanged
     assert max(n.max() for n in denoiser_norms(model, *args)) < 1e3
 
@@ -62,7 +63,33 @@ def test_files_hold_every_layer_block_and_noise_level(study, runs):
     assert file.scores["denoiser_max_over_median"].value == denoiser["max_over_median"].max()
     assert file.scores["encoder_outlier_share"].extractor == file.encoder
     assert file.scores["denoiser_outlier_share"].extractor == file.denoiser
-    assert {(score.n, score.reference) for score in file.scores.values()} == {(study.outlier_statistics.images, file.latents)}
+    masked = {name for name in file.scores if name.startswith("filtered_share@")}
+    assert {(score.n, score.reference) for name, score in file.scores.items() if name not in masked} == {
+        (study.outlier_statistics.images, file.latents)
+    }
+    assert {file.scores[name].value for name in masked} == {0.0}  # the method has no loss mask
+    for place, lines in [("output", table[table["part"] == "output"]), ("block2", denoiser[denoiser["layer"] == 2])]:
+        assert file.scores[f"denoiser_outlier_share@{place}"].value == pytest.approx(lines["share"].mean())
+
+
+def test_a_mask_leaves_out_what_the_training_did(study, runs):
+    folder = runs.runs["masked"][0]
+    file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text()))
+    shares = [file.scores[f"filtered_share@{place}"].value for place in thresholds_of(study)]
+    assert shares == sorted(shares, reverse=True)
+    assert shares[2] == pytest.approx(artifacts.meta(folder / "denoiser.safetensors")["filtered_share"])  # both at 3 x the median
+    assert 0 < shares[2] < shares[0] < 1
+
+
+def test_the_norm_after_the_final_layer_norm_is_constant_and_a_mask_of_it_leaves_nothing_out(study, built):
+    found = filtered(study, "masked-post_ln", built.encoders["plain"].latents)
+    assert {score.value for score in found.values()} == {0.0}
+    shares = [
+        [score.value for score in filtered(study, f"masked-{norm}", built.encoders["plain"].latents).values()]
+        for norm in ("pre_ln", "whitened")
+    ]
+    assert shares[0] != shares[1]
+    assert all(of_norm == sorted(of_norm, reverse=True) for of_norm in shares)
 
 
 def test_test_time_registers_take_the_outliers_away(runs):

@@ -16,7 +16,7 @@ from harness.evaluate import references
 from harness.evaluate.fid import fid
 from harness.evaluate.references import ReferenceStatistics, load_references, of_batch
 from harness.runtime import stream
-from harness.schema import COMPARED, SCORES, references_of, score_info, scores_of
+from harness.schema import COMPARED, OF_PROMPTS, SCORES, references_of, score_info, scores_of
 from harness.study import parse_study, read_study
 
 SIZE, WIDTH = 8, 6  # of the images, and features of the extractor that stands in for a judge
@@ -208,22 +208,36 @@ def test_references_that_share_a_name_are_refused():
 
 def test_scores_of_a_study_name_each_reference():
     plain = scores_of(study_with())
-    assert plain == list(SCORES)
+    assert [name for name in plain if "@" not in name] == [name for name in SCORES if name not in OF_PROMPTS]
     both = scores_of(study_with("virtual", "val"))
     assert [name for name in both if name not in plain] == [f"{score}@{name}" for score in COMPARED for name in ("val", "held_out")]
     assert both.index("fid@val") == both.index("fid") + 1
-    assert set(scores_of(study_with("virtual", reconstruction=False))) == set(SCORES) - {"rfid", "psnr"}
+    assert set(plain) - set(scores_of(study_with("virtual", reconstruction=False))) == {"rfid", "psnr"}
     assert "clip_score" not in scores_of(study_with(clip=None))
 
 
 def test_a_paper_scale_study_has_no_accuracy_and_no_clean_fid():
     judge = {"kind": "inception", "weights": {"path": "w", "source": "s"}, "features": 2048}
-    values = merge(read_study("digits"), {"evaluation": {"judge": judge}, "sampling": {"count": 5000}, "data": {"image_size": 16}})
+    values = merge(
+        read_study("digits"),
+        {"evaluation": {"judge": judge}, "sampling": {"count": 5000, "guidance_search": None}, "data": {"image_size": 16}},
+    )
     study = parse_study(
         "wide",
         merge(values, {"evaluation": {"reconstruction": False, "references": [{"name": "virtual", "file": {"path": "v", "source": "s"}}]}}),
     )
-    assert set(scores_of(study)) == set(SCORES) - {"accuracy", "fid_clean", "rfid", "psnr"}
+    assert {name for name in scores_of(study) if "@" not in name} == set(SCORES) - OF_PROMPTS - {"accuracy", "fid_clean", "rfid", "psnr"}
+
+
+def test_shares_of_outliers_are_scored_by_block_and_those_of_a_mask_by_threshold():
+    found = scores_of(study_with())
+    blocks = ["block0", "block1", "block2", "block3", "output"]
+    assert [name for name in found if name.startswith("denoiser_outlier_share@")] == [f"denoiser_outlier_share@{b}" for b in blocks]
+    assert [name for name in found if name.startswith("filtered_share@")] == [f"filtered_share@{m}" for m in ("1.5", "2", "3", "5", "10")]
+    assert score_info("denoiser_outlier_share@block3").title == "Outliers, block 3"
+    assert [score_info(f"filtered_share@{at}").title for at in ("1.5", "norm100")] == ["Above 1.5 × median", "Above norm 100"]
+    with pytest.raises(UserError, match="unknown score 'denoiser_outlier_share@blok3'"):
+        score_info("denoiser_outlier_share@blok3")
 
 
 def test_a_score_against_another_reference_has_its_own_title():

@@ -18,10 +18,11 @@ from harness.evaluate.frechet import scarce
 from harness.evaluate.references import make as make_references
 from harness.evaluate.scored import About, attempt
 from harness.evaluate.scores import score_runs
-from harness.schema import COMPARED, NONE, ScoreFile, rows_of, scores_of
+from harness.schema import COMPARED, NONE, OUTLIER_SCORES, ScoreFile, rows_of, scores_of
 from harness.sections import Reference
 
 REASON = "step 9: the loss is nan"
+OF_LATENTS = ("encoder_", "filtered_share@")  # of stage outliers, that the denoiser has no part in
 OF_RUN = ("rfid", "psnr", "filtered_share", "parameters", "gflops")  # scores that do not look at samples
 
 
@@ -223,7 +224,7 @@ def test_references_side_by_side_keep_their_own_hash(study, runs, tmp_path):
     make_references(both, data_folder=runs.data, judge=runs.judge, assets=tmp_path, out=references)
     file, alone = scored(both, runs, run, tmp_path / "scores.json", references=references), read(run / "scores.json")
     rows = {row.score: row for row in rows_of(file)}
-    assert set(rows) == {score for score in scores_of(both) if not score.startswith(("encoder_", "denoiser_"))}
+    assert set(rows) == {score for score in scores_of(both) if not score.startswith(OUTLIER_SCORES)}
     for score in COMPARED:
         assert file.scores[f"{score}@held_out"] == alone.scores[score]
         assert rows[score].reference == artifacts.sha256(tmp_path / "virtual.npz")
@@ -241,7 +242,7 @@ def test_of_a_denoiser_that_diverged_the_encoders_outliers_are_left(study, runs,
     diverge(copied / "denoiser.safetensors")
     after = measured(study, runs, copied, copied / "outliers.json").scores
     for name, score in after.items():
-        if name.startswith("encoder_"):
+        if name.startswith(OF_LATENTS):
             assert score == before[name]
         else:
             assert (score.value, score.status, score.reason) == (None, "diverged", REASON)
@@ -257,6 +258,6 @@ def test_norms_that_are_not_finite_fail_the_denoisers_scores(study, runs, copied
     artifacts.write_record(path, artifacts.meta(path) | {"sha256": artifacts.sha256(path)})
     file = measured(study, runs, copied, copied / "outliers.json")
     for name, score in file.scores.items():
-        assert score.status == ("ok" if name.startswith("encoder_") else "failed")
+        assert score.status == ("ok" if name.startswith(OF_LATENTS) else "failed")
     assert file.scores["denoiser_noise_fall"].reason == "norms of the denoiser's tokens are not finite in layer 0 at noise level 0.1"
     assert set(file.details) == {"encoder_outlier_share", "encoder_max_over_median"}

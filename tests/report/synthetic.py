@@ -15,11 +15,13 @@ HASHES = dict(
 )
 MADE = {
     "config": "d" * 16, "code": "e" * 16, "commit": "0123456789ab", "dirty": False, "precision": "float32", "tf32": False, "compile": False,
-    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 2,
+    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 3,
 }  # fmt: skip
 
 
-def synthetic(fids=FIDS, seeds=(0, 1, 2), *, study="tiny", scores=tuple(SCORES), ema=0.98, n=60, failed=None, **changes):
+def synthetic(
+    fids=FIDS, seeds=(0, 1, 2), *, study="tiny", scores=tuple(SCORES), ema=0.98, step=12, guidance="none", n=60, failed=None, **changes
+):
     """Rows whose every score is a plain function of `fids`: method -> FID of each seed, with an interval within the run of ± 0.02.
 
     failed: (method, seed, start of score) -> (status, reason).
@@ -37,7 +39,7 @@ def synthetic(fids=FIDS, seeds=(0, 1, 2), *, study="tiny", scores=tuple(SCORES),
                     if which == method and when == seed and score.startswith(start):
                         found = dict.fromkeys(("value", "low", "high")) | {"how": "none", "status": status, "reason": reason}
                 rows.append(
-                    Row(study=study, method=method, seed=seed, ema=ema, score=score, n=n, better=info.better, shared=info.shared,
+                    Row(study=study, method=method, seed=seed, ema=ema, step=step, guidance=guidance, score=score, n=n, better=info.better, shared=info.shared,
                         **found, **HASHES, **MADE).model_dump()
                 )  # fmt: skip
     return typed(pd.DataFrame(rows)).assign(**changes)

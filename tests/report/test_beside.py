@@ -8,18 +8,19 @@ import pytest
 from synthetic import synthetic
 
 from harness import config
-from harness.report import beside, paper, table
-from harness.schema import scores_of
+from harness.report import beside, paper, specs, table
+from harness.schema import plain_view, scores_of
 from harness.study import load_study, parse_study, read_study, study_names
 
-SPEC = config.ROOT / "reports" / "table1.yaml"
+SPEC = config.ROOT / "reports" / "tables" / "table1.yaml"
 PAPERS = [name for name in study_names() if paper.values(name) or paper.values(name, guided=True)]
 MAIN = "imagenet256_siglip2_b"
 
 
 def rows(study, seeds=(0, 1, 2), **changes):
     fids = {method: [4.0 + place + 0.1 * seed for seed in range(3)] for place, method in enumerate(study.methods)}
-    return synthetic(fids, seeds, study=study.name, scores=scores_of(study), ema=study.ema, n=study.sampling.count, **changes)
+    plain = plain_view(study)._asdict()
+    return synthetic(fids, seeds, study=study.name, scores=scores_of(study), n=study.sampling.count, **plain | changes)
 
 
 def found(study, table, guided=False):
@@ -27,15 +28,17 @@ def found(study, table, guided=False):
 
 
 def changed(**values):
-    return parse_study(MAIN, config.merge(read_study(MAIN), values))
+    plain = {"denoiser": {"snapshots": []}, "sampling": {"averages": []}}  # they must fit the length and the decay that are changed
+    return parse_study(MAIN, config.merge(config.merge(read_study(MAIN), plain), values))
 
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_study_of_the_paper_renders(name):
     study = load_study(name)
-    markdown, tex = table.document(study, rows(study), study.methods, [0, 1, 2], table.load_spec(SPEC))
+    markdown, tex = table.document(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))
     panel = markdown.split("**Paper beside measured**\n\n")[1].split("\n\n")[0].splitlines()[2:]
-    printed = sum(len(scores) for guided in (False, True) for scores in paper.values(name, guided=guided).values())
+    values = [scores for guided in (False, True) for scores in paper.values(name, guided=guided).values()]
+    printed = sum("@" not in score for scores in values for score in scores)  # those of single blocks are of another table
     assert len(panel) == printed > 0
     assert all(line.count("|") == 7 for line in panel)
     assert tex.count(r"\begin{tabular}") == 3
@@ -44,7 +47,7 @@ def test_every_study_of_the_paper_renders(name):
 def test_what_the_paper_does_not_have_gets_no_panel(study):
     assert beside.lines(study, synthetic(), ["baseline"]) == []
     ours = load_study("imagenet256_siglip2_b_dit_l")
-    assert "beside" not in table.document(ours, rows(ours), ours.methods, [0, 1, 2], table.load_spec(SPEC))[0]
+    assert "beside" not in table.document(ours, rows(ours), ours.methods, [0, 1, 2], specs.load_spec(SPEC))[0]
 
 
 def test_a_method_that_is_not_run_is_not_shown():
@@ -57,7 +60,7 @@ def test_values_interval_and_difference():
     line = found(study, rows(study))["baseline", "fid"]
     assert (line.paper.text, line.measured.mean, line.measured.n) == ("5.89", pytest.approx(4.1), 3)
     assert line.difference == pytest.approx(4.1 - 5.89)
-    titles, cells = next(row for row in beside.grid([line]).rows)
+    titles, cells = beside.grid([(None, [line])]).rows[0]
     assert titles == ["baseline (RAE-DiT)", "FID"]
     assert [cell.text for cell in cells] == ["5.89", "4.100 ± 0.248", "−1.790 ± 0.248", "unknown"]
 
@@ -66,7 +69,7 @@ def test_parameters_are_in_millions():
     study = load_study(MAIN)
     table = rows(study)
     table.loc[table["score"] == "parameters", "value"] = 676_951_040.0
-    _, cells = beside.grid([found(study, table)["dsr", "parameters"]]).rows[0]
+    _, cells = beside.grid([(None, [found(study, table)["dsr", "parameters"]])]).rows[0]
     assert [cell.text for cell in cells] == ["676", "677.0", "+1.0", "yes"]
 
 
@@ -120,7 +123,7 @@ def test_a_diverged_method_has_no_measured_value():
     line = found(study, rows(study, failed={("dsr", 1, "fid"): ("diverged", "the loss was not finite")}))["dsr", "fid"]
     assert (line.measured, line.difference) == (None, None)
     assert "DSR, seed 1: diverged: the loss was not finite" in line.why
-    assert [cell.text for cell in beside.grid([line]).rows[0][1]] == ["4.58", "–", "–", "unknown"]
+    assert [cell.text for cell in beside.grid([(None, [line])]).rows[0][1]] == ["4.58", "–", "–", "unknown"]
 
 
 def test_the_csv_has_every_value(tmp_path):
@@ -137,7 +140,7 @@ def test_the_csv_has_every_value(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")
 def test_latex_compiles(tmp_path):
     study = load_study(MAIN)
-    (tmp_path / "table.tex").write_text(table.document(study, rows(study), study.methods, [0, 1, 2], table.load_spec(SPEC))[1])
+    (tmp_path / "table.tex").write_text(table.document(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))[1])
     (tmp_path / "main.tex").write_text(r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}")
     done = subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

@@ -21,7 +21,7 @@ from harness.schema import Row, score_info
 HASHES = dict.fromkeys(("reference", "extractor", "encoder", "latents", "decoder", "denoiser", "samples"), "a" * 64)
 MADE = {
     "config": "d" * 16, "code": "e" * 16, "commit": "0123456789ab", "dirty": False, "precision": "float32", "tf32": False, "compile": False,
-    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 2,
+    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 3,
 }  # fmt: skip
 METHODS = ("baseline", "ttr")
 
@@ -33,7 +33,7 @@ def table(values, **changes):
         for seed, value in enumerate(of):
             status = {"status": "ok", "reason": ""} if value is not None else {"status": "diverged", "reason": "loss is nan"}
             info = score_info(score)
-            row = Row(study="digits", method=method, seed=seed, ema=0.98, score=score, value=value, low=None, high=None, how="none: synthetic", n=60,
+            row = Row(study="digits", method=method, seed=seed, ema=0.98, step=1500, guidance="none", score=score, value=value, low=None, high=None, how="none: synthetic", n=60,
                       better=info.better, shared=info.shared, registers="b" * 64 if method == "ttr" else "none", **status, **HASHES, **MADE)  # fmt: skip
             lines.append(row.model_dump())
     return typed(pd.DataFrame(lines)).assign(**changes)
@@ -261,7 +261,7 @@ def test_update_then_check_then_a_change(folder):
     assert said.splitlines()[1].startswith("difference  baseline")
     said, _ = gate.gate("digits", renew=True)
     assert "seeds: 0, 1, 2 before, 0, 1 now" in said
-    assert "baseline fid (EMA 0.98): " in said
+    assert "baseline fid (EMA 0.98, step 1500): " in said
     assert gate.gate("digits")[1] == 0
 
 

@@ -26,7 +26,7 @@ def reports(study, runs, tmp_path_factory):
     """The tiny study's rendered reports."""
     folder = tmp_path_factory.mktemp("reports")
     where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root}
-    table.render(study, spec=ROOT / "reports" / "table1.yaml", out=folder / "table1.md", **where)
+    table.render(study, spec=ROOT / "reports" / "tables" / "table1.yaml", out=folder / "table1.md", **where)
     claims.render(study, spec=ROOT / "reports" / "claims.yaml", out=folder / "claims.md", **where)
     (folder / "fid.png").write_bytes(b"\x89PNG a figure")
     page.render(study, reports=folder, out=folder / "index.html", **where)
@@ -127,7 +127,7 @@ def test_a_changed_row_is_found(members, tmp_path):
     lines = members["reports/table1.csv"].decode().splitlines(keepends=True)
     fid = next(number for number, line in enumerate(lines) if ",fid," in line)
     cells = lines[fid].split(",")
-    cells[5] = "12.5"  # the value
+    cells[7] = "12.5"  # the value
     changed = "".join([*lines[:fid], ",".join(cells), *lines[fid + 1 :]]).encode()
     _, problems = verify(zipped(tmp_path / "a.zip", members | {"reports/table1.csv": changed}))
     assert any(problem.startswith("table1.md") for problem in problems)

@@ -1,53 +1,124 @@
 import shutil
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
-from conftest import METHODS, SEEDS
-from PIL import Image
+from conftest import METHODS, SEEDS, tiny_values
+from figure_checks import check, drawn, problems, texts, visible_texts
+from synthetic import synthetic
 
 from harness import artifacts
-from harness.config import UserError
-from harness.dag import FIGURES
-from harness.report import figures
+from harness.config import UserError, load_method
+from harness.report import figure_specs, figures
 from harness.report import rows as row_files
+from harness.report.figure_specs import figure_names, load_figure, load_figures
+from harness.report.figures import style
+from harness.report.figures.context import Context, Samples
+from harness.study import load_study, parse_study
+
+TINY = [name for name in figure_names(parse_study("tiny", tiny_values()), METHODS) if "maps" not in load_figure(name).needs]
 
 
-@pytest.fixture(scope="module")
-def rendered(study, runs, tmp_path_factory):
-    folders = [tmp_path_factory.mktemp("figures") for _ in range(2)]
-    for folder in folders:
-        figures.render(study, methods=METHODS, seeds=SEEDS, results=runs.root, out=folder)
-    return folders
+@pytest.mark.parametrize("name", TINY)
+def test_figure_of_real_runs(study, runs, tmp_path, name):
+    context = figures.context_of(name, study, methods=METHODS, seeds=SEEDS, results=runs.root)
+    check(lambda: figures.FIGURES[name](context), tmp_path)
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_figure_has_content_and_is_the_same_twice(rendered, name):
-    for suffix in ("png", "pdf"):
-        first, second = ((folder / f"{name}.{suffix}").read_bytes() for folder in rendered)
-        assert first == second
-    pixels = np.asarray(Image.open(rendered[0] / f"{name}.png").convert("RGB"))
-    assert pixels.shape[1] > 1000  # a page's width in print quality
-    assert pixels.std() > 5
+def test_every_figure_has_a_function_and_a_spec():
+    assert set(load_figures()) == set(figures.FIGURES)
 
 
-def test_the_rule_knows_every_figure(rendered):
-    assert {path.stem for path in rendered[0].iterdir()} == set(FIGURES)
+def test_stage_writes_picture_vector_and_data(study, runs, tmp_path):
+    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path}
+    assert figures.render(study, **where, figure="fid") == {"figures": ["fid"]}
+    assert {path.name for path in tmp_path.iterdir()} == {"fid.png", "fid.pdf", "fid.csv"}
+    with pytest.raises(UserError, match=r"unknown figure of study 'tiny': 'fdi', did you mean 'fid'"):
+        figures.render(study, **where, figure="fdi")
 
 
-def test_a_method_keeps_its_colour():
-    colours = [figures.colour_of(name) for name in ("baseline", "masked", "dsr")]
-    assert len(set(colours)) == 3
+# ------------------------------------------------------------------------------------------------------- from rows alone
 
 
-def texts(figure):
-    found = [text.get_text() for axis in figure.axes for text in axis.texts]
-    figures.plt.close(figure)
-    return found
+def of_rows(name, study, methods, seeds=(0, 1, 2), scores=("fid",), **changes):
+    """A Context of synthetic rows at every step and EMA decay of a study; each method a little better than the one before."""
+    fids = {method: [0.6 * 0.9**place * (1 + 0.03 * seed) for seed in range(3)] for place, method in enumerate(methods)}
+    views = [(study.ema, step) for step in study.snapshots] + [(ema, study.steps) for ema in study.sampled]
+    tables = [
+        synthetic({m: [v * (study.steps / step) ** 0.9 for v in values] for m, values in fids.items()}, seeds,
+                  study=study.name, scores=scores, ema=ema, step=step, guidance=study.sampling.guidance.text, **changes)
+        for ema, step in views
+    ]  # fmt: skip
+    return Context(study, list(methods), list(seeds), Path(), pd.concat(tables), load_figure(name))
+
+
+FROM_ROWS = ("fid", "intervals", "ablation", "fid_steps", "geneval_steps", "clip_steps", "fid_ema")
+SCORES = {"geneval_steps": ("geneval",), "clip_steps": ("clip_score",), "intervals": ("fid", "kid", "is", "precision")}
+
+
+def of_family(name, configured):
+    """The same of what a figure shows where a study is configured; skips where its family has no such figure."""
+    study = load_study(configured)
+    if name not in figure_names(study):
+        pytest.skip("the family has no study for it")
+    part = figure_specs.part(load_figure(name), study, study.methods or ["baseline", "masked", "ttr", "dsr"])
+    return of_rows(name, part.study, part.methods, scores=SCORES.get(name, ("fid",)))
+
+
+@pytest.mark.parametrize("name", FROM_ROWS)
+def test_figure_from_rows(name, tmp_path):
+    context = of_family(name, "digits")
+    check(lambda: figures.FIGURES[name](context), tmp_path)
+
+
+@pytest.mark.parametrize("configured", ["smoke", "imagenet256_siglip2_b"])
+@pytest.mark.parametrize("name", FROM_ROWS)
+def test_figure_from_rows_of_other_families(name, configured):
+    context = of_family(name, configured)
+    with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
+        assert not problems(figure)
+
+
+@pytest.mark.parametrize("name", ["fid", "intervals", "ablation", "fid_steps", "fid_ema"])
+def test_one_seed_and_a_diverged_method(name, tmp_path):
+    study = load_study("digits")
+    part = figure_specs.part(load_figure(name), study, ["baseline", "masked", "dsr"])
+    failed = {(part.methods[-1], 0, "fid"): ("diverged", "the loss was not finite")}
+    one = of_rows(name, part.study, part.methods, [0], failed=failed)
+    with drawn(lambda: figures.FIGURES[name](one)) as (figure, _):
+        assert not problems(figure)
+
+
+# --------------------------------------------------------------------------------------------------------- what is shown
+
+
+def test_a_method_keeps_its_colour_and_its_variants_are_shades_of_it():
+    colours = [style.colour_of(name) for name in ("baseline", "masked", "dsr", "masked-post_ln", "masked-whitened")]
+    assert len(set(colours)) == 5
+    assert style.colour_of("masked-whitened") == style.colour_of("masked-whitened")
+
+
+def test_a_title_has_lines_of_like_length_within_the_width():
+    with drawn(lambda: (style.plt.figure(figsize=(style.ONE_COLUMN, 1)), None)) as (figure, _):
+        style.set_title(figure, "word " * 24)
+        lengths = [len(line) for line in figure.get_suptitle().splitlines()]
+    assert max(lengths) - min(lengths) <= 5
+    assert max(lengths) <= style.ONE_COLUMN * style.CHARACTERS
+
+
+@pytest.fixture
+def context(study, runs):
+    def make(name, results=runs.root, **changes):
+        made = figures.context_of(name, study, methods=METHODS, seeds=SEEDS, results=results)
+        return Context(**(vars(made) | changes))
+
+    return make
 
 
 @pytest.fixture
 def table(study, runs):
-    return row_files.of_average(row_files.collect(study, METHODS, SEEDS, runs.root), study.ema)
+    return row_files.collect(study, METHODS, SEEDS, runs.root)
 
 
 def diverge(table, method, seeds):
@@ -57,70 +128,182 @@ def diverge(table, method, seeds):
     return table
 
 
-def test_a_diverged_seed_leaves_no_mean(study, runs, table):
-    assert not texts(figures.fid(study, METHODS, table))
+def test_a_diverged_seed_leaves_no_mean(study, context, table):
+    with drawn(lambda: figures.FIGURES["fid"](context("fid"))) as (figure, _):
+        assert not texts(figure)
     diverge(table, "dsr", [1])
-    figure = figures.fid(study, METHODS, table)
-    assert len(figure.axes[0].containers) == 2  # diamonds of baseline and masked
-    assert texts(figure) == ["diverged, 1 of 2 seeds"] * 2
-    found = texts(figures.denoiser_outliers(study, METHODS, SEEDS, table, runs.root))
+    with drawn(lambda: figures.FIGURES["fid"](context("fid", rows=table))) as (figure, _):
+        assert len(figure.axes[0].containers) == 2  # diamonds of baseline and masked
+        assert texts(figure) == ["diverged, 1 of 2 seeds"] * 2
+    with drawn(lambda: figures.FIGURES["denoiser_outliers"](context("denoiser_outliers", rows=table))) as (figure, _):
+        found = texts(figure)
     assert found.count("diverged,\n1 of 2 seeds") == 1
     assert len(found) == 1 + 2 * study.denoiser.depth * len(study.outlier_statistics.times)
 
 
-def test_without_a_baseline_there_are_no_differences(study, table):
-    found = texts(figures.fid(study, METHODS, diverge(table, "baseline", SEEDS)))
-    assert found == ["diverged, 2 of 2 seeds"] + ["baseline diverged, 2 of 2 seeds"] * 2
+def test_without_a_baseline_there_are_no_differences(context, table):
+    diverge(table, "baseline", SEEDS)
+    with drawn(lambda: figures.FIGURES["fid"](context("fid", rows=table))) as (figure, _):
+        assert texts(figure) == ["diverged, 2 of 2 seeds"] + ["baseline diverged, 2 of 2 seeds"] * 2
+    with drawn(lambda: figures.FIGURES["intervals"](context("intervals", rows=table))) as (figure, data):
+        assert set(texts(figure)) == {"no value"}
+        assert data.empty
 
 
-def test_one_seed_shows_the_interval_within_the_run(study, table):
+def test_one_seed_shows_the_interval_within_the_run(context, table):
     table = table[table["seed"] == 0].assign(low=table["value"] - 0.1, high=table["value"] + 0.1)
-    figure = figures.fid(study, METHODS, table)
-    left, right = figure.axes
-    assert "within the run" in figure.get_suptitle()
-    assert len(left.collections) == len(METHODS)
-    assert not left.containers
-    assert not right.collections
-    figures.plt.close(figure)
+    with drawn(lambda: figures.FIGURES["fid"](context("fid", rows=table))) as (figure, _):
+        left, right = figure.axes
+        assert "within the run" in figure.get_suptitle()
+        assert len(left.collections) == len(METHODS)
+        assert not left.containers
+        assert not right.collections
+
+
+def test_differences_are_signed_so_that_right_is_better():
+    study = load_study("digits")
+    context = of_rows("intervals", study, ["baseline", "dsr"], scores=("fid", "is"))  # both fall from baseline to dsr
+    with drawn(lambda: figures.FIGURES["intervals"](context)) as (_, data):
+        found = data.set_index("score")
+    assert found.loc["fid", "difference"] == pytest.approx(0.06 * 1.03)
+    assert found.loc["is", "difference"] < 0
+
+
+def test_the_pairs_that_differ_most_are_found(context, copied):
+    path = copied / "runs" / "dsr" / f"seed{SEEDS[0]}" / "samples.npz"
+    with np.load(copied / "runs" / "baseline" / f"seed{SEEDS[0]}" / "samples.npz") as file:
+        arrays = dict(file)
+    arrays["images"] = arrays["images"].copy()
+    arrays["images"][17] = 255 - arrays["images"][17]
+    arrays["images"][23, :4] ^= 255
+    with artifacts.artifact(path, stage="samples", module="harness.sample") as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)
+    with drawn(lambda: figures.FIGURES["largest_difference"](context("largest_difference", copied))) as (figure, data):
+        assert list(data["numbers"][:2]) == [17, 23]
+        assert "differ most" in figure.get_suptitle().replace("\n", " ")
+    assert set(data["distances"][np.setdiff1d(np.arange(len(data["distances"])), [17, 23])]) == {0.0}
+
+
+@pytest.mark.parametrize("name", ["samples", "prompt_differences"])
+def test_prompts_are_written_out(name, tmp_path):
+    study, rng = load_study("shapes"), np.random.default_rng(0)
+    for method in study.methods:
+        path = tmp_path / "runs" / method / "seed0" / "samples.npz"
+        with artifacts.artifact(path, stage="samples", module="harness.sample") as temporary, open(temporary, "wb") as file:
+            np.savez(file, images=rng.integers(0, 255, (328, 24, 24, 3), dtype=np.uint8), labels=np.arange(328) % study.classes)
+    context = Context(study, study.methods, [0], tmp_path, None, load_figure(name))
+    with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
+        assert not problems(figure)
+        assert any(" circle" in text for text, _ in visible_texts(figure))
+
+
+def test_no_more_of_a_samples_file_is_read_than_is_asked_for(runs):
+    path = runs.root / "runs" / "dsr" / f"seed{SEEDS[0]}" / "samples.npz"
+    with np.load(path) as file:
+        images = file["images"]
+    assert np.array_equal(Samples(path).first(3), images[:3])
+    assert np.array_equal(Samples(path).first(10**6), images)
+
+
+def test_planted_neurons_stand_out(context):
+    with drawn(lambda: figures.FIGURES["register_neurons"](context("register_neurons"))) as (_, data):
+        first = data[data["round"] == 1]
+    best = first.sort_values("score").tail(int(first["chosen"].sum()))
+    assert best["chosen"].all()
+    assert first["planted"].sum() == 4
+
+
+def test_masking_norms_say_what_a_mask_leaves_out(study, context):
+    with drawn(lambda: figures.FIGURES["masking_norms"](context("masking_norms"))) as (figure, data):
+        written = [[text.get_text() for text in axis.texts] for axis in figure.axes]
+    assert all(data[f"{name}.share"].sum() == pytest.approx(1) for name in ("pre_ln", "post_ln", "whitened"))
+    assert set(written[1]) == {"0 %"}  # constant norms: the mask is inert
+    assert load_method("masked").loss_mask.norm == "pre_ln"
+    assert "0 %" not in written[0][study.outlier_statistics.multiples.index(study.outlier_statistics.factor)][:3]
+
+
+def test_a_mask_at_a_given_norm_is_shown_beside_the_multiples(runs):
+    study = parse_study("tiny", tiny_values(outlier_statistics={"norms": [100.0]}))
+    context = Context(study, ["baseline"], [0], runs.root, None, load_figure("masking_norms"))
+    with drawn(lambda: figures.FIGURES["masking_norms"](context)) as (figure, _):
+        assert not problems(figure)
+        assert sum(text.startswith("100: ") for text in texts(figure)) == 3
+
+
+# --------------------------------------------------------------------------------------------------------------- spoiled
 
 
 @pytest.fixture
 def copied(runs, tmp_path):
     for folder in ("runs", "encoders", "data"):
-        shutil.copytree(runs.root / folder, tmp_path / folder)
-    return tmp_path
+        shutil.copytree(runs.root / folder, tmp_path / "tiny" / folder)
+    return tmp_path / "tiny"
 
 
-def test_samples_that_diverged_are_grey(study, copied):
+def test_samples_that_diverged_are_grey(context, copied):
     path = copied / "runs" / "dsr" / f"seed{SEEDS[0]}" / "samples.npz"
     kept = path.read_bytes()
     with artifacts.artifact(
         path, stage="samples", module="harness.sample", status="diverged", reason="3 images are not finite"
     ) as temporary:
         temporary.write_bytes(kept)
-    figure = figures.samples(study, METHODS, SEEDS[0], copied)
-    assert [len(np.unique(axis.images[0].get_array())) == 2 for axis in figure.axes] == [False, False, True]
-    assert texts(figure) == ["diverged"]
+    with drawn(lambda: figures.FIGURES["samples"](context("samples", copied))) as (figure, _):
+        assert [len(np.unique(axis.images[0].get_array())) == 2 for axis in figure.axes] == [False, False, True]
+        assert texts(figure) == ["diverged"]
 
 
 @pytest.mark.parametrize(
     ("name", "file"),
     [
         ("samples", "runs/dsr/seed0/samples.npz"),
+        ("largest_difference", "runs/dsr/seed0/samples.npz"),
         ("encoder_norms", "encoders/plain/latents.safetensors"),
+        ("masking_norms", "encoders/plain/latents.safetensors"),
+        ("register_neurons", "encoders/ttr_until_clean/registers.json"),
         ("denoiser_outliers", "runs/dsr/seed1/outliers.parquet"),
     ],
 )
-def test_a_spoiled_file_is_never_drawn(study, copied, table, name, file):
+def test_a_spoiled_file_is_never_drawn(context, copied, name, file):
     path = copied / file
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    draw = {
-        "samples": lambda: figures.samples(study, METHODS, SEEDS[0], copied),
-        "encoder_norms": lambda: figures.encoder_norms(study, METHODS, copied),
-        "denoiser_outliers": lambda: figures.denoiser_outliers(study, METHODS, SEEDS, table, copied),
-    }
-    with pytest.raises(UserError, match=f"{file}: corrupted or truncated"):
-        draw[name]()
-    figures.plt.close("all")
+    with pytest.raises(UserError, match=f"{file}: corrupted or truncated"), drawn(lambda: figures.FIGURES[name](context(name, copied))):
+        pass
+
+
+# ----------------------------------------------------------------------------------------------------------------- specs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("fid: {title: FID, caption: c, needs: [rows], methods: [drs]}", "fid: unknown method 'drs', did you mean 'dsr'"),
+        ("fid: {title: FID, caption: c, needs: [rows], scores: [fdi]}", "fid: unknown score 'fdi', did you mean 'fid'"),
+        ("fid: {title: FID, caption: c, needs: [rows], study: {digits: digts}}", "fid: unknown study 'digts', did you mean 'digits'"),
+        ("fid: {title: FID, caption: c, needs: [rows], table: tabel1}", "fid: unknown table 'tabel1', did you mean 'table1'"),
+        ("fid: {title: FID, caption: c, needs: [row]}", "fid: needs.0: Input should be 'rows'"),
+        ("fid: {title: FID, caption: c, needs: [rows], score: [fid]}", "fid: unknown field 'score', did you mean 'scores'"),
+        ("- fid", "expected a mapping of figures"),
+        ("{", "not a readable YAML file"),
+    ],
+)
+def test_a_bad_spec_is_one_line(tmp_path, text, message):
+    (tmp_path / "figures.yaml").write_text(text)
+    with pytest.raises(UserError, match=message) as caught:
+        figure_specs.load_figures(tmp_path / "figures.yaml")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("study", "absent"),
+    [
+        ("digits_sit", {"encoder_norms", "register_neurons", "masking_norms"}),
+        ("imagenet256_jit_h", {"encoder_norms", "register_neurons", "masking_norms", "prompt_differences", "geneval_steps"}),
+        ("digits", set()),
+    ],
+)
+def test_figures_of_a_study(study, absent):
+    assert set(load_figures()) - set(figure_names(load_study(study))) >= absent
+    if not absent:
+        assert "fid_steps" in figure_names(load_study(study))

@@ -13,9 +13,9 @@ from conftest import METHODS, SEEDS
 from synthetic import FIDS, synthetic
 
 from harness.config import ROOT, method_names
-from harness.report import hypotheses, page, table
+from harness.report import hypotheses, page, specs
 from harness.report.sheets import DIGITS, sheet_id
-from harness.schema import scores_of
+from harness.schema import plain_view, scores_of
 from harness.study import load_study
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -24,11 +24,11 @@ VOID = {"meta", "link", "br", "img", "line", "rect", "circle"}
 
 
 def rendered(study, rows, seeds=(0, 1, 2), methods=METHODS, figures=None):
-    specs = {
-        "spec": table.load_spec(ROOT / "reports" / "table1.yaml"),
+    given = {
+        "spec": specs.load_table("table1"),
         "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml"),
     }
-    return page.document(study, rows, methods, list(seeds), figures=figures or {"samples": PNG}, **specs)
+    return page.document(study, rows, methods, list(seeds), figures=figures or {"samples": PNG}, **given)
 
 
 class Page(HTMLParser):
@@ -151,7 +151,7 @@ def test_the_same_rows_give_the_same_bytes_whatever_the_order_of_other_rows(stud
 
 def test_the_papers_values_stand_beside_the_measured_ones_which_open():
     study = load_study("imagenet256_siglip2_b")
-    rows = synthetic(dict.fromkeys(study.methods, FIDS["dsr"]), study=study.name, scores=scores_of(study), ema=study.ema)
+    rows = synthetic(dict.fromkeys(study.methods, FIDS["dsr"]), study=study.name, scores=scores_of(study), **plain_view(study)._asdict())
     text = rendered(study, rows, methods=study.methods)
     panel = text[text.index(">Paper beside measured</h2>") : text.index('<section id="claims"')]
     assert len(re.findall(r'<td><a href="#fid-[a-z]', panel)) >= len(study.methods)

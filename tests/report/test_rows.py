@@ -13,7 +13,7 @@ from synthetic import FIDS, HASHES, synthetic
 from harness import artifacts
 from harness.config import UserError
 from harness.report import rows as row_files
-from harness.schema import SCORES, Row, scores_of
+from harness.schema import Row, scores_of
 
 FIELDS = [*row_files.PROTOCOL, *row_files.ONE_TABLE]
 one_line = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"]), max_size=12)
@@ -91,8 +91,8 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
         ),
         (lambda text: text.replace(",0.98,", ",inf,", 1), "line 2: ema: inf is not a decay"),
         (lambda text: text.replace(",fid,", ",fdi,", 1), "line 2: unknown score 'fdi', did you mean 'fid'"),
-        (lambda text: text.replace(",2\n", ",1\n", 1), "line 2: schema_version: Input should be 2"),
-        (lambda text: text.replace("a CPU,2", "2", 1), "line 2: has 31 values for 32 columns"),
+        (lambda text: text.replace(",3\n", ",2\n", 1), "line 2: schema_version: Input should be 3"),
+        (lambda text: text.replace("a CPU,3", "3", 1), "line 2: has 33 values for 34 columns"),
         (lambda text: text + text.split("\n")[1] + "\n", "score 'fid' of baseline/seed0 is there twice"),
         (
             lambda text: text.replace(",60,", ",61,", 1),
@@ -161,6 +161,28 @@ def test_seeds_of_a_method_share_encoder_decoder_and_what_is_measured_on_them(fi
     row_files.check_protocol(table)
 
 
+def test_rows_of_two_steps_are_kept_apart():
+    early, late = synthetic(scores=["fid"], step=3), synthetic(scores=["fid"])
+    both = pd.concat([early.assign(n=7), late], ignore_index=True)
+    row_files.checked(both)  # they are no rows of one column
+    with pytest.raises(UserError, match="cannot share a column: n is 60 and 7"):
+        row_files.checked(both.assign(step=3, seed=range(len(both))))
+    with pytest.raises(UserError, match="is there twice"):
+        row_files.checked(both.assign(step=3, n=60))
+
+
+def test_guided_rows_of_methods_may_differ_in_what_was_chosen_and_not_in_how():
+    table = synthetic(scores=["fid"], guidance="none, chosen on seed 7")
+    table.loc[table["method"] == "dsr", "guidance"] = "classifier-free, scale 1.5, chosen on seed 7"
+    row_files.checked(table)
+    assert row_files.choices(table)["dsr"] == "classifier-free, scale 1.5"
+    with pytest.raises(UserError, match="cannot share a column: config is"):
+        row_files.checked(table.assign(config=[f"{place:016d}" for place in range(len(table))]))
+    table.loc[table["seed"] == 1, "guidance"] = "classifier-free, scale 2, chosen on seed 7"
+    with pytest.raises(UserError, match="are not seeds of one method: guidance is"):
+        row_files.checked(table)
+
+
 # ---------------------------------------------------------------------------------------------------------- results folder
 
 
@@ -168,7 +190,7 @@ def test_rows_come_from_real_files(study, runs):
     found = row_files.collect(study, METHODS, SEEDS, runs.root)
     scores = [score for decay in study.sampled for score in (scores_of(study) if decay == study.ema else ("fid", "fid_infinity"))]
     assert len(found) == len(METHODS) * len(SEEDS) * len(scores)
-    assert set(found["score"]) == set(SCORES)
+    assert set(found["score"]) == set(scores_of(study))
     assert found[[*HASHES, "config", "code", "commit", "versions", "device"]].map(bool).all().all()
     assert (found["seconds"] > 0).all()
 
@@ -204,7 +226,9 @@ def test_a_row_without_any_of_its_provenance_is_refused(study, copied):
     path = copied / "runs" / "dsr" / "seed1" / "scores.json"
     whole = json.loads(path.read_text())
     hashes = [field for field in HASHES if field in whole]
-    places = [(field,) for field in (*hashes, "seed", "ema", "schema_version")] + [("made", field) for field in whole["made"]]
+    places = [(field,) for field in (*hashes, "seed", "ema", "step", "guidance", "schema_version")] + [
+        ("made", field) for field in whole["made"]
+    ]
     places += [("scores", "fid", field) for field in ("n", "reference", "extractor", "how", "value")]
     assert len(places) > 20
     for *outer, field in places:

@@ -14,12 +14,13 @@ from synthetic import FIDS, synthetic
 from harness import config
 from harness.config import UserError
 from harness.report import rows as row_files
-from harness.report import table
-from harness.report.cells import Column, cells
+from harness.report import specs, table
+from harness.report.cells import cells
 from harness.report.markup import escape
+from harness.report.specs import Column
 from harness.schema import SCORES
 
-SPEC = config.ROOT / "reports" / "table1.yaml"
+SPEC = config.ROOT / "reports" / "tables" / "table1.yaml"
 DIVERGED = ("diverged", "the loss was not finite in 11 steps, the first of them step 40")
 SKIPPED = ("skipped", "N = 60 is less than 4 x 32 features")
 FAILED = {("dsr", 1, ""): DIVERGED, ("masked", 0, "kid"): ("failed", "a matrix_root {x} & 5 % had no answer")}
@@ -43,12 +44,12 @@ def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request,
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_csv_alone_gives_the_same_table(study, name):
     rows = row_files.from_csv(DATA / f"{name}.csv")
-    made = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), table.load_spec(SPEC))
+    made = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
     assert made == tuple((DATA / f"{name}{suffix}").read_text() for suffix in (".md", ".tex"))
 
 
 def columns(rows):
-    spec, methods = table.load_spec(SPEC), list(dict.fromkeys(rows["method"]))
+    spec, methods = specs.load_spec(SPEC), list(dict.fromkeys(rows["method"]))
     return {(c.score, c.difference): cells(rows, c, methods, spec.baseline) for panel in spec.panels for c in panel.columns}
 
 
@@ -113,8 +114,8 @@ def test_a_seed_without_a_value_empties_its_method_and_no_other(failed, status):
 
 
 def test_the_footnote_says_which_seeds_and_how_many_are_left(study):
-    text, tex = table.document(study, GOLDEN["failed_seeds"], list(FIDS), [0, 1, 2], table.load_spec(SPEC))
-    assert f"- ³ DSR, seed 1: diverged: {DIVERGED[1]}; 2 of 3 seeds have a value, in table1.csv.\n" in text
+    text, tex = table.document(study, GOLDEN["failed_seeds"], list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
+    assert f"- ³ DSR, seed 1: diverged: {DIVERGED[1]}; 2 of 3 seeds have a value, in the CSV.\n" in text
     assert f"- ¹ FID∞, every run: skipped: {SKIPPED[1]}.\n" in text
     assert "| + DSR | –³ | –¹ | –³ |" in text
     assert r"--\textsuperscript{3}" in tex
@@ -123,7 +124,7 @@ def test_the_footnote_says_which_seeds_and_how_many_are_left(study):
 
 def test_one_reason_for_all_is_one_footnote(study):
     failed = {(method, seed, "fid_infinity"): SKIPPED for method in FIDS for seed in (0, 1, 2)}
-    text, _ = table.document(study, synthetic(failed=failed), list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+    text, _ = table.document(study, synthetic(failed=failed), list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert text.count(SKIPPED[1]) == 1
     assert f"- ¹ FID∞, every run: skipped: {SKIPPED[1]}.\n" in text
     assert text.count("–¹") == len(FIDS)
@@ -140,7 +141,7 @@ def test_without_a_baseline_there_is_no_difference():
 
 
 def note(study, rows, start):
-    text, _ = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), table.load_spec(SPEC))
+    text, _ = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
     return next((line for line in text.splitlines() if start in line), "")
 
 
@@ -167,7 +168,7 @@ def test_other_devices_and_versions_are_said(study):
 
 def test_a_table_of_nothing_but_diverged_runs_says_so(study):
     rows = synthetic(failed={(method, seed, ""): DIVERGED for method in FIDS for seed in (0, 1, 2)})
-    text, _ = table.document(study, rows, list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+    text, _ = table.document(study, rows, list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert "every run: diverged" in text
     values = [value for line in text.splitlines() if line.startswith(("| +", "| base")) for value in line.split("|")[2:]]
     assert not any(char in "0123456789" for value in values for char in value)  # but marks of footnotes
@@ -189,7 +190,7 @@ def test_a_table_of_nothing_but_diverged_runs_says_so(study):
 )
 def test_a_row_that_is_missing_is_named(study, rows, message):
     with pytest.raises(UserError, match=message) as caught:
-        table.document(study, rows, list(FIDS), [0, 1, 2], table.load_spec(SPEC))
+        table.document(study, rows, list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert "\n" not in str(caught.value)
 
 
@@ -205,13 +206,13 @@ def test_a_bad_spec_is_one_line(tmp_path, change, message):
     path = tmp_path / "spec.yaml"
     path.write_text(SPEC.read_text().replace(*change))
     with pytest.raises(UserError, match=message) as caught:
-        table.load_spec(path)
+        specs.load_spec(path)
     assert "\n" not in str(caught.value)
 
 
 def test_no_spec_is_one_line(tmp_path):
     with pytest.raises(UserError, match="not a table specification"):
-        table.load_spec(tmp_path / "none.yaml")
+        specs.load_spec(tmp_path / "none.yaml")
 
 
 # -------------------------------------------------------------------------------------------------------------- real runs

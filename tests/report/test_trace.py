@@ -43,7 +43,7 @@ def test_a_sound_chain_reaches_the_data_and_has_no_problem(kept, score):
     assert problems == []
     assert "✗" not in text
     stages = [line.split()[1] for line in text.splitlines() if "✓" in line]
-    wanted = {"outliers"} if score.startswith("denoiser_") else {"scores", *ORDER} - {"outliers", "asset"}
+    wanted = {"outliers"} if score.startswith("denoiser_") else {"scores", *ORDER} - {"outliers", "guidance", "asset"}
     assert set(stages) >= wanted | {"denoiser", "latents", "registers", "encoder", "data"}
 
 
