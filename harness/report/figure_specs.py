@@ -26,6 +26,7 @@ class FigureSpec(Strict):
     table: str | None = None  # whose study and methods are shown, in place of `study` and `methods`
     methods: list[str] | None = None  # None: those of the study
     needs: list[Need]
+    compares: bool = False  # needs two methods at least
     scores: list[str] = Field(default=[])  # without which there is nothing to draw
 
 
@@ -85,7 +86,7 @@ def figure_names(study: Study, methods: list[str] | None = None) -> list[str]:
 
 
 def _possible(spec: FigureSpec, shown: Part | None) -> bool:
-    if shown is None or not set(spec.scores) <= set(scores_of(shown.study)):
+    if shown is None or len(shown.methods) < 1 + spec.compares or not set(spec.scores) <= set(scores_of(shown.study)):
         return False
     study = shown.study
     searched = {load_method(method).encoder.key for method in shown.methods if load_method(method).encoder.kind == "test_time"}

@@ -73,8 +73,11 @@ def check(draw, folder) -> None:
     """`draw` () -> (figure, data): drawn twice, looked at, saved."""
     for name in ("first", "second"):
         with drawn(draw) as (figure, data):
-            assert round(figure.get_figwidth(), 2) in (style.ONE_COLUMN, style.TWO_COLUMNS)
-            assert not problems(figure)
+            if name == "first":
+                assert round(figure.get_figwidth(), 2) in (style.ONE_COLUMN, style.TWO_COLUMNS)
+                assert not problems(figure)
+            else:
+                figure.canvas.draw()  # as `problems` does: every drawing moves the layout a little
             style.save(figure, data, folder / name)
     for path in sorted(folder.glob("first.*")):
         assert path.read_bytes() == path.with_stem("second").read_bytes()

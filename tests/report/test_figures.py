@@ -15,6 +15,7 @@ from harness.report import rows as row_files
 from harness.report.figure_specs import figure_names, load_figure, load_figures
 from harness.report.figures import style
 from harness.report.figures.context import Context, Samples
+from harness.report.figures.grids import compared
 from harness.study import load_study, parse_study
 
 TINY = [name for name in figure_names(parse_study("tiny", tiny_values()), METHODS) if "maps" not in load_figure(name).needs]
@@ -24,6 +25,25 @@ TINY = [name for name in figure_names(parse_study("tiny", tiny_values()), METHOD
 def test_figure_of_real_runs(study, runs, tmp_path, name):
     context = figures.context_of(name, study, methods=METHODS, seeds=SEEDS, results=runs.root)
     check(lambda: figures.FIGURES[name](context), tmp_path)
+
+
+ALONE = [name for name in TINY if name in figure_names(parse_study("tiny", tiny_values()), ["baseline"])]
+
+
+def test_what_the_baseline_alone_has_no_figure_of():
+    assert set(TINY) - set(ALONE) == {"largest_difference", "intervals", "register_neurons"}
+
+
+@pytest.mark.parametrize("name", ALONE)
+def test_figure_of_the_baseline_alone(study, runs, name):
+    context = figures.context_of(name, study, methods=["baseline"], seeds=SEEDS, results=runs.root)
+    with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
+        assert not problems(figure)
+
+
+def test_differences_are_shown_to_a_method_of_the_same_encoder_if_there_is_one():
+    assert compared(["baseline", "dsr", "dsr_trained"]) == "dsr"
+    assert compared(["baseline", "dsr_trained"]) == "dsr_trained"
 
 
 def test_every_figure_has_a_function_and_a_spec():

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_values
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_loop import IMAGES, TRAINING, interrupt, model_and_loss
 
@@ -53,6 +53,7 @@ def test_keeping_snapshots_changes_no_byte_of_the_end(tmp_path):
     assert same(run(tmp_path / "with")[1], run(tmp_path / "without", steps=[])[1])
 
 
+@settings(max_examples=10)
 @given(stop_at=st.sets(st.integers(1, 59), max_size=3), steps=st.sets(st.integers(1, 59), max_size=3), every=st.sampled_from([1, 4, 20]))
 def test_a_run_that_was_stopped_keeps_the_same_bytes(tmp_path_factory, stop_at, steps, every):
     folder, steps = tmp_path_factory.mktemp("stopped"), sorted(steps)

@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context, lacking
 from harness.report.figures.style import SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
+from harness.schema import blocks_of
 
 BLOCKS_LABELLED = 12  # a deeper denoiser gets a taller map, with fewer ticks and no numbers in it
 
@@ -14,7 +15,7 @@ BLOCKS_LABELLED = 12  # a deeper denoiser gets a taller map, with fewer ticks an
 def denoiser_outliers(context: Context) -> tuple[Figure, Data]:
     """Share of outliers, block x noise level, one panel a method, mean over seeds; empty where a seed diverged."""
     study, methods = context.study, context.methods
-    blocks, times = study.denoiser.depth, sorted(study.outlier_statistics.times)
+    blocks, times = len(blocks_of(study)) - 1, sorted(study.outlier_statistics.times)
     whys = {method: lacking(context.table, method, "denoiser_outlier_share") for method in methods}
     grids = {}
     for method in methods:

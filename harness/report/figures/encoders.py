@@ -35,7 +35,7 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
     layers = np.unique(np.linspace(0, depth - 1, min(depth, LAYERS_SHOWN)).round().astype(int))
     scale = LogNorm(min(m[chosen].min() for m in maps.values()), max(m[chosen].max() for m in maps.values()))
     image = context.reference()[chosen]
-    figure, axes = plt.subplots(len(variants), len(layers) + 1, figsize=(TWO_COLUMNS, 0.8 * len(variants) + 0.6), squeeze=False)
+    figure, axes = plt.subplots(len(variants), len(layers) + 1, figsize=(TWO_COLUMNS, max(1.6, 0.8 * len(variants) + 0.6)), squeeze=False)
     for row, (key, name) in enumerate(variants.items()):
         axes[row, 0].imshow(image)
         axes[row, 0].set_ylabel(name, fontsize=SMALL)

@@ -98,9 +98,9 @@ def prompt_differences(context: Context) -> tuple[Figure, Data]:
 
 
 def compared(methods: list[str]) -> str:
-    """The method that is shown beside the baseline: the last one on the baseline's own encoder weights, DSR where it is there."""
+    """The method that is shown beside the baseline: the last one, if possible on the baseline's own encoder weights; DSR where it is there."""
     backbones = {method: load_method(method).encoder.backbone for method in methods}
-    return [method for method in methods[1:] if backbones[method] == backbones[methods[0]]][-1]
+    return ([method for method in methods[1:] if backbones[method] == backbones[methods[0]]] or methods[1:])[-1]
 
 
 def names(study: Study, labels: np.ndarray, width: int) -> list[str]:

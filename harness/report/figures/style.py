@@ -51,6 +51,7 @@ def save(figure: Figure, data: Data, path: Path) -> None:
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
         with artifacts.atomic(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
+        figure.set_layout_engine("none")  # the PDF is laid out as the PNG is
     plt.close(figure)
     if isinstance(data, pd.DataFrame):
         artifacts.write_text(path.with_suffix(".csv"), data.to_csv(index=False, lineterminator="\n"))
