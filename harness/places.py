@@ -65,9 +65,9 @@ def _ancestors(name: str, folder: Path) -> tuple[str, ...]:
     known = studies.study_names()
     if name not in known:
         return ()
-    family, found = name.partition("_")[0], _chain(name)[:-1]
-    if family in known and family != name:
-        found += _chain(family)
+    first, found = studies.family(name), _chain(name)[:-1]
+    if first in known and first != name:
+        found += _chain(first)
     return tuple(dict.fromkeys(found))
 
 

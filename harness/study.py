@@ -116,8 +116,7 @@ class Study(Strict):
 
     @property
     def family(self) -> str:
-        """What it shares with the studies that tables and figures set beside it: its name up to the first underscore."""
-        return self.name.partition("_")[0]
+        return family(self.name)
 
     @property
     def has_vit(self) -> bool:
@@ -222,6 +221,11 @@ def _assets(value: object, where: str) -> Iterator[tuple[str, Asset]]:
 
 
 # ---------------------------------------------------------------------------------------------------------------- loading
+
+
+def family(name: str) -> str:
+    """What a study shares with those that tables and figures set beside it: its name up to the first underscore."""
+    return name.partition("_")[0]
 
 
 def study_names() -> list[str]:

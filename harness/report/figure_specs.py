@@ -9,7 +9,7 @@ from pydantic import Field, ValidationError
 
 from harness import places
 from harness.config import ROOT, Strict, UserError, explain, load_method, method_names, nearest
-from harness.report.specs import Part, family_of, load_table, parts
+from harness.report.specs import Part, load_table, parts
 from harness.schema import score_info, scores_of
 from harness.study import Study, study_names
 
@@ -72,7 +72,7 @@ def part(spec: FigureSpec, study: Study, methods: list[str]) -> Part | None:
         return Part(groups[0].study, list(dict.fromkeys(shown))) if groups else None
     if spec.study is None:
         return Part(study, spec.methods or methods)
-    name = spec.study.get(family_of(study.name))
+    name = spec.study.get(study.family)
     if name is None:
         return None
     of = study if name == study.name else places.load(name)

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from harness import places
-from harness.config import ROOT, UserError, explain, load_method, method_names, nearest
+from harness.config import ROOT, Strict, UserError, explain, load_method, method_names, nearest
 from harness.report import paper
 from harness.schema import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
-from harness.study import Study, study_names
+from harness.study import Study, family, study_names
 
 TABLES = ROOT / "reports" / "tables"
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
@@ -26,10 +26,6 @@ MEASURED = (  # what must be the same in all studies of a table
     "evaluation.neighbours", "sampling.count", "sampling.labels", "outlier_statistics",
 )  # fmt: skip
 BLOCKS_SHOWN = 8  # of a deeper denoiser those that the paper prints, or as many evenly spaced ones
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Column(Strict):
@@ -96,9 +92,9 @@ class Group(Strict):
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
         try:
-            for family, name in (self.study or {}).items():
+            for of, name in (self.study or {}).items():
                 nearest(name, study_names(), "study")
-                nearest(family, sorted({family_of(known) for known in study_names()}), "family of studies")
+                nearest(of, sorted({family(known) for known in study_names()}), "family of studies")
             for method in [*(self.methods or ()), self.baseline or "baseline"]:
                 load_method(method)
         except UserError as error:
@@ -114,7 +110,7 @@ class TableSpec(Strict):
     title: str
     caption: str = ""
     baseline: str = "baseline"  # of each group: what its other methods are compared with
-    groups: Annotated[list[Group], Field(min_length=1)] = [Group()]
+    groups: Annotated[list[Group], Field(min_length=1)] = Field(default=[Group()])
     panels: Annotated[list[Panel], Field(min_length=1)]
 
     @property
@@ -131,11 +127,6 @@ class Part:
     methods: list[str]
     title: str | None = None
     baseline: str = "baseline"
-
-
-def family_of(name: str) -> str:
-    """A study's name up to the first underscore."""
-    return name.partition("_")[0]
 
 
 def load_table(name: str) -> TableSpec:
