@@ -25,8 +25,8 @@ TINY = {
     "encoder": {"training": {"steps": 60}},
     "search": {"images": 128},
     "decoder": {"training": {"steps": 10}},
-    "denoiser": {"training": {"steps": 12}},
-    "sampling": {"count": 60, "batch": 25, "grid_points": 4},
+    "denoiser": {"ema": [0.98, 0.9, 0.995], "training": {"steps": 12}},
+    "sampling": {"count": 60, "batch": 25, "grid_points": 4, "averages": [0.9, 0.995]},
     "data": {"reference": 60},
     "evaluation": {
         "judge": {"training": {"steps": 30}},
