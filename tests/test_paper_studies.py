@@ -133,6 +133,7 @@ def test_autoguidance_and_random_labels(tmp_path):
     assert (np.load(tmp_path / "x.npz")["images"] != images).mean() > 0.01
 
 
+@pytest.mark.slow
 def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asset(tmp_path):
     """Through Snakemake itself, in a copy of the project; references and scores, whose rules `smoke` runs, would take minutes."""
     tracked = subprocess.run(["git", "ls-files"], cwd=config.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()

@@ -12,7 +12,7 @@ from harness.report.statistics import Estimate, estimate
 
 @dataclass(frozen=True)
 class Speedup:
-    """`logs`: over seeds, of the logarithm of the factor x.
+    """`logs`: over seeds, of the logarithm of the factor x; `of_seeds`: x of every seed that gets there.
 
     `never`: seeds that do not get there; `without`: seeds that lack a value (diverged). With any of them there is no factor: one of the
     other seeds would be a mean over survivors. `at_once`: seeds that are there at the first step that was measured, so that their x is at
@@ -23,6 +23,7 @@ class Speedup:
     never: list[int]
     without: list[int]
     at_once: list[int]
+    of_seeds: dict[int, float]
 
     @property
     def known(self) -> bool:
@@ -64,7 +65,7 @@ def speedup(rows: pd.DataFrame, method: str, baseline: str) -> Speedup:
 
     Each seed is compared with the baseline of the same seed: both had the same first weights, data order and noise.
     """
-    logs, never, without, at_once = [], [], [], []
+    factors, never, without, at_once = {}, [], [], []
     table = rows.pivot_table(index="step", columns=["method", "seed"], values="value", dropna=False).sort_index()
     steps = list(table.index)
     for seed in sorted(map(int, rows.loc[rows["method"] == method, "seed"].unique())):
@@ -79,8 +80,8 @@ def speedup(rows: pd.DataFrame, method: str, baseline: str) -> Speedup:
             continue
         if reached == steps[0]:
             at_once.append(seed)
-        logs.append(math.log(steps[-1] / reached))
-    return Speedup(estimate(np.array(logs)), never, without, at_once)
+        factors[seed] = steps[-1] / reached
+    return Speedup(estimate(np.log(list(factors.values()))), never, without, at_once, factors)
 
 
 def _seeds(seeds: list[int]) -> str:

@@ -1,5 +1,7 @@
 """Scores against training step and EMA decay."""
 
+from dataclasses import dataclass
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -12,7 +14,7 @@ from harness.report import paper
 from harness.report.figures.context import Context
 from harness.report.figures.style import SMALL, TWO_COLUMNS, Data, colour_of, set_title, shaded, title_of
 from harness.report.speedup import Speedup, speedup
-from harness.report.statistics import Estimate, by_seed, estimate
+from harness.report.statistics import by_seed, estimate
 from harness.schema import plain_view, score_info
 from harness.study import Study, study_names
 
@@ -27,9 +29,9 @@ def fid_steps(context: Context) -> tuple[Figure, Data]:
     """FID against training step, one line a method, the paper's curve too where it has one; and how much sooner each is where the baseline ends."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 3.2), width_ratios=[2.2, 1])
     rows = _curves(context, "fid", left)
-    baseline, end = context.methods[0], context.study.steps
+    baseline, end, wide = context.methods[0], context.study.steps, _wide(rows["value"])
     found = {method: speedup(rows, method, baseline) for method in context.methods[1:]}
-    target = estimate(by_seed(rows[rows["step"] == end], baseline, "fid").to_numpy()).mean
+    target = _estimate(by_seed(rows[rows["step"] == end], baseline, "fid").to_numpy(), wide).mean
     left.axhline(target, color=colour_of(baseline), linewidth=0.6, linestyle=":")
     for method, faster in found.items():
         if faster.known and faster.factor == max(other.factor for other in found.values() if other.known) > 1:
@@ -46,19 +48,23 @@ def _factors(axis: Axes, baseline: str, found: dict[str, Speedup]) -> None:
     axis.plot(1, 0, "o", color=colour_of(baseline), markersize=4)
     for y, (method, faster) in enumerate(found.items(), start=1):
         axis.plot(faster.factor, y, "o", color=colour_of(method), markersize=4)
+        seeds = list(faster.of_seeds.values())
+        axis.plot(
+            seeds, [y + 0.25] * len(seeds), "o", color=colour_of(method), markersize=2.5, markerfacecolor="white", markeredgewidth=0.7
+        )
         axis.plot(faster.interval, [y, y], "-", color=colour_of(method))
     labels = [title_of(baseline), *(f"{title_of(method)}\n{faster.text}" for method, faster in found.items())]
     axis.set_yticks(range(len(labels)), labels)
     for label, method in zip(axis.get_yticklabels(), (baseline, *found), strict=True):
         label.set_color(shaded(colour_of(method), -0.3))  # of small letters
     axis.tick_params(axis="y", length=0)
-    ends = np.array([1, *(x for faster in found.values() for x in (faster.factor, *faster.interval))])
+    ends = np.array([1, *(x for faster in found.values() for x in (faster.factor, *faster.interval, *faster.of_seeds.values()))])
     low, high = np.nanmin(ends) / 1.2, np.nanmax(ends) * 1.2
     axis.set(xscale="log", xlim=(low, high), ylim=(len(labels) - 0.5, -0.5), xlabel="x (log scale)")
     ticks = apart([tick for tick in FACTORS if low <= tick <= high], 0.2)
     axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.minorticks_off()
-    axis.set_title("the baseline's final FID is reached\nin 1/x of the steps", fontsize=SMALL)
+    axis.set_title("the baseline's final FID is reached\nin 1/x of the steps (small: each seed)", fontsize=SMALL, loc="right")
 
 
 def geneval_steps(context: Context) -> tuple[Figure, Data]:
@@ -83,8 +89,9 @@ def _curves(context: Context, score: str, axis: Axes) -> pd.DataFrame:
     """A line with its band for each method, and the rows that are drawn."""
     study, rows = context.study, of_score(context, score)
     rows = rows[rows["ema"] == study.ema]
+    wide = _wide(rows["value"])
     for method in context.methods:
-        xs, middle = _by(rows, method, "step")
+        xs, middle = _by(rows, method, "step", wide)
         axis.plot(xs, [interval.mean for interval in middle], "o-", color=colour_of(method), markersize=3, label=title_of(method))
         axis.fill_between(xs, [i.low for i in middle], [i.high for i in middle], color=colour_of(method), alpha=0.15, linewidth=0)
     for curve in _printed(study):
@@ -96,7 +103,7 @@ def _curves(context: Context, score: str, axis: Axes) -> pd.DataFrame:
     steps = apart(sorted(rows["step"].unique()), APART)
     axis.set_xticks(steps, [f"{step:,}" for step in steps])
     axis.minorticks_off()
-    _log_if_wide(axis, rows["value"])
+    _log_if(wide, axis, rows["value"])
     return rows
 
 
@@ -105,18 +112,18 @@ def fid_ema(context: Context) -> tuple[Figure, Data]:
     study, rows = context.study, of_score(context, "fid")
     rows = rows[rows["step"] == study.steps]
     figure, axis = plt.subplots(figsize=(TWO_COLUMNS, 2.6))
-    decays = sorted(rows["ema"].unique())
+    decays, wide = sorted(rows["ema"].unique()), _wide(rows["value"])
     for place, method in enumerate(context.methods):
-        _, middle = _by(rows, method, "ema")
+        _, middle = _by(rows, method, "ema", wide)
         lengths = (1 - np.array(decays)) * ASIDE ** (place - (len(context.methods) - 1) / 2)
-        halves = [interval.half for interval in middle] if rows["seed"].nunique() > 1 else None
-        axis.errorbar(lengths, [interval.mean for interval in middle], yerr=halves, fmt="o-", color=colour_of(method), markersize=3,
+        spread = np.array([(i.mean - i.low, i.high - i.mean) for i in middle]).T if rows["seed"].nunique() > 1 else None
+        axis.errorbar(lengths, [interval.mean for interval in middle], yerr=spread, fmt="o-", color=colour_of(method), markersize=3,
                       capsize=2, elinewidth=0.8, label=title_of(method))  # fmt: skip
     axis.set(xscale="log", xlabel="EMA decay (log scale of 1 - decay: longer means to the right)", ylabel=_label("fid"))
     axis.set_xticks([1 - decay for decay in decays], [f"{decay:g}" for decay in decays])
     axis.minorticks_off()
     axis.invert_xaxis()
-    _log_if_wide(axis, rows["value"])
+    _log_if(wide, axis, rows["value"])
     figure.legend(loc="outside right center")
     set_title(figure, f"FID against EMA decay on '{study.name}', {_over(rows)}; all other scores are at {study.ema:g}")
     return figure, rows[COLUMNS]
@@ -142,10 +149,26 @@ def apart(values: list[float], share: float) -> list[float]:
     return kept
 
 
-def _by(rows: pd.DataFrame, method: str, column: str) -> tuple[list[float], list[Estimate]]:
+@dataclass(frozen=True)
+class Middle:
+    """Mean over seeds, and the ends of its interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def _by(rows: pd.DataFrame, method: str, column: str, wide: bool) -> tuple[list[float], list[Middle]]:
     """Values of `column`, and the mean over seeds at each: NaN where a seed has no value."""
     groups = rows[rows["method"] == method].groupby(column)["value"]
-    return list(groups.groups), [estimate(values.to_numpy()) for _, values in groups]
+    return list(groups.groups), [_estimate(values.to_numpy(), wide) for _, values in groups]
+
+
+def _estimate(values: np.ndarray, wide: bool) -> Middle:
+    """On a log axis the geometric mean, with Student's interval of the logarithms: that of the values can reach below zero."""
+    found = estimate(np.log(values) if wide else values)
+    ends = np.array([found.mean, found.low, found.high])
+    return Middle(*(np.exp(ends) if wide else ends))
 
 
 def _label(score: str) -> str:
@@ -154,13 +177,19 @@ def _label(score: str) -> str:
 
 
 def _over(rows: pd.DataFrame) -> str:
-    seeds = rows["seed"].nunique()
-    return f"mean and 95 % interval over {seeds} seeds" if seeds > 1 else "one seed, so no interval"
+    seeds, kind = rows["seed"].nunique(), "geometric mean" if _wide(rows["value"]) else "mean"
+    return f"{kind} and 95 % interval over {seeds} seeds" if seeds > 1 else "one seed, so no interval"
 
 
-def _log_if_wide(axis: Axes, values: pd.Series) -> None:
-    """Log scale for values that differ by more than WIDE times."""
-    if values.min() > 0 and values.max() > WIDE * values.min():
+def _wide(values: pd.Series) -> bool:
+    """Whether values, all of them positive, differ by more than WIDE times: they get a log axis."""
+    return bool(values.min() > 0 and values.max() > WIDE * values.min())
+
+
+def _log_if(wide: bool, axis: Axes, values: pd.Series) -> None:
+    """A log scale about the values of the seeds: an interval that ends far from all of them leaves the frame."""
+    if wide:
+        axis.set_ylim(values.min() / 1.5, values.max() * 1.5)
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axis.yaxis.set_major_formatter("{x:g}")

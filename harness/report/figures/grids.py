@@ -22,9 +22,8 @@ def samples(context: Context) -> tuple[Figure, Data]:
     """One row a method, the same noise and label in the same column; grey where sampling diverged."""
     study, methods, seed, kind = context.study, context.methods, context.seeds[0], kind_of_label(context.study)
     columns, data = None, {}
-    figure, axes = plt.subplots(
-        len(methods), 1, figsize=(TWO_COLUMNS, 0.3 * len(methods) + (1.8 if kind == "prompt" else 0.7)), squeeze=False
-    )
+    height = 0.3 * len(methods) + (1.8 if kind == "prompt" else 0.7)
+    figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, height), squeeze=False, layout="compressed")
     for axis, method in zip(axes[:, 0], methods, strict=True):
         drawn = context.samples(method, seed)
         labels, status = drawn.labels, drawn.status
