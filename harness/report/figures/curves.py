@@ -27,7 +27,8 @@ ASIDE = 1.025  # factor between neighbouring methods at the same decay
 
 def fid_steps(context: Context) -> tuple[Figure, Data]:
     """FID against training step, one line a method, the paper's curve too where it has one; and how much sooner each is where the baseline ends."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 3.2), width_ratios=[2.2, 1])
+    height = max(3.2, 0.9 + 0.38 * len(context.methods))  # two lines of text a method
+    figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, height), width_ratios=[2.2, 1])
     rows = _curves(context, "fid", left)
     baseline, end, wide = context.methods[0], context.study.steps, _wide(rows["value"])
     found = {method: speedup(rows, method, baseline) for method in context.methods[1:]}
