@@ -15,6 +15,8 @@ from harness.config import load_method
 from harness.evaluate.cost import cost
 from harness.latents import Batch
 from harness.models.samplers import integrate
+from harness.plan.model import PEAKS
+from harness.plan.stages import precision_of
 from harness.runtime import allow_tf32, device, seed_initialisation, stream
 from harness.sample import grid_of, guided, velocity_of
 from harness.study import Study
@@ -24,21 +26,23 @@ from harness.train.loop import fit
 WARM_UP = 3  # steps before the clock starts: compilation, allocation
 
 
-def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float, state: Path) -> dict[str, object]:
+def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float | None) -> dict[str, object]:
     """One line: images per second and model FLOP utilisation of training (whole steps: micro-batches, optimiser, averages) and of sampling.
 
-    Utilisation is 3 x forward FLOPs x images per second over the peak; sampling counts forward FLOPs x NFE. `state` is left empty.
+    Utilisation is 3 x forward FLOPs x images per second over the peak (None: an H100's in the precision of the training, and of the
+    sampling); sampling counts forward FLOPs x NFE.
     """
     price, training, sampling = cost(study, method), study.denoiser.training, study.sampling
     seed_initialisation(0)
     model = build(study, method).to(device())
     denoise = torch.compile(model) if training.compile else model
-    seconds, memory = _training(study, method, model, denoise, steps, state)
+    seconds, memory = _training(study, method, model, denoise, steps)
     images = training.batch / seconds
     model.eval().requires_grad_(False)
     sample_seconds, sample_memory = _sampling(study, denoise)
     nfe, flops = sampling.nfe, price["gflops"] * 1e9
     registers = load_method(method).registers(study)
+    train_peak, sample_peak = (peak_tflops or PEAKS[precision] for precision in (precision_of(training), sampling.precision))
     return {
         "study": study.name,
         "method": method,
@@ -53,22 +57,21 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float, stat
         "gflops_forward": round(price["gflops"], 4),
         "step_seconds": round(seconds, 4),
         "train_images_per_second": round(images, 1),
-        "train_mfu": round(3 * flops * images / (peak_tflops * 1e12), 4),
+        "train_mfu": round(3 * flops * images / (train_peak * 1e12), 4),
+        "train_peak_tflops": train_peak,
         "train_peak_memory_gib": memory,
         "sample_precision": sampling.precision,
         "sample_batch": sampling.batch,
         "nfe": nfe,
         "samples_per_second": round(sampling.batch / sample_seconds, 2),
-        "sample_mfu": round(flops * nfe * sampling.batch / sample_seconds / (peak_tflops * 1e12), 4),
+        "sample_mfu": round(flops * nfe * sampling.batch / sample_seconds / (sample_peak * 1e12), 4),
+        "sample_peak_tflops": sample_peak,
         "sample_peak_memory_gib": sample_memory,
-        "peak_tflops": peak_tflops,
     }
 
 
-def _training(
-    study: Study, method: str, model: torch.nn.Module, denoise: torch.nn.Module, steps: int, state: Path
-) -> tuple[float, float | None]:
-    """Seconds of a step, and the peak of GPU memory in GiB."""
+def _training(study: Study, method: str, model: torch.nn.Module, denoise: torch.nn.Module, steps: int) -> tuple[float, float | None]:
+    """Seconds of a step, without the checkpoints, whose share of a long training is limited; the peak of GPU memory in GiB."""
     config = study.denoiser.training.model_copy(update={"steps": WARM_UP + steps, "epochs": None})
     generator = stream(0, "benchmark")
     latents = torch.randn((config.batch, *study.latent_shape), generator=generator).to(device())
@@ -84,7 +87,7 @@ def _training(
         yield from loss(step, generator)
 
     decays, warm_up = study.denoiser.ema, study.denoiser.ema_warm_up
-    fit(model, timed, config, images=config.batch, name=f"benchmark {method}", seed=0, state=state, ema=decays, ema_warm_up=warm_up)
+    fit(model, timed, config, images=config.batch, name=f"benchmark {method}", seed=0, state=None, ema=decays, ema_warm_up=warm_up)
     _wait()
     return (time.perf_counter() - began) / steps, _memory()
 

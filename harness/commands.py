@@ -5,7 +5,6 @@
 import argparse
 import json
 import sys
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +28,9 @@ def plan(a: argparse.Namespace) -> int:
 
 def parity(a: argparse.Namespace) -> int:
     from harness.parity import report
+    from harness.runtime import set_up
 
+    set_up(threads=1, gpus=int(a.gpu))
     text, agrees = report(a.files)
     print(text)
     return 0 if agrees else 1
@@ -53,8 +54,7 @@ def benchmark(a: argparse.Namespace) -> int:
     changes = {"denoiser": {"training": {key: value for key, value in training.items() if value is not None}}}
     study = parse_study(study.name, merge(study.model_dump(exclude={"name"}), changes))
     set_up(study.job.threads, study.job.gpus)
-    with tempfile.TemporaryDirectory() as state:
-        line = measure(study, a.method, steps=a.steps, peak_tflops=a.peak_tflops, state=Path(state))
+    line = measure(study, a.method, steps=a.steps, peak_tflops=a.peak_tflops)
     append(line, a.out)
     print(json.dumps(line))
     return 0
@@ -105,17 +105,26 @@ def verify(a: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -> None:
+Add = Callable[[str, Callable, str], argparse.ArgumentParser]
+
+
+def add_commands(add: Add) -> None:
+    _before_a_run(add)
+    _on_results(add)
+
+
+def _before_a_run(add: Add) -> None:
     sub = add("plan", plan, "what a study would run: parameters, FLOPs, GPU-hours, disk, and every asset with where to put it")
     sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
     sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")
     sub.add_argument("--methods", nargs="+", metavar="NAME", help="methods, in the order of the rows")
     sub.add_argument("--assets", type=Path, default=Path(ROOT), metavar="PATH", help="folder that the assets are in (default: assets)")
-    sub.add_argument("--utilisation", type=float, default=0.4, help="share of the peak that training reaches (default: 0.4)")
+    sub.add_argument("--utilisation", type=float, default=0.25, help="share of the peak that jobs reach (default: 0.25)")
     sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
     sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")
     sub = add("parity", parity, "compare this implementation with outputs of the authors' code; exit code 1 above a relative error of 1e-5")
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors with weights, inputs and outputs, as in tests/data")
+    sub.add_argument("--gpu", action="store_true", help="compute on a GPU, in float32 without TF32")
     sub = add("import", import_, "check a released .pt or .safetensors against a study's model and write it as safetensors")
     sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="weights only; nothing in the file is executed")
     sub.add_argument("--study", required=True, metavar="NAME", help="the study whose model the weights must fit")
@@ -130,10 +139,13 @@ def add_commands(add: Callable[[str, Callable, str], argparse.ArgumentParser]) -
     sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
     sub.add_argument("--batch", type=int, help="default: the study's")
     sub.add_argument("--micro-batch", type=int, help="default: the study's")
-    sub.add_argument("--peak-tflops", type=float, default=989.0, help="that utilisation is a share of (default: an H100's in bf16)")
+    sub.add_argument("--peak-tflops", type=float, help="that utilisation is a share of; default: an H100's, by precision")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="CSV to add the line to")
     sub = add("compute", compute, "render the compute table of the paper-scale studies")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
+
+
+def _on_results(add: Add) -> None:
     sub = add("check", check, "compare fresh rows with stored ones: exit code 0 no difference found, 1 a difference, 2 cannot decide")
     sub.add_argument("--study", default="digits", metavar="NAME", help="whose rows (default: digits)")
     sub.add_argument("--against", type=Path, metavar="PATH", help="stored rows (default: reports/reference/<study>.csv)")

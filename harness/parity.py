@@ -22,6 +22,7 @@ from harness.config import UserError, explain
 from harness.models.denoisers import DiTDH, LightningDiT
 from harness.models.flow import at_time, flow_loss, shift_time, velocity
 from harness.models.samplers import euler, time_grid
+from harness.runtime import device
 
 LIMIT = 1e-5  # float32 of another order of summation stays below; the released code in float64 is within 1.4e-6 of itself
 T_MIN = 0.05  # of the released velocity of a data prediction (transport.py:99)
@@ -100,7 +101,7 @@ def _read(path: Path) -> tuple[dict[str, Any], Tensors]:
     try:
         with safe_open(path, "pt") as file:
             text = (file.metadata() or {}).get("config")
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
+            tensors = {key: file.get_tensor(key).to(device()) for key in file.keys()}
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     try:
@@ -126,7 +127,7 @@ def _computed(path: Path, config: dict[str, Any], tensors: Tensors) -> Tensors:
 def _loaded(model: nn.Module, tensors: Tensors, path: Path) -> nn.Module:
     weights = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
     artifacts.load_weights(model, weights, path)
-    return model.eval()
+    return model.eval().to(device())
 
 
 def _inputs(path: Path, tensors: Tensors, *names: str) -> list[Tensor]:
@@ -291,6 +292,7 @@ def _of_encoder(path: Path, config: EncoderConfig, tensors: Tensors) -> Tensors:
         image_size=shape.image_size,
     ).eval()
     _loaded(encoder.tower, tensors, path)
+    encoder.to(device())
     nn.init.ones_(encoder.final_norm.weight)  # the file holds the weights before the affine part is taken out
     nn.init.zeros_(encoder.final_norm.bias)
     (pixels,) = _inputs(path, tensors, "in.pixel_values")

@@ -125,7 +125,7 @@ def test_training_flops(main_plan):
     encoder = stages_named(main_plan, "encoder")[0].forward
     assert train.images == 80 * 1251 * 1024
     assert train.flops == train.images * (3 * train.forward + encoder)
-    assert train.hours == pytest.approx(train.flops / (494e12 * 0.4) / 3600)
+    assert train.hours == pytest.approx(train.flops / (494e12 * 0.25) / 3600)
 
 
 def test_cached_latents_need_no_encoder():
@@ -139,7 +139,7 @@ def test_sampling_flops(main_plan):
     sample = main_plan.methods[0].stage("samples")
     decoder = stages_named(main_plan, "decoder")[0].forward
     assert sample.flops == 3 * 50_000 * (49 * sample.forward + decoder)  # three averages are sampled
-    assert sample.hours == pytest.approx(sample.flops / (989e12 * 0.4) / 3600)  # bf16
+    assert sample.hours == pytest.approx(sample.flops / (989e12 * 0.25) / 3600)  # bf16
 
 
 @pytest.mark.parametrize(("sampler", "points", "nfe"), [("euler", 50, 49), ("heun", 51, 99), ("euler_maruyama", 251, 250)])

@@ -36,8 +36,8 @@ class Moments:
 class Frechet:
     """Of (N, D) features against a reference. `resampled`: how many resamples the standard error is of.
 
-    At 50,000 x 2048 it holds 1.6 GB; a resample is 4e11 FLOPs in float64 and the eigenvalues of one matrix: an hour or two for 200 on a
-    core, so such a study asks for a GPU.
+    At 50,000 x 2048 it holds 1.6 GB; a resample is 4e11 FLOPs in float64 and the eigenvalues of one matrix: 20 to 40 s on a
+    core, 0.07 s on an H100.
     """
 
     def __init__(self, features: Tensor, reference: ReferenceStatistics, resampled: int) -> None:

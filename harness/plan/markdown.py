@@ -113,8 +113,9 @@ def _notes(found: Plan) -> list[str]:
             else "that of an H100 SXM without sparsity: " + ", ".join(f"{peak:g} TFLOP/s in {name}" for name, peak in PEAKS.items())
         )
         lines += [
-            f"GPU-hours = FLOPs / (utilisation × peak). Utilisation {found.utilisation:g} is an assumption, not a measurement: the share of the "
-            "peak that a job reaches. Measure a few steps and put in your own with `--utilisation`; the hours scale with its inverse.",
+            f"GPU-hours = FLOPs / (utilisation × peak), utilisation {found.utilisation:g}: the share of the peak that a job reaches. Training DiT-XL "
+            "reached 0.25 to 0.27 in TF32 on one H100, sampling in bf16 0.41. `dsr benchmark` measures yours, `--utilisation` takes it; the "
+            "hours scale with its inverse.",
             f"Peak: {peaks}. fp32 without TF32: encoding for statistics, scoring, and sampling where the study says so.",
         ]
         over = [stage for stage, _ in found.stages if stage.hours * 60 > study.job.minutes]

@@ -33,13 +33,17 @@ Loss = Callable[[int, torch.Generator], Tensor | Iterable[Tensor]]
 class Diverged(UserError):  # noqa: N818 (a state of the training)
     """More steps than training.skips had no finite loss or gradient. `kept`: what `fit` would have returned; none of them changed it."""
 
-    def __init__(self, name: str, training: Training, step: int, count: int, lr: float, state: Path, kept: list[dict[str, Tensor]]) -> None:
+    def __init__(
+        self, name: str, training: Training, step: int, count: int, lr: float, state: Path | None, kept: list[dict[str, Tensor]]
+    ) -> None:
         self.step, self.count, self.lr, self.kept = step, count, lr, kept
         self.reason = (
             f"{count} steps had no finite loss or gradient, training.skips allows {training.skips}: step {step}, learning rate {lr:.3g}"
         )
         where = (
-            f"the last checkpoint is kept in {state}" if (state / artifacts.CHECKPOINT).exists() else "it came before the first checkpoint"
+            f"the last checkpoint is kept in {state}"
+            if state and (state / artifacts.CHECKPOINT).exists()
+            else "it came before the first checkpoint"
         )
         super().__init__(f"{name}: {self.reason}; lower training.lr in the study ({where})")
 
@@ -61,7 +65,7 @@ def fit(
     images: int,
     name: str,
     seed: int,
-    state: Path,
+    state: Path | None,
     ema: Sequence[float] = (),
     ema_warm_up: bool = True,
     opponent: Opponent | None = None,
@@ -73,7 +77,8 @@ def fit(
     loss_of(step, generator) -> scalar loss, or the micro-batches' shares of it, one after the other; it draws from `generator` only, which
     is on the device: a batch of a large study has 200 million normals, a second of a CPU's time. Of several processes, each gives its own
     shares; gradients and losses are added up.
-    `state` is a folder of this run's own; there the first process leaves the weights of `snapshots` that were reached. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
+    `state` is a folder of this run's own (None: no checkpoints); there the first process leaves the weights of `snapshots` that were
+    reached. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
     `found` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they are.
     Raises Diverged where those are more than training.skips, a look later at most; the last checkpoint stays.
     """
@@ -81,7 +86,7 @@ def fit(
     steps = training.length(images)
     run = State(model, opponent.model if opponent else None, ema, steps)
     missing = processes.from_first(snapshots.missing(state)) if snapshots else []
-    start = done = run.resume(state, latest=missing[0] if missing else None)
+    start = done = run.resume(state, latest=missing[0] if missing else None) if state else 0
     skipped = run.skipped()
     if start and not processes.rank():
         print(f"{name}: resumed at step {start}", flush=True)
@@ -106,7 +111,7 @@ def fit(
             if len(skipped) > training.skips:
                 break
             progress.update(done, f", loss {loss.item():.4f}")
-            if not processes.rank() and abs(time.monotonic() - saved) > pause:  # a clock can jump back
+            if state and not processes.rank() and abs(time.monotonic() - saved) > pause:  # a clock can jump back
                 began = time.monotonic()
                 run.save(state, done)
                 saved = time.monotonic()
