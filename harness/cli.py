@@ -176,7 +176,8 @@ def outliers(study: Study, a: argparse.Namespace) -> object:
 def maps(study: Study, a: argparse.Namespace) -> object:
     from harness.evaluate.maps import make
 
-    return make(study, method_name=a.method, seed=a.seed, denoiser=a.denoiser, latents_file=a.latents, out=a.out)
+    files = {"denoiser": a.denoiser, "decoder": a.decoder, "latents_file": a.latents, "out": a.out}
+    return make(study, method_name=a.method, seed=a.seed, **files)
 
 
 def encoder_maps(study: Study, a: argparse.Namespace) -> object:
@@ -291,13 +292,13 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
     ),
     "encoder_maps": (
         encoder_maps,
-        "every token of an encoder variant for a few images: norm and first principal component, by layer",
+        "every token of an encoder variant for a few images: norm, first principal component, attention received",
         "data backbone registers? latents out",
     ),
     "maps": (
         maps,
-        "every token of one run's denoiser for a few images: norm, first principal component, attention received",
-        "method seed denoiser latents out",
+        "every token of one run's denoiser for a few images: norm, first principal component, attention received; what it predicts, decoded",
+        "method seed denoiser decoder latents out",
     ),
     "table": (table, "render a table from the results: Markdown, CSV, LaTeX, times", "methods seeds results spec out"),
     "claims": (claims, "test the paper's claims on the results: Markdown, CSV", "methods seeds results spec out"),

@@ -84,6 +84,7 @@ class Pipeline:
             method_name=method,
             seed=seeds[0],
             denoiser=folders[0] / "denoiser.safetensors",
+            decoder=encoder.decoder,
             latents_file=encoder.latents,
             out=folders[0] / "maps.npz",
         )

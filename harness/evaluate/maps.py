@@ -1,7 +1,7 @@
 """Stages `maps` and `encoder_maps`: every token for a few held-out images: norm, first principal component, and attention received.
 
 Of a denoiser, noise, noise levels and images are those of stage `outliers`. As in the released visualize_hook.py, tokens are taken after each block,
-and once more from the output; unlike there, registers are kept too, apart from the patches.
+and once more from the output, which is decoded too; unlike there, registers are kept, apart from the patches.
 """
 
 import math
@@ -17,10 +17,12 @@ from harness import artifacts, data, latents
 from harness.evaluate.made import check_run
 from harness.evaluate.outliers import noise_of
 from harness.evaluate.scored import stop_of
+from harness.models.autoencoder import Decoder
 from harness.models.denoisers.layers import Attention
-from harness.models.flow import at_time
+from harness.models.flow import at_time, clean_of
 from harness.runtime import device
 from harness.study import Study
+from harness.train import decoder as decoders
 from harness.train import denoiser as denoisers
 
 IMAGES = 32  # evenly spaced among those of stage `outliers`
@@ -33,16 +35,17 @@ class Seen:
     entering: list[Tensor]  # norms (B, N) of the tokens that enter each block
     tokens: list[Tensor]  # (B, N, C) after each block, then (B, P, C * patch ** 2), the output cut into patches
     attention: list[Tensor]  # (B, N) that each token receives in each block: mean over heads and queries, so that it sums to 1
+    output: Tensor  # (B, C, H, W)
 
 
 @torch.no_grad()
 def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Seen:
     """x (B, C, H, W), t (B,), labels (B,). Attention is NaN where a method put another kind of attention into a block."""
-    seen, received = Seen([], [], []), {}
+    entering, tokens, received = [], [], {}
     with ExitStack() as hooks:
         for index, block in enumerate(model.blocks):
-            hooks.enter_context(block.register_forward_pre_hook(lambda _block, inputs: seen.entering.append(inputs[0].norm(dim=-1).cpu())))
-            hooks.enter_context(block.register_forward_hook(lambda _block, _inputs, out: seen.tokens.append(out.cpu())))
+            hooks.enter_context(block.register_forward_pre_hook(lambda _block, inputs: entering.append(inputs[0].norm(dim=-1).cpu())))
+            hooks.enter_context(block.register_forward_hook(lambda _block, _inputs, out: tokens.append(out.cpu())))
             attention = getattr(block, "attn", None)
             if isinstance(attention, Attention):
 
@@ -51,9 +54,8 @@ def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Seen:
 
                 hooks.enter_context(attention.register_forward_pre_hook(keep))
         output = model(x, t, labels)
-    seen.attention.extend(received.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(seen.entering))
-    seen.tokens.append(cut(output, model.grid).cpu())
-    return seen
+    attention = [received.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
+    return Seen(entering, [*tokens, cut(output, model.grid).cpu()], attention, output.cpu())
 
 
 def cut(maps: Tensor, grid: int) -> Tensor:
@@ -78,8 +80,9 @@ def first_component(tokens: Tensor, size: Tensor) -> tuple[Tensor, float]:
     return found.unflatten(0, tokens.shape[:-1]), (variances[-1] / variances.sum()).item()
 
 
-def at_level(model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float, size: int) -> dict[str, np.ndarray]:
-    """Maps of B images at noise level t, `size` images at once. L blocks, P patches, R registers, K other tokens in context.
+def at_level(model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float, size: int) -> tuple[dict[str, np.ndarray], Tensor]:
+    """Maps of B images at noise level t, `size` images at once, and the output (B, C, H, W). L blocks, P patches, R registers, K other
+    tokens in context.
 
     norms, components (L + 1, B, P), explained (L + 1,): after each block, and of the output. entering, attention (L, B, P): norms of what
     enters a block, and attention received there. Components are positive where the clean latent's norm is high. register_norms, register_attention (L, B, R), context_norms, context_attention
@@ -107,10 +110,19 @@ def at_level(model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: 
         maps[f"register_{name}"] = [_filled(value[:, :first], registers) for value, first in pairs]
         maps[f"context_{name}"] = [_filled(value[:, first:-patches], context) for value, first in pairs]
     size = cut(clean, model.grid).norm(dim=-1)  # the same at every block and noise level, so that signs do not flip from map to map
-    components = [first_component(found[:, -patches:], size) for found in tokens]
-    maps["components"] = [found for found, _ in components]
-    return {name: torch.stack(parts).float().numpy() for name, parts in maps.items()} | {
-        "explained": np.array([share for _, share in components], dtype=np.float32)
+    components = [found[:, -patches:] for found in tokens]
+    return _arrays(maps) | _components(components, size), torch.cat([seen.output for seen in passes])
+
+
+def _arrays(maps: dict[str, list[Tensor]]) -> dict[str, np.ndarray]:
+    return {name: torch.stack(parts).float().numpy() for name, parts in maps.items()}
+
+
+def _components(tokens: list[Tensor], size: Tensor) -> dict[str, np.ndarray]:
+    """`components` (L, B, P) and `explained` (L,) of patch tokens (B, P, C) after each block or layer."""
+    found = [first_component(layer, size) for layer in tokens]
+    return _arrays({"components": [components for components, _ in found]}) | {
+        "explained": np.array([share for _, share in found], np.float32)
     }
 
 
@@ -125,8 +137,10 @@ def rows_of(study: Study, held_out: int) -> np.ndarray:
     return np.linspace(0, count, min(IMAGES, count), endpoint=False).astype(int)
 
 
-def make(study: Study, *, method_name: str, seed: int, denoiser: Path, latents_file: Path, out: Path) -> dict:
-    """npz: the arrays of `at_level` with the noise levels `times` (T,) as first axis, `rows` (B,) of the held-out images, `labels` (B,).
+def make(study: Study, *, method_name: str, seed: int, denoiser: Path, decoder: Path, latents_file: Path, out: Path) -> dict:
+    """npz: the arrays of `at_level` with the noise levels `times` (T,) as first axis, `rows` (B,) of the held-out images, `labels` (B,), and
+    `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts. `decoder`: its weights, or the folder of an encoder that decodes
+    itself.
 
     Of a denoiser that diverged, or whose norms are not finite, only the last three are there; the record has `status` and `reason`.
     """
@@ -137,14 +151,19 @@ def make(study: Study, *, method_name: str, seed: int, denoiser: Path, latents_f
     arrays = {"times": np.array(config.times, dtype=np.float64), "rows": rows, "labels": labels.numpy()}
     stop = stop_of(denoiser)
     found = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
-    made = {"stage": "maps", "module": __name__, "config": config, "inputs": [denoiser, latents_file], "method": method_name, "seed": seed}
+    inputs = [denoiser, decoder, latents_file]
+    made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method_name, "seed": seed}
     with artifacts.artifact(out, found=found, **made) as path:
         if stop is None:
             model = denoisers.load(study, method_name, denoiser)
-            levels = [at_level(model, clean, noise, labels, t, config.batch) for t in config.times]
+            levels, outputs = zip(*(at_level(model, clean, noise, labels, t, config.batch) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
             if np.isfinite(maps["norms"]).all():
-                arrays |= maps
+                decode = decoders.load(study, decoder)
+                pairs = zip(config.times, outputs, strict=True)
+                arrays |= maps | {
+                    "decoded": np.stack([decoded(study, decode, source.whitening, clean, noise, t, output) for t, output in pairs])
+                }
             else:
                 found |= {"status": "failed", "reason": "norms of the denoiser's tokens are not finite"}
         with open(path, "wb") as npz:  # a file object: numpy would add .npz to the temporary name
@@ -152,26 +171,40 @@ def make(study: Study, *, method_name: str, seed: int, denoiser: Path, latents_f
     return {"images": len(rows), "status": found.get("reason", "ok")}
 
 
+@torch.no_grad()
+def decoded(
+    study: Study, decode: Decoder, whitening: latents.Whitening, clean: Tensor, noise: Tensor, t: float, output: Tensor
+) -> np.ndarray:
+    """(B, H, W, 3) uint8: the images that a denoiser's output (B, C, H, W) at noise level t stands for."""
+    config, times = study.denoiser, torch.full((len(clean),), t)
+    predicted = clean_of(at_time(clean, noise, times), output, times, config.prediction, config.t_min)
+    parts = whitening.unwhiten(predicted).split(study.outlier_statistics.batch)
+    return np.concatenate([data.to_uint8(decode(part.to(device()))) for part in parts])
+
+
 def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, latents_file: Path, out: Path) -> dict:
     """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make`, norms, components (depth + 2, B, P), explained (depth + 2,).
 
-    Patch tokens of the embeddings, after each layer, and of the output, which is what the final norm gives.
+    These are of patch tokens of the embeddings, after each layer, and of the output, which is what the final norm gives. As of a denoiser's
+    blocks: entering, attention (depth, B, P), register_norms, register_attention (depth, B, R), context_norms, context_attention (depth, B,
+    K); registers are those that the encoder was trained with, and test-time ones; the other token is CLS.
     """
     split, source = data.load(data_folder, "reference"), latents.held_out(latents_file)
     rows = rows_of(study, len(split))
     inputs = [path for path in (data_folder, backbone, registers, latents_file) if path is not None]
     with artifacts.artifact(out, stage="encoder_maps", module=__name__, inputs=inputs) as path, torch.no_grad():
         model = latents.load_vision_encoder(study, backbone, registers)
-        states = list(model.states(split.pixels(rows.tolist()).to(device())))
+        states, attention = model.watched(split.pixels(rows.tolist()).to(device()))
         tokens = [model.of_patches(state).cpu() for state in (*states, model.final_norm(states[-1]))]
-        size = source.latents[rows].flatten(2).norm(dim=1)
-        components = [first_component(found, size) for found in tokens]
-        arrays = {
-            "rows": rows,
-            "norms": torch.stack([found.norm(dim=-1) for found in tokens]).numpy(),
-            "components": torch.stack([found for found, _ in components]).float().numpy(),
-            "explained": np.array([share for _, share in components], dtype=np.float32),
+        maps = {
+            "norms": [found.norm(dim=-1) for found in tokens],
+            "attention": [model.of_patches(received).cpu() for received in attention],
         }
+        maps["entering"] = maps["norms"][:-2]
+        for name, values in (("norms", [state.norm(dim=-1) for state in states[1:]]), ("attention", attention)):
+            for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
+                maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
+        arrays = _arrays(maps) | _components(tokens, source.latents[rows].flatten(2).norm(dim=1))
         with open(path, "wb") as npz:
-            np.savez(npz, **arrays)
+            np.savez(npz, **arrays, rows=rows)
     return {"images": len(rows), "layers": len(states) - 1}

@@ -5,7 +5,7 @@ Three families: SigLIP and SigLIP2 of fixed resolution (one architecture), DINOv
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Literal
 
@@ -148,9 +148,41 @@ class VisionEncoder(nn.Module):
         """(B, all tokens, ...) -> (B, P, ...)."""
         return tokens[:, self.prefix : self.prefix + self.patches]
 
+    def of_registers(self, tokens: Tensor) -> Tensor:
+        """(B, all tokens, ...) -> (B, R, ...): registers that the tower was trained with, then those after the patches."""
+        return torch.cat([tokens[:, 1 : self.prefix], tokens[:, self.prefix + self.patches :]], dim=1)
+
+    def of_context(self, tokens: Tensor) -> Tensor:
+        """(B, all tokens, ...) -> (B, 1 or 0, ...): CLS, where there is one."""
+        return tokens[:, : min(self.prefix, 1)]
+
     def all_hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """depth + 1 tensors (B, prefix + P + extra tokens, C): embeddings, then the residual stream after each layer, before the final norm."""
         return tuple(self.states(pixels))
+
+    def watched(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """`all_hidden_states`, and the attention (B, all tokens) that each token receives in each layer: mean over heads and queries, sum 1.
+
+        From the projected queries and keys: the fused kernel does not tell.
+        """
+        projected: dict[str, list[Tensor]] = {"q_proj": [], "k_proj": []}
+        with ExitStack() as hooks:
+            for name, kept in projected.items():
+                for layer in self.layers:
+                    module = _submodule(layer, name)
+                    hooks.enter_context(
+                        module.register_forward_hook(lambda _module, _inputs, out, kept=kept: kept.append(self._heads(out)))
+                    )
+            states = list(self.states(pixels))
+        received = []
+        for query, key in zip(*projected.values(), strict=True):
+            weights = (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1)
+            received.append(weights.mean(dim=(1, 2)))
+        return states, received
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """(B, N, C) -> (B, heads, N, C / heads)."""
+        return projected.unflatten(-1, (self.tower.config.num_attention_heads, -1)).transpose(1, 2)
 
     def hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """As `all_hidden_states`, patch tokens only: (B, P, C)."""
@@ -169,6 +201,14 @@ class VisionEncoder(nn.Module):
             last = state
             norms.append(self.of_patches(state).norm(dim=-1))
         return self.of_patches(self.final_norm(last)), torch.stack(norms, dim=1)
+
+
+def _submodule(layer: nn.Module, name: str) -> nn.Module:
+    """The module of `layer` whose name ends so, wherever this version of transformers keeps it."""
+    for full, module in layer.named_modules():
+        if full.rpartition(".")[2] == name:
+            return module
+    raise UserError(f"{type(layer).__name__} has no '{name}': its attention cannot be seen; another version of transformers?")
 
 
 # --------------------------------------------------------------------------------------------------------- random weights

@@ -3,9 +3,7 @@
 Batches are (B, C, H, W) with one t per element, (B,), unless a docstring says otherwise.
 """
 
-import itertools
 import math
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -73,34 +71,11 @@ def velocity(x_t: Tensor, output: Tensor, t: Tensor, prediction: Prediction, t_m
             raise UserError(f"prediction '{prediction}': choose data or velocity")
 
 
+def clean_of(x_t: Tensor, output: Tensor, t: Tensor, prediction: Prediction, t_min: float) -> Tensor:
+    """(B, C, H, W) data that a model's output stands for: where its velocity leads from x_t in a straight line."""
+    return x_t - t[:, None, None, None] * velocity(x_t, output, t, prediction, t_min)
+
+
 def flow_loss(data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: Prediction, t_min: float) -> Tensor:
     """(B, C, H, W) squared error of the velocity against noise - data; `output` is the model's at `at_time(data, noise, t)`."""
     return (velocity(at_time(data, noise, t), output, t, prediction, t_min) - (noise - data)).square()
-
-
-# old names, to be deleted
-
-
-def logit_normal_time(count: int, shift: float, generator: torch.Generator) -> Tensor:
-    """(count,) times in (0, 1): sigmoid of a standard normal, then shifted."""
-    return shift_time(torch.randn(count, generator=generator).sigmoid(), shift)
-
-
-def v_loss(data: Tensor, noise: Tensor, t: Tensor, prediction: Tensor, t_min: float) -> Tensor:
-    """(B, C, H, W) squared error of the velocity of an x-prediction."""
-    return flow_loss(data, noise, t, prediction, "data", t_min)
-
-
-def euler_grid(points: int, shift: float) -> Tensor:
-    """(points,) times from 1 to 0, evenly spaced before the shift; `points - 1` evaluations."""
-    return shift_time(1 - torch.linspace(0, 1, points), shift)
-
-
-@torch.no_grad()
-def euler(denoise: Callable[[Tensor, Tensor], Tensor], noise: Tensor, grid: Tensor, t_min: float) -> Tensor:
-    """Integrate the ODE from `noise` along `grid`. denoise(x_t, t (B,)) -> x-prediction. Returns (B, C, H, W)."""
-    x = noise
-    for now, then in itertools.pairwise(grid):
-        t = now.expand(len(x))
-        x = x + (then - now) * velocity(x, denoise(x, t), t, "data", t_min)
-    return x

@@ -151,6 +151,7 @@ rule outliers:
 rule maps:
     input:
         denoiser="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
+        decoder=decoder,
         latents=latents,
     output:
         "results/{study}/runs/{method}/seed{seed}/maps.npz",
@@ -165,9 +166,9 @@ rule maps:
         gpu=JOB.gpus,
     params:
         code=dag.code_hash("harness.evaluate.maps"),
-        config=RUN.config("outlier_statistics"),
+        config=RUN.config("outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
     message:
         "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m harness maps --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
-        " --denoiser {input.denoiser} --latents {input.latents} --out {output} 2>&1 | tee {log}"
+        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --out {output} 2>&1 | tee {log}"

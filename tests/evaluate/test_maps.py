@@ -7,11 +7,14 @@ import torch
 from conftest import METHODS
 from sklearn.decomposition import PCA
 
-from harness import artifacts, latents
+from harness import artifacts, data, latents
 from harness.evaluate import maps
+from harness.models import encoder as encoders
 from harness.models.denoisers import ARCHITECTURES
 from harness.models.flow import at_time
+from harness.models.test_time_registers import TestTimeRegisters
 from harness.runtime import stream
+from harness.train import decoder as decoders
 
 SIZES = {"input_size": 8, "in_channels": 3, "patch_size": 2, "hidden_size": 32, "depth": 3, "num_heads": 2, "num_classes": 10}
 EXTRA = {
@@ -40,7 +43,7 @@ def inputs():
 
 
 def maps_of(model, size=BATCH):
-    return maps.at_level(model, *inputs(), LEVEL, size)
+    return maps.at_level(model, *inputs(), LEVEL, size)[0]
 
 
 @every_architecture
@@ -123,7 +126,8 @@ def test_another_attention_has_no_map():
 def make(study, runs, method, out):
     encoder = runs.encoders["plain" if method != "dsr" else "ttr_until_clean"]
     weights = runs.runs[method][0] / "denoiser.safetensors"
-    printed = maps.make(study, method_name=method, seed=0, denoiser=weights, latents_file=encoder.latents, out=out)
+    files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "out": out}
+    printed = maps.make(study, method_name=method, seed=0, **files)
     with np.load(out, allow_pickle=False) as file:
         return printed, dict(file)
 
@@ -134,6 +138,7 @@ def test_a_file_has_the_norms_of_stage_outliers(study, runs, tmp_path):
     assert printed == {"images": images, "status": "ok"}
     assert found["norms"].shape == (levels, blocks + 1, images, 16)
     assert found["register_norms"].shape == (levels, blocks, images, study.denoiser.registers.count)
+    assert found["decoded"].shape == (levels, images, 16, 16, 3)
     assert found["rows"].tolist() == list(range(images))  # all of them: there are fewer than maps are made of
     lines = pd.read_parquet(runs.runs[METHODS[-1]][0] / "outliers.parquet").query("part == 'denoiser'")
     largest = lines.pivot(index="t", columns="layer", values="max").to_numpy()
@@ -159,6 +164,63 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     assert found["explained"][-1] == pytest.approx(share, rel=1e-4)
 
 
+def test_an_encoders_registers_are_the_tokens_that_are_no_patches(built):
+    files = {key: np.load(built.encoders[key].latents.with_name("maps.npz"), allow_pickle=False) for key in ("plain", "trained_registers")}
+    assert [found["register_attention"].shape[-1] for found in files.values()] == [0, 4]
+    for found in files.values():
+        whole = found["attention"].sum(axis=-1) + found["register_attention"].sum(axis=-1)
+        np.testing.assert_allclose(whole, 1, rtol=1e-5)
+        np.testing.assert_array_equal(found["entering"], found["norms"][:-2])
+        assert found["context_attention"].shape[-1] == 0  # SigLIP has no CLS
+
+
+@pytest.mark.parametrize("family", ["siglip", "dinov2", "dinov2_with_registers"])
+def test_an_encoders_attention_is_what_its_layers_compute_with(family, monkeypatch):
+    torch.manual_seed(0)
+    shape = {"width": 32, "depth": 3, "heads": 2, "mlp": 64, "patch": 4, "image_size": 16}
+    model = encoders.from_shape(family, **shape, registers=4 if family == "dinov2_with_registers" else 0).eval()
+    TestTimeRegisters(model, {1: [3, 7]})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    seen, fused = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(query, key, value, **options):
+        weights = fused(query, key, torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1), **options)  # of one-hot values
+        seen.append(weights.mean(dim=(1, 2)))
+        return fused(query, key, value, **options)
+
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    with torch.no_grad():
+        states, attention = model.watched(pixels)
+        expected = model.all_hidden_states(pixels)
+    assert len(attention) == 3
+    for received, computed in zip(attention, seen, strict=False):
+        torch.testing.assert_close(received, computed)
+        assert received.std() > 1e-3
+    assert all(torch.equal(one, other) for one, other in zip(states, expected, strict=True))
+    places = torch.arange(states[0].shape[1])[None]
+    counts = [part(places).shape[1] for part in (model.of_context, model.of_registers, model.of_patches)]
+    assert counts == {"siglip": [0, 1, 16], "dinov2": [1, 1, 16], "dinov2_with_registers": [1, 5, 16]}[family]
+    assert (
+        sorted(torch.cat([part(places) for part in (model.of_context, model.of_registers, model.of_patches)], dim=1)[0])
+        == places[0].tolist()
+    )
+
+
+def test_what_a_perfect_denoiser_predicts_is_the_reconstruction(study, built):
+    encoder = built.encoders["plain"]
+    source, decode = latents.held_out(encoder.latents), decoders.load(study, encoder.decoder)
+    clean = source.latents[:3]
+    noise = torch.randn(clean.shape, generator=stream(0, "noise"))
+    expected = data.to_uint8(decode(source.whitening.unwhiten(clean)))
+    found = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, clean)
+    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    moved = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, noise)
+    assert np.abs(moved.astype(int) - expected.astype(int)).mean() > 5
+
+
 def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     source, folder = runs.runs["baseline"][0] / "denoiser.safetensors", tmp_path / "baseline"
     folder.mkdir()
@@ -168,7 +230,8 @@ def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     del record[artifacts.OWN]
     artifacts.write_record(weights, record | {"status": "diverged", "reason": "the loss was not finite"})
     out = tmp_path / "maps.npz"
-    printed = maps.make(study, method_name="baseline", seed=0, denoiser=weights, latents_file=runs.encoders["plain"].latents, out=out)
+    files = {"denoiser": weights, "decoder": runs.encoders["plain"].decoder, "latents_file": runs.encoders["plain"].latents, "out": out}
+    printed = maps.make(study, method_name="baseline", seed=0, **files)
     assert printed["status"] == "the loss was not finite"
     with np.load(out, allow_pickle=False) as file:
         assert set(file) == {"times", "rows", "labels"}

@@ -73,6 +73,15 @@ def test_velocity_of_a_data_prediction_clamps_the_time(seed, t):
     assert flow.velocity(x, output, t, "velocity", 0.05) is output
 
 
+@given(st.integers(0, 1000), st.floats(0.05, 1), predictions)
+def test_a_perfect_output_stands_for_the_data(seed, t, prediction):
+    data, noise = torch.randn(2, 1, 3, 2, 2, generator=stream(seed, "test"))
+    t = torch.tensor([t])
+    output = data if prediction == "data" else noise - data
+    found = flow.clean_of(flow.at_time(data, noise, t), output, t, prediction, 0.05)
+    torch.testing.assert_close(found, data, rtol=1e-4, atol=1e-5)
+
+
 @given(st.integers(0, 1000), predictions)
 def test_loss_does_not_depend_on_the_batch(seed, prediction):
     data, noise, output = torch.randn(3, 5, 2, 2, 2, generator=stream(seed, "test"))

@@ -41,6 +41,7 @@ def written(path, study, method, *, why=""):
             "register_attention": np.where(joined, 1 / (patches + count + context), np.nan) * np.ones((*shape[:3], count)),
             "context_norms": np.full((*shape[:3], context), 9.0),
             "context_attention": np.full((*shape[:3], context), 1 / (patches + count + context)),
+            "decoded": rng.integers(0, 255, (len(times), IMAGES, 20, 20, 3), dtype=np.uint8),
         }
     found = {"status": "diverged", "reason": why} if why else {"status": "ok"}
     with artifacts.artifact(path, stage="maps", module="harness.evaluate.maps", **found) as temporary, open(temporary, "wb") as file:
@@ -54,7 +55,15 @@ def encoders_written(results, study, methods):
         norms = rng.lognormal(0, 0.15, (study.encoder.depth + 2, IMAGES, study.grid**2))
         if key == "plain":
             norms[3:-1, MOST, :2] *= 20
+        count = 0 if key == "plain" else 4
+        shape = (study.encoder.depth, IMAGES)
         arrays = {"rows": np.array(ROWS), "norms": norms, "components": rng.normal(size=norms.shape), "explained": np.full(len(norms), 0.4)}
+        arrays |= {"entering": norms[:-2], "attention": np.full((*shape, study.grid**2), 1 / (study.grid**2 + count))}
+        arrays |= {
+            "register_norms": np.full((*shape, count), 12.0),
+            "register_attention": np.full((*shape, count), 1 / (study.grid**2 + count)),
+        }
+        arrays |= {f"context_{name}": np.zeros((*shape, 0)) for name in ("norms", "attention")}
         for name in ("maps.npz", "latents.safetensors"):
             path = results / "encoders" / key / name
             with artifacts.artifact(path, stage="encoder_maps", module="harness.evaluate.maps") as file, open(file, "wb") as opened:
@@ -97,6 +106,7 @@ def test_figure_is_complete_legible_and_the_same_twice(context, tmp_path, name):
     [
         ("digits", "attention", EIGHT),
         ("imagenet256_siglip2_b", "encoder_pca", FOUR),
+        ("imagenet256_dinov2_b", "encoder_attention", EIGHT),
         ("imagenet256_siglip2_b", "denoiser_norms", FOUR),
         ("imagenet256_siglip2_b", "norm_flow", FOUR),
         ("imagenet256_dinov2_b", "trained_registers_maps", ["baseline", "trained_registers"]),
@@ -170,7 +180,7 @@ def test_a_deep_denoiser_shows_first_last_and_the_papers_blocks():
 
 def test_numbers_of_attention_and_norm_are_those_of_the_maps(context):
     made = context("digits", FOUR)
-    table, _ = flows.tokens_of(made, FOUR)
+    table = flows.tokens_of({method: maps.maps_of(made, method) for method in FOUR})
     found = table[(table["t"] == 0.5) & (table["block"] == 2)].set_index(["method", "kind"])
     arrays = maps.maps_of(made, "baseline").arrays
     outlying = arrays["norms"][2, 2] > 3 * np.median(arrays["norms"][2, 2])

@@ -24,6 +24,7 @@ FIGURES: dict[str, Callable[[Context], tuple[Figure, style.Data]]] = {
         grids.prompt_differences,
         encoders.encoder_norms,
         encoder_maps.encoder_pca,
+        encoder_maps.encoder_attention,
         encoders.register_neurons,
         encoders.masking_norms,
         denoisers.denoiser_outliers,

@@ -1,4 +1,4 @@
-"""Figure of the encoder's tokens as maps of their first principal component (harness.evaluate.maps)."""
+"""Figures of the encoder's tokens (harness.evaluate.maps): maps of their first principal component, and the attention that they receive."""
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -7,15 +7,14 @@ from harness import artifacts
 from harness.config import load_method
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
+from harness.report.figures.flows import attention_panels, tokens_of
 from harness.report.figures.maps import Maps, Strip, framed, grid_of
 from harness.report.figures.style import Data
 
 
 def encoder_pca(context: Context) -> tuple[Figure, Data]:
     """First principal component of the encoder's tokens, encoder variant by layer."""
-    variants = untrained_variants(context.methods)
-    if any(load_method(method).encoder.kind == "trained" for method in context.methods):
-        variants["trained_registers"] = "trained registers"
+    variants = _variants(context)
     found = {key: _maps_of(context, key) for key in variants}
     strips = [Strip(title, found[key], 0, "components") for key, title in variants.items()]
     depth = context.study.encoder.depth
@@ -24,6 +23,28 @@ def encoder_pca(context: Context) -> tuple[Figure, Data]:
     first = found[next(iter(variants))]
     title = f"PCA of the tokens, first component, in the encoder of '{context.study.name}'; {framed(first)}"
     return grid_of(context, strips, first, title, names, columns)
+
+
+def encoder_attention(context: Context) -> tuple[Figure, Data]:
+    """Attention that a token receives, by kind of token and layer of each encoder variant, as a multiple of the uniform share."""
+    variants = _variants(context)
+    found = {key: _maps_of(context, key) for key in variants}
+    table = tokens_of(found, "encoder")
+    shown = {title.replace("\n", " "): (found[key], table[table["encoder"] == key]) for key, title in variants.items()}
+    first = found[next(iter(found))]
+    title = (
+        f"Attention that tokens receive in the encoder of '{context.study.name}', mean over {len(first.arrays['rows'])} held-out images "
+        f"(outlier: it enters the layer with a norm above {first.factor:g} × the median)"
+    )
+    return attention_panels(shown, "encoder layer", title), table.drop(columns="t").rename(columns={"block": "layer"})
+
+
+def _variants(context: Context) -> dict[str, str]:
+    """Keys of all encoder variants, with what they are called in a figure."""
+    variants = untrained_variants(context.methods)
+    if any(load_method(method).encoder.kind == "trained" for method in context.methods):
+        variants["trained_registers"] = "trained registers"
+    return variants
 
 
 def _maps_of(context: Context, key: str) -> Maps:

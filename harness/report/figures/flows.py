@@ -18,22 +18,23 @@ COLUMNS = 4  # of panels
 BLOCKS_MARKED = 12  # a deeper denoiser has a marker at some blocks only
 
 
-def tokens_of(context: Context, methods: list[str]) -> tuple[pd.DataFrame, dict[str, Maps]]:
-    """A line a method, noise level, block and kind of token, and the maps that they are from.
+def tokens_of(found: dict[str, Maps], what: str = "method") -> pd.DataFrame:
+    """A line a key of `found` (its column: `what`), noise level, block and kind of token.
 
     `tokens`: of that kind, per image; `attention`: that each of them receives in the block, mean; `uniform`: what each would receive if all
     tokens got the same; `norm`: of each after the block, mean. For attention, a patch is an outlier if it enters the block as one.
     """
-    lines, found = [], {method: maps_of(context, method) for method in methods}
-    for method, maps in found.items():
+    lines = []
+    for key, maps in found.items():
         if maps.why:
             continue
         entering = maps.arrays["entering"]
+        after = slice(maps.arrays["norms"].shape[1] - 1 - entering.shape[1], -1)  # an encoder's first are embeddings, the last the output
         outlying = {
             "attention": entering > maps.factor * np.median(entering, axis=(2, 3), keepdims=True),
-            "norm": maps.relative[:, :-1] > maps.factor,
+            "norm": maps.relative[:, after] > maps.factor,
         }
-        values = {"attention": maps.arrays["attention"], "norm": maps.arrays["norms"][:, :-1]}
+        values = {"attention": maps.arrays["attention"], "norm": maps.arrays["norms"][:, after]}
         others = {
             kind: {"attention": maps.arrays[f"{name}_attention"], "norm": maps.arrays[f"{name}_norms"]}
             for kind, name in ((REGISTERS, "register"), (CONTEXT, "context"))
@@ -48,52 +49,58 @@ def tokens_of(context: Context, methods: list[str]) -> tuple[pd.DataFrame, dict[
             images = entering.shape[2]
             whole = sum(part["attention"].size for part in kinds.values()) / images
             for kind, part in kinds.items():
-                line = {"method": method, "t": maps.arrays["times"][level], "block": block, "kind": kind, "uniform": 1 / whole}
+                line = {what: key, "t": maps.arrays["times"][level], "block": block, "kind": kind, "uniform": 1 / whole}
                 for name, array in part.items():
                     line |= {f"{name}_tokens": array.size / images, name: array.mean(dtype=float) if array.size else np.nan}
                 lines.append(line)
-    return pd.DataFrame(lines), found
+    return pd.DataFrame(lines)
 
 
 def attention(context: Context) -> tuple[Figure, Data]:
     """Attention that a token receives, by kind of token and block, as a multiple of the uniform share, at one noise level."""
-    table, found = tokens_of(context, context.methods)
+    found = {method: maps_of(context, method) for method in context.methods}
+    table = tokens_of(found)
+    shown = {title_of(method): (maps, pd.DataFrame() if maps.why else at_level(table, method, maps)) for method, maps in found.items()}
+    title = (
+        f"Attention that tokens receive in the denoiser of '{context.study.name}', {level_text(found)} "
+        f"(outlier: it enters the block with a norm above {context.study.outlier_statistics.factor:g} × the median)"
+    )
+    return attention_panels(shown, "denoiser block", title), table
+
+
+def attention_panels(found: dict[str, tuple[Maps, pd.DataFrame]], blocks: str, title: str) -> Figure:
+    """Title of a panel -> its maps, and its lines of `tokens_of`."""
     wide = min(COLUMNS, len(found))
     tall = -(-len(found) // wide)
     figure, axes = plt.subplots(tall, wide, figsize=(TWO_COLUMNS, 1.5 * tall + 0.85), squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat[len(found) :]:
         axis.set_visible(False)
     shown: set[str] = set()
-    for axis, (method, maps) in zip(axes.flat, found.items(), strict=False):
-        axis.set_title(title_of(method), fontsize=SMALL)
+    for axis, (name, (maps, lines)) in zip(axes.flat, found.items(), strict=False):
+        axis.set_title(name, fontsize=SMALL)
         if maps.why:
             greyed(axis, maps.why)
             continue
         axis.axhline(1, color="0.4", linewidth=0.8, linestyle="--")
-        lines = at_level(table, method, maps)
         shown |= drawn(axis, lines.assign(value=lines["attention"] / lines["uniform"]))
     logarithmic(axes[0, 0])
     low, high = axes[0, 0].get_ylim()
     axes[0, 0].set_ylim(min(low, 0.5), max(high, 2))
     for axis in axes[-1]:
-        axis.set_xlabel("denoiser block")
+        axis.set_xlabel(blocks)
         axis.xaxis.set_major_locator(MaxNLocator(8, integer=True))
     for axis in axes[:, 0]:
         axis.set_ylabel("attention received,\n× uniform share (log)")
     figure.legend(handles=[*handles(shown), Line2D([], [], color="0.4", linestyle="--", linewidth=0.8, label="uniform share")],
                   loc="outside lower center", ncols=5)  # fmt: skip
-    set_title(
-        figure,
-        f"Attention that tokens receive in the denoiser of '{context.study.name}', {level_text(found)} "
-        "(outlier: it enters the block with a norm above "
-        f"{context.study.outlier_statistics.factor:g} × the median)",
-    )
-    return figure, table
+    set_title(figure, title)
+    return figure
 
 
 def norm_flow(context: Context) -> tuple[Figure, Data]:
     """Where the norm went: what patches and registers carry after each block, all tokens of a kind together and each on its own."""
-    table, found = tokens_of(context, four(context.methods))
+    found = {method: maps_of(context, method) for method in four(context.methods)}
+    table = tokens_of(found)
     figure, axes = plt.subplots(2, len(found), figsize=(TWO_COLUMNS, 3.8), squeeze=False, sharex=True, sharey="row")
     shown: set[str] = set()
     for (top, bottom), (method, maps) in zip(axes.T, found.items(), strict=True):

@@ -121,6 +121,11 @@ class Strip:
         components = self.maps.arrays["components"][self.level]
         return components / (components.std(axis=(1, 2), keepdims=True) + np.finfo(np.float32).tiny)
 
+    @property
+    def decoded(self) -> np.ndarray | None:
+        """(B, H, W, 3) uint8: the images that a denoiser predicts."""
+        return self.maps.arrays["decoded"][self.level] if "decoded" in self.maps.arrays else None
+
     def note(self, column: int) -> str:
         """What stands below a map: the median norm, or the component's share of the variance."""
         if self.kind == "norms":
@@ -133,28 +138,33 @@ def grid_of(
 ) -> tuple[Figure, Data]:
     """One row a strip, one column a block or layer: `columns`, of all that `names` are of. Outliers are framed. Grey where a run has no maps.
 
-    Left, the image: that with most outliers in `chosen_in`.
+    Left, the image: that with most outliers in `chosen_in`. Right, of a denoiser, the image that it predicts.
     """
     drawn = [strip for strip in strips if not strip.maps.why]
     counts = np.zeros(1) if chosen_in.why else chosen_in.counts
     chosen = int(counts.argmax())
     scales = scales_of([(strip, strip.values[columns, chosen]) for strip in drawn])
-    side = min(SIDE, (TWO_COLUMNS - 1.4) / (len(columns) + 1))
+    wide = len(columns) + any(strip.decoded is not None for strip in drawn)
+    side = min(SIDE, (TWO_COLUMNS - 1.4) / (wide + 1))
     figure = plt.figure(figsize=(TWO_COLUMNS, (side + GAP) * len(strips) + 0.65))
-    cells = figure.add_gridspec(len(strips), len(columns) + 1)
+    cells = figure.add_gridspec(len(strips), wide + 1)
     axes: dict[str, list[Axes]] = {}
     for row, strip in enumerate(strips):
-        panels = [figure.add_subplot(cells[row, place]) for place in range(1, len(columns) + 1)]
+        panels = [figure.add_subplot(cells[row, place]) for place in range(1, wide + 1)]
         axes.setdefault(strip.kind, []).extend(panels)
-        for axis, column in zip(panels, columns, strict=True):
+        for axis in panels:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
-            if row == 0:
-                axis.set_title(names[column], fontsize=SMALL)
             if strip.maps.why:
                 axis.imshow(np.full((1, 1, 3), 0.85))
-            else:
+        if row == 0:
+            for axis, name in zip(panels, [*(names[column] for column in columns), "decoded"], strict=False):
+                axis.set_title(name, fontsize=SMALL)
+        if not strip.maps.why:
+            for axis, column in zip(panels, columns, strict=False):
                 draw(axis, strip, column, chosen, scales[strip.kind])
+            if strip.decoded is not None:
+                panels[-1].imshow(strip.decoded[chosen], interpolation="nearest")
         panels[0].set_ylabel(textwrap.fill(strip.label, 13), fontsize=SMALL)
         if strip.maps.why:
             middle = panels[len(panels) // 2]
@@ -168,7 +178,7 @@ def grid_of(
     left.set_title("image", fontsize=SMALL)
     left.set_axis_off()
     for kind, scale in scales.items():
-        bar_of(figure, axes[kind], kind, scale, chosen_in.factor, (side + GAP) * len(axes[kind]) / len(columns))
+        bar_of(figure, axes[kind], kind, scale, chosen_in.factor, (side + GAP) * len(axes[kind]) / wide)
     set_title(
         figure,
         f"{title}; held-out image {number}, {'that with most' if counts.any() else 'the first, for want of'} outliers in the baseline",
@@ -197,6 +207,8 @@ def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str,
             found["norms.median"] = np.array([strip.maps.median[strip.level, columns] for strip in mine])
         else:
             found["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level, columns] for strip in mine])
+        if mine[0].decoded is not None:
+            found[f"{kind}.decoded"] = np.array([strip.decoded[chosen] for strip in mine])
     return found
 
 
