@@ -378,3 +378,12 @@ def test_memory_of_a_step_is_what_a_real_one_keeps():
 def test_a_micro_batch_of_the_main_study_fits_a_gpu_of_80_gb(main_plan):
     train = next(method for method in main_plan.methods if method.name == "dsr").stage("denoiser")
     assert 40e9 < train.memory < 70e9
+
+
+def test_what_other_tables_need_besides_is_said():
+    said = "because only other tables and figures than Table 1 show it"
+    assert f"{said}: samples at 1 earlier step, for each as many as a run has; guidance, for each method" in plans.plan(load_study(MAIN))
+    values = read_study(MAIN)
+    for section, field, none in (("sampling", "guidance_search", None), ("denoiser", "snapshots", [])):
+        values[section] = values[section] | {field: none}
+    assert said not in plans.plan(parse_study(MAIN, values))

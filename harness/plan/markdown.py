@@ -6,6 +6,7 @@ from typing import get_args
 
 from harness.plan.files import HASHED
 from harness.plan.model import PEAKS, AssetPlan, Plan, Stage, State, total_hours
+from harness.study import Study
 
 
 def render(found: Plan) -> str:
@@ -131,6 +132,8 @@ def _notes(found: Plan) -> list[str]:
         "Not counted: reading and decoding images, the optimiser and the averages, compilation, training that is repeated or tuned, "
         "the text tower of CLIP, FID's matrix root, and waiting for the file system.",
     ]
+    if others := _others(study):
+        lines.append(f"Not counted, because only other tables and figures than Table 1 show it: {'; '.join(others)}.")
     if found.assets:
         hashed = (
             "Every file whose sha256 is known was hashed, however large, unless its size was wrong."
@@ -143,6 +146,19 @@ def _notes(found: Plan) -> list[str]:
             f"is in it was not checked. {hashed} Of a folder, only the file that the study names was looked at, where it names one."
         )
     return lines
+
+
+def _others(study: Study) -> list[str]:
+    """Work that a run of Table 1 leaves out."""
+    search, found = study.sampling.guidance_search, []
+    if study.snapshots:
+        found.append(f"samples at {len(study.snapshots)} earlier step{'s' * (len(study.snapshots) > 1)}, for each as many as a run has")
+    if search:
+        found.append(
+            f"guidance, for each method that it is searched for a further training (seed {search.seed}), {len(search.grid)} times "
+            f"{search.count:,} samples of that, and guided samples of each seed"
+        )
+    return found
 
 
 def table(heading: list[str], rows: list[list[str]], left: int = 1) -> str:

@@ -28,6 +28,7 @@ class FigureSpec(Strict):
     needs: list[Need]
     compares: bool = False  # needs two methods at least
     scores: list[str] = Field(default=[])  # without which there is nothing to draw
+    readme: bool = False  # whether the README shows it
 
 
 @cache

@@ -15,7 +15,7 @@ SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
 def render(study: Study, *, reports: Path, out: Path, readme: Path = ROOT / "README.md") -> dict:
     """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the section of `readme` where it has one of this study.
 
-    UserError where there is no figure.
+    The section has the figures that reports/figures.yaml marks so, the page all. UserError where there is no figure.
     """
     names = [name for name in figure_names(study) if (reports / f"{name}.png").is_file()]
     if not names:
@@ -25,7 +25,7 @@ def render(study: Study, *, reports: Path, out: Path, readme: Path = ROOT / "REA
             shutil.copyfile(reports / f"{name}.png", temporary)
     artifacts.write_text(out, f"# Figures of '{study.name}'\n\n{pictures(names)}\n")
     text = readme.read_text(encoding="utf-8")
-    renewed = with_section(text, study.name, pictures(names, f"{out.parent.as_posix()}/"))
+    renewed = with_section(text, study.name, section_of(names, out))
     if renewed != text:
         artifacts.write_text(readme, renewed)
     return {"figures": names, "readme": renewed != text}
@@ -35,6 +35,12 @@ def pictures(names: list[str], folder: str = "") -> str:
     """Markdown of figures in `folder`, each with its caption."""
     specs = {name: load_figure(name) for name in names}
     return "\n\n".join(f"![{spec.title}]({folder}{name}.png)\n\n{spec.caption}" for name, spec in specs.items())
+
+
+def section_of(names: list[str], page: Path) -> str:
+    """Markdown of the README's section: the marked ones of these figures, and where the `page` of all is."""
+    marked, folder = [name for name in names if load_figure(name).readme], page.parent.as_posix()
+    return f"{pictures(marked, f'{folder}/')}\n\nAll {len(names)} figures, each with its caption: [gallery]({page.as_posix()})."
 
 
 def with_section(text: str, study: str, section: str) -> str:

@@ -30,14 +30,18 @@ def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
     (tmp_path / "README.md").write_text(README)
     reports, out = tmp_path / "reports" / "digits", config.Path("reports/reference/digits/gallery.md")
     kept = picture(reports, "fid", 1)
+    picture(reports, "norm_flow", 3)  # not marked for the README
     picture(reports, "of_another_study", 2)
     made = gallery.render(digits, reports=reports, out=out, readme=tmp_path / "README.md")
-    assert made == {"figures": ["fid"], "readme": True}
+    assert made == {"figures": ["fid", "norm_flow"], "readme": True}
     assert (out.parent / "fid.png").read_bytes() == kept
-    assert {path.name for path in out.parent.iterdir()} == {"fid.png", "gallery.md"}
+    assert {path.name for path in out.parent.iterdir()} == {"fid.png", "norm_flow.png", "gallery.md"}
+    assert "(norm_flow.png)" in out.read_text()
     readme = (tmp_path / "README.md").read_text()
     caption = load_figure("fid").caption
-    assert f"<!-- gallery of digits -->\n![FID of all methods](reports/reference/digits/fid.png)\n\n{caption}\n<!-- end" in readme
+    shown = f"<!-- gallery of digits -->\n![FID of all methods](reports/reference/digits/fid.png)\n\n{caption}\n\nAll 2 figures"
+    assert shown in readme
+    assert "[gallery](reports/reference/digits/gallery.md)" in readme
     assert "kept" in readme
     assert "old" not in readme
     assert gallery.render(digits, reports=reports, out=out, readme=tmp_path / "README.md")["readme"] is False
@@ -51,7 +55,8 @@ def test_without_figures_there_is_no_gallery(digits, tmp_path):
 def test_readme_shows_the_committed_gallery():
     text = (config.ROOT / "README.md").read_text()
     shown = re.search(r"<!-- gallery of digits -->\n(.*?)\n?<!-- end of gallery -->", text, re.DOTALL)[1]
-    folder = config.ROOT / "reports" / "reference" / "digits"
-    page = (folder / "gallery.md").read_text().split("\n", 2)[2].strip()
-    assert shown == re.sub(r"\]\((\w+\.png)\)", r"](reports/reference/digits/\1)", page)
-    assert set(re.findall(r"\((\w+)\.png\)", page)) <= {path.stem for path in folder.glob("*.png")}
+    page = config.Path("reports/reference/digits/gallery.md")
+    names = re.findall(r"\]\((\w+)\.png\)", (config.ROOT / page).read_text())
+    assert shown == gallery.section_of(names, page)
+    assert len(names) == len(set(names))
+    assert set(names) <= {path.stem for path in (config.ROOT / page.parent).glob("*.png")}
