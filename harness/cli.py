@@ -176,14 +176,14 @@ def outliers(study: Study, a: argparse.Namespace) -> object:
 def maps(study: Study, a: argparse.Namespace) -> object:
     from harness.evaluate.maps import make
 
-    files = {"denoiser": a.denoiser, "decoder": a.decoder, "latents_file": a.latents, "out": a.out}
+    files = {"denoiser": a.denoiser, "decoder": a.decoder, "latents_file": a.latents, "data_folder": a.data, "out": a.out}
     return make(study, method_name=a.method, seed=a.seed, **files)
 
 
 def encoder_maps(study: Study, a: argparse.Namespace) -> object:
     from harness.evaluate.maps import make_encoder
 
-    return make_encoder(study, data_folder=a.data, backbone=a.backbone, registers=a.registers, latents_file=a.latents, out=a.out)
+    return make_encoder(study, data_folder=a.data, backbone=a.backbone, registers=a.registers, out=a.out)
 
 
 def claims(study: Study, a: argparse.Namespace) -> object:
@@ -293,12 +293,12 @@ STAGES: dict[str, tuple[Callable, str, str]] = {
     "encoder_maps": (
         encoder_maps,
         "every token of an encoder variant for a few images: norm, first principal component, attention received",
-        "data backbone registers? latents out",
+        "data backbone registers? out",
     ),
     "maps": (
         maps,
         "every token of one run's denoiser for a few images: norm, first principal component, attention received; what it predicts, decoded",
-        "method seed denoiser decoder latents out",
+        "method seed denoiser decoder latents data out",
     ),
     "table": (table, "render a table from the results: Markdown, CSV, LaTeX, times", "methods seeds results spec out"),
     "claims": (claims, "test the paper's claims on the results: Markdown, CSV", "methods seeds results spec out"),

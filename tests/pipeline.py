@@ -44,8 +44,7 @@ class Pipeline:
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
         encode.make(study, data_folder=self.data, backbone=backbone, registers=registers, out=latents)
         if study.has_vit:
-            files = {"data_folder": self.data, "backbone": backbone, "registers": registers, "latents_file": latents}
-            maps.make_encoder(study, **files, out=folder / "maps.npz")
+            maps.make_encoder(study, data_folder=self.data, backbone=backbone, registers=registers, out=folder / "maps.npz")
         images = {} if study.latents.cache else {"backbone": backbone, "registers": registers}
         if self.dag.decodes_itself:
             weights = backbone
@@ -86,6 +85,7 @@ class Pipeline:
             denoiser=folders[0] / "denoiser.safetensors",
             decoder=encoder.decoder,
             latents_file=encoder.latents,
+            data_folder=self.data,
             out=folders[0] / "maps.npz",
         )
         self.runs[method] = folders

@@ -4,7 +4,6 @@ Of a denoiser, noise, noise levels and images are those of stage `outliers`. As 
 and once more from the output, which is decoded too; unlike there, registers are kept, apart from the patches.
 """
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,29 +63,37 @@ def cut(maps: Tensor, grid: int) -> Tensor:
     return nn.functional.unfold(maps, side, stride=side).transpose(1, 2)
 
 
-def first_component(tokens: Tensor, size: Tensor) -> tuple[Tensor, float]:
-    """(..., C) tokens of several images -> their coordinates (...) along the first principal component, and its share of the variance.
+def first_components(tokens: Tensor, bright: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, P, C) patch tokens -> their coordinates (B, P) along the first principal component of their own image, its share (B,) of the variance.
 
-    A component's sign is arbitrary: here the coordinates correlate with `size` (...), not against it. NaN where a token is not finite.
+    A component's sign is arbitrary: here the coordinates correlate with `bright` (B, P), not against it, so that it is the same for every
+    layer, noise level and method. NaN where a token is not finite.
     """
     if not tokens.isfinite().all():
-        return torch.full(tokens.shape[:-1], torch.nan), math.nan
-    flat, size = tokens.flatten(0, -2).double(), size.flatten().double()
-    centred = flat - flat.mean(dim=0)
-    variances, directions = torch.linalg.eigh(centred.T @ centred)
-    found = centred @ directions[:, -1]
-    if (found * (size - size.mean())).sum() < 0:
-        found = -found
-    return found.unflatten(0, tokens.shape[:-1]), (variances[-1] / variances.sum()).item()
+        return torch.full(tokens.shape[:2], torch.nan), torch.full(tokens.shape[:1], torch.nan)
+    centred = tokens.double() - tokens.double().mean(dim=1, keepdim=True)
+    variances, directions = torch.linalg.eigh(centred @ centred.transpose(1, 2))  # of P x P: there are fewer patches than channels
+    variances = variances.clamp(min=0)
+    found = directions[..., -1] * variances[:, -1:].sqrt()
+    against = (found * (bright - bright.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True) < 0
+    share = variances[:, -1] / variances.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
+    return torch.where(against, -found, found), share
 
 
-def at_level(model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float, size: int) -> tuple[dict[str, np.ndarray], Tensor]:
+def brightness(pixels: Tensor, grid: int) -> Tensor:
+    """(B, 3, H, W) -> (B, grid * grid), of each patch."""
+    return nn.functional.adaptive_avg_pool2d(pixels.mean(dim=1, keepdim=True), grid).flatten(1)
+
+
+def at_level(
+    model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, bright: Tensor, t: float, size: int
+) -> tuple[dict[str, np.ndarray], Tensor]:
     """Maps of B images at noise level t, `size` images at once, and the output (B, C, H, W). L blocks, P patches, R registers, K other
     tokens in context.
 
-    norms, components (L + 1, B, P), explained (L + 1,): after each block, and of the output. entering, attention (L, B, P): norms of what
-    enters a block, and attention received there. Components are positive where the clean latent's norm is high. register_norms, register_attention (L, B, R), context_norms, context_attention
-    (L, B, K): NaN before these tokens join.
+    norms, components (L + 1, B, P), explained (L + 1, B): after each block, and of the output; components are positive where `bright` (B, P)
+    is high. entering, attention (L, B, P): norms of what enters a block, and attention received there. register_norms, register_attention
+    (L, B, R), context_norms, context_attention (L, B, K): NaN before these tokens join.
     """
     passes = []
     for parts in zip(clean.split(size), noise.split(size), labels.split(size), strict=True):
@@ -109,21 +116,18 @@ def at_level(model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: 
         pairs = list(zip(values, joined, strict=True))
         maps[f"register_{name}"] = [_filled(value[:, :first], registers) for value, first in pairs]
         maps[f"context_{name}"] = [_filled(value[:, first:-patches], context) for value, first in pairs]
-    size = cut(clean, model.grid).norm(dim=-1)  # the same at every block and noise level, so that signs do not flip from map to map
-    components = [found[:, -patches:] for found in tokens]
-    return _arrays(maps) | _components(components, size), torch.cat([seen.output for seen in passes])
+    maps |= _components([found[:, -patches:] for found in tokens], bright)
+    return _arrays(maps), torch.cat([seen.output for seen in passes])
+
+
+def _components(tokens: list[Tensor], bright: Tensor) -> dict[str, list[Tensor]]:
+    """`components` (B, P) and `explained` (B,) of patch tokens (B, P, C) after each block or layer."""
+    found = [first_components(layer, bright) for layer in tokens]
+    return {name: [pair[place] for pair in found] for place, name in enumerate(("components", "explained"))}
 
 
 def _arrays(maps: dict[str, list[Tensor]]) -> dict[str, np.ndarray]:
     return {name: torch.stack(parts).float().numpy() for name, parts in maps.items()}
-
-
-def _components(tokens: list[Tensor], size: Tensor) -> dict[str, np.ndarray]:
-    """`components` (L, B, P) and `explained` (L,) of patch tokens (B, P, C) after each block or layer."""
-    found = [first_component(layer, size) for layer in tokens]
-    return _arrays({"components": [components for components, _ in found]}) | {
-        "explained": np.array([share for _, share in found], np.float32)
-    }
 
 
 def _filled(values: Tensor, width: int) -> Tensor:
@@ -137,7 +141,9 @@ def rows_of(study: Study, held_out: int) -> np.ndarray:
     return np.linspace(0, count, min(IMAGES, count), endpoint=False).astype(int)
 
 
-def make(study: Study, *, method_name: str, seed: int, denoiser: Path, decoder: Path, latents_file: Path, out: Path) -> dict:
+def make(
+    study: Study, *, method_name: str, seed: int, denoiser: Path, decoder: Path, latents_file: Path, data_folder: Path, out: Path
+) -> dict:
     """npz: the arrays of `at_level` with the noise levels `times` (T,) as first axis, `rows` (B,) of the held-out images, `labels` (B,), and
     `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts. `decoder`: its weights, or the folder of an encoder that decodes
     itself.
@@ -151,12 +157,13 @@ def make(study: Study, *, method_name: str, seed: int, denoiser: Path, decoder: 
     arrays = {"times": np.array(config.times, dtype=np.float64), "rows": rows, "labels": labels.numpy()}
     stop = stop_of(denoiser)
     found = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
-    inputs = [denoiser, decoder, latents_file]
+    inputs = [denoiser, decoder, latents_file, data_folder]
     made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method_name, "seed": seed}
     with artifacts.artifact(out, found=found, **made) as path:
         if stop is None:
             model = denoisers.load(study, method_name, denoiser)
-            levels, outputs = zip(*(at_level(model, clean, noise, labels, t, config.batch) for t in config.times), strict=True)
+            bright = brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
+            levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, config.batch) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
             if np.isfinite(maps["norms"]).all():
                 decode = decoders.load(study, decoder)
@@ -182,19 +189,21 @@ def decoded(
     return np.concatenate([data.to_uint8(decode(part.to(device()))) for part in parts])
 
 
-def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, latents_file: Path, out: Path) -> dict:
-    """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make`, norms, components (depth + 2, B, P), explained (depth + 2,).
+def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
+    """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make`, norms, components (depth + 2, B, P), explained (depth +
+    2, B).
 
     These are of patch tokens of the embeddings, after each layer, and of the output, which is what the final norm gives. As of a denoiser's
     blocks: entering, attention (depth, B, P), register_norms, register_attention (depth, B, R), context_norms, context_attention (depth, B,
     K); registers are those that the encoder was trained with, and test-time ones; the other token is CLS.
     """
-    split, source = data.load(data_folder, "reference"), latents.held_out(latents_file)
+    split = data.load(data_folder, "reference")
     rows = rows_of(study, len(split))
-    inputs = [path for path in (data_folder, backbone, registers, latents_file) if path is not None]
+    inputs = [path for path in (data_folder, backbone, registers) if path is not None]
     with artifacts.artifact(out, stage="encoder_maps", module=__name__, inputs=inputs) as path, torch.no_grad():
         model = latents.load_vision_encoder(study, backbone, registers)
-        states, attention = model.watched(split.pixels(rows.tolist()).to(device()))
+        pixels = split.pixels(rows.tolist())
+        states, attention = model.watched(pixels.to(device()))
         tokens = [model.of_patches(state).cpu() for state in (*states, model.final_norm(states[-1]))]
         maps = {
             "norms": [found.norm(dim=-1) for found in tokens],
@@ -204,7 +213,7 @@ def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: 
         for name, values in (("norms", [state.norm(dim=-1) for state in states[1:]]), ("attention", attention)):
             for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
                 maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
-        arrays = _arrays(maps) | _components(tokens, source.latents[rows].flatten(2).norm(dim=1))
+        maps |= _components(tokens, brightness(pixels, model.grid))
         with open(path, "wb") as npz:
-            np.savez(npz, **arrays, rows=rows)
+            np.savez(npz, **_arrays(maps), rows=rows)
     return {"images": len(rows), "layers": len(states) - 1}

@@ -86,7 +86,6 @@ if RUN.at_home("encoder"):
             data=RUN.place("data", "data"),
             backbone=backbone,
             registers=registers,
-            latents=latents,
         output:
             "results/{study}/encoders/{encoder}/maps.npz",
         log:
@@ -106,7 +105,7 @@ if RUN.at_home("encoder"):
             "Token maps of the encoder of {wildcards.study}: {wildcards.encoder}"
         shell:
             "python -m harness encoder_maps --study {wildcards.study} --data {input.data} --backbone {input.backbone}"
-            " {params.registers} --latents {input.latents} --out {output} 2>&1 | tee {log}"
+            " {params.registers} --out {output} 2>&1 | tee {log}"
 
 
 if RUN.at_home("decoder"):

@@ -153,6 +153,7 @@ rule maps:
         denoiser="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
         decoder=decoder,
         latents=latents,
+        data=RUN.place("data", "data"),
     output:
         "results/{study}/runs/{method}/seed{seed}/maps.npz",
     log:
@@ -171,4 +172,4 @@ rule maps:
         "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:
         "python -m harness maps --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
-        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --out {output} 2>&1 | tee {log}"
+        " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents} --data {input.data} --out {output} 2>&1 | tee {log}"

@@ -43,7 +43,7 @@ def inputs():
 
 
 def maps_of(model, size=BATCH):
-    return maps.at_level(model, *inputs(), LEVEL, size)[0]
+    return maps.at_level(model, *inputs(), torch.rand(BATCH, 16, generator=stream(0, "bright")), LEVEL, size)[0]
 
 
 @every_architecture
@@ -91,16 +91,27 @@ def test_attention_is_what_the_block_computes_with_and_sums_to_one(name, monkeyp
         np.testing.assert_allclose(received[~np.isnan(received)].reshape(BATCH, -1), expected, atol=1e-6)
 
 
-def test_the_first_component_is_that_of_scikit_learn_with_a_fixed_sign():
-    tokens = torch.randn(4, 9, 12, generator=stream(0, "test")) * torch.linspace(0.5, 3, 12) + 1
-    flat, size = tokens.reshape(-1, 12).double().numpy(), tokens[..., -1]
-    found, share = maps.first_component(tokens, size)
-    theirs = PCA(1, svd_solver="full").fit(flat)
-    np.testing.assert_allclose(found.abs(), np.abs(theirs.transform(flat)).reshape(4, 9), rtol=1e-6, atol=1e-9)
-    assert share == pytest.approx(theirs.explained_variance_ratio_[0])
-    assert np.corrcoef(found.flatten(), size.flatten())[0, 1] > 0
-    again, _ = maps.first_component(-tokens, size)
+@pytest.mark.parametrize("channels", [12, 40])  # fewer and more than patches
+def test_the_first_components_are_those_of_scikit_learn_with_a_fixed_sign(channels):
+    tokens = torch.randn(4, 25, channels, generator=stream(0, "test")) * torch.linspace(0.5, 3, channels) + 1
+    bright = tokens[..., -1]
+    found, shares = maps.first_components(tokens, bright)
+    for image in range(4):
+        flat = tokens[image].double().numpy()
+        theirs = PCA(1, svd_solver="full").fit(flat)
+        np.testing.assert_allclose(found[image].abs(), np.abs(theirs.transform(flat))[:, 0], rtol=1e-6, atol=1e-9)
+        assert shares[image] == pytest.approx(theirs.explained_variance_ratio_[0])
+        assert np.corrcoef(found[image], bright[image])[0, 1] > 0
+    again, _ = maps.first_components(-tokens, bright)
     torch.testing.assert_close(again, found)
+    whole = maps.first_components(tokens.index_fill(1, torch.tensor([3]), torch.inf), bright)
+    assert all(values.isnan().all() for values in whole)
+
+
+def test_brightness_is_the_mean_of_a_patch():
+    pixels = torch.rand(2, 3, 8, 12, generator=stream(0, "test"))
+    expected = pixels.mean(1).unflatten(1, (4, 2)).unflatten(3, (4, 3)).mean(dim=(2, 4))
+    torch.testing.assert_close(maps.brightness(pixels, 4), expected.flatten(1))
 
 
 @every_architecture
@@ -126,7 +137,7 @@ def test_another_attention_has_no_map():
 def make(study, runs, method, out):
     encoder = runs.encoders["plain" if method != "dsr" else "ttr_until_clean"]
     weights = runs.runs[method][0] / "denoiser.safetensors"
-    files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "out": out}
+    files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "data_folder": runs.data, "out": out}
     printed = maps.make(study, method_name=method, seed=0, **files)
     with np.load(out, allow_pickle=False) as file:
         return printed, dict(file)
@@ -158,10 +169,10 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
     raw = source.whitening.unwhiten(source.latents[rows])
     np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
-    size = source.latents[rows].flatten(2).norm(dim=1)
-    output, share = maps.first_component(raw.flatten(2).transpose(1, 2), size)
-    np.testing.assert_allclose(found["components"][-1], output, atol=1e-4)
-    assert found["explained"][-1] == pytest.approx(share, rel=1e-4)
+    bright = maps.brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
+    output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright)
+    np.testing.assert_allclose(found["components"][-1], output, atol=1e-3)
+    np.testing.assert_allclose(found["explained"][-1], shares, rtol=1e-4)
 
 
 def test_an_encoders_registers_are_the_tokens_that_are_no_patches(built):
@@ -230,7 +241,8 @@ def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     del record[artifacts.OWN]
     artifacts.write_record(weights, record | {"status": "diverged", "reason": "the loss was not finite"})
     out = tmp_path / "maps.npz"
-    files = {"denoiser": weights, "decoder": runs.encoders["plain"].decoder, "latents_file": runs.encoders["plain"].latents, "out": out}
+    encoder = runs.encoders["plain"]
+    files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "data_folder": runs.data, "out": out}
     printed = maps.make(study, method_name="baseline", seed=0, **files)
     assert printed["status"] == "the loss was not finite"
     with np.load(out, allow_pickle=False) as file:

@@ -35,7 +35,7 @@ def written(path, study, method, *, why=""):
             "norms": norms,
             "entering": norms[:, :-1],
             "components": rng.normal(size=norms.shape),
-            "explained": rng.uniform(0.1, 0.4, norms.shape[:2]),
+            "explained": rng.uniform(0.1, 0.4, norms.shape[:3]),
             "attention": np.full(shape, 1 / (patches + count + context)),
             "register_norms": np.where(joined, 12.0, np.nan) * np.ones((*shape[:3], count)),
             "register_attention": np.where(joined, 1 / (patches + count + context), np.nan) * np.ones((*shape[:3], count)),
@@ -49,7 +49,7 @@ def written(path, study, method, *, why=""):
 
 
 def encoders_written(results, study, methods):
-    """Maps of the encoders, beside latents that nobody reads; outliers in the plain one."""
+    """Maps of the encoders; outliers in the plain one."""
     rng = np.random.default_rng(0)
     for key in {load_method(method).encoder.key for method in methods}:
         norms = rng.lognormal(0, 0.15, (study.encoder.depth + 2, IMAGES, study.grid**2))
@@ -57,17 +57,21 @@ def encoders_written(results, study, methods):
             norms[3:-1, MOST, :2] *= 20
         count = 0 if key == "plain" else 4
         shape = (study.encoder.depth, IMAGES)
-        arrays = {"rows": np.array(ROWS), "norms": norms, "components": rng.normal(size=norms.shape), "explained": np.full(len(norms), 0.4)}
+        arrays = {
+            "rows": np.array(ROWS),
+            "norms": norms,
+            "components": rng.normal(size=norms.shape),
+            "explained": np.full(norms.shape[:2], 0.4),
+        }
         arrays |= {"entering": norms[:-2], "attention": np.full((*shape, study.grid**2), 1 / (study.grid**2 + count))}
         arrays |= {
             "register_norms": np.full((*shape, count), 12.0),
             "register_attention": np.full((*shape, count), 1 / (study.grid**2 + count)),
         }
         arrays |= {f"context_{name}": np.zeros((*shape, 0)) for name in ("norms", "attention")}
-        for name in ("maps.npz", "latents.safetensors"):
-            path = results / "encoders" / key / name
-            with artifacts.artifact(path, stage="encoder_maps", module="harness.evaluate.maps") as file, open(file, "wb") as opened:
-                np.savez(opened, **arrays)
+        path = results / "encoders" / key / "maps.npz"
+        with artifacts.artifact(path, stage="encoder_maps", module="harness.evaluate.maps") as file, open(file, "wb") as opened:
+            np.savez(opened, **arrays)
 
 
 @pytest.fixture

@@ -39,9 +39,11 @@ class Context:
 
     def latents(self, encoder: str) -> Path:
         """The latents file of an encoder variant, compared with its record."""
-        path = self._home("encoder") / "encoders" / encoder / "latents.safetensors"
-        artifacts.checked(path)
-        return path
+        return self._of_encoder(encoder, "latents.safetensors")
+
+    def encoder_maps(self, encoder: str) -> Path:
+        """The token maps of an encoder variant, compared with their record."""
+        return self._of_encoder(encoder, "maps.npz")
 
     def registers(self, encoder: str) -> dict:
         """What the search for register neurons found for an encoder variant."""
@@ -50,6 +52,11 @@ class Context:
     def reference(self) -> data.Split:
         """The held-out images."""
         return data.load(self._home("data") / "data", "reference")
+
+    def _of_encoder(self, encoder: str, name: str) -> Path:
+        path = self._home("encoder") / "encoders" / encoder / name
+        artifacts.checked(path)
+        return path
 
     def _home(self, part: str) -> Path:
         return places.folder(self.results, self.study, places.home(self.study, part))

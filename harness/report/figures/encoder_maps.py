@@ -3,7 +3,6 @@
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness import artifacts
 from harness.config import load_method
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
@@ -48,8 +47,6 @@ def _variants(context: Context) -> dict[str, str]:
 
 
 def _maps_of(context: Context, key: str) -> Maps:
-    path = context.latents(key).with_name("maps.npz")
-    artifacts.checked(path)
-    with np.load(path, allow_pickle=False) as file:
+    with np.load(context.encoder_maps(key), allow_pickle=False) as file:
         arrays = {name: file[name] if name == "rows" else file[name][None] for name in file}  # one noise level: none
     return Maps(arrays | {"times": np.zeros(1)}, "", context.study.outlier_statistics.factor)

@@ -115,22 +115,22 @@ class Strip:
 
     @property
     def values(self) -> np.ndarray:
-        """(L + 1, B, P): norms over their median, or components over their standard deviation."""
+        """(L + 1, B, P): norms over their median, or components over their standard deviation within the image."""
         if self.kind == "norms":
             return self.maps.relative[self.level]
         components = self.maps.arrays["components"][self.level]
-        return components / (components.std(axis=(1, 2), keepdims=True) + np.finfo(np.float32).tiny)
+        return components / (components.std(axis=-1, keepdims=True) + np.finfo(np.float32).tiny)
 
     @property
     def decoded(self) -> np.ndarray | None:
         """(B, H, W, 3) uint8: the images that a denoiser predicts."""
         return self.maps.arrays["decoded"][self.level] if "decoded" in self.maps.arrays else None
 
-    def note(self, column: int) -> str:
+    def note(self, column: int, chosen: int) -> str:
         """What stands below a map: the median norm, or the component's share of the variance."""
         if self.kind == "norms":
             return f"{self.maps.median[self.level, column]:.3g}"
-        return f"{100 * self.maps.arrays['explained'][self.level, column]:.0f} %"
+        return f"{100 * self.maps.arrays['explained'][self.level, column, chosen]:.0f} %"
 
 
 def grid_of(
@@ -192,7 +192,7 @@ def draw(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normalize) -
     side = math.isqrt(values.size)
     axis.imshow(values.reshape(side, side), norm=scale, cmap=SEQUENTIAL if strip.kind == "norms" else DIVERGING, interpolation="nearest")
     outline(axis, (strip.maps.relative[strip.level, column, chosen] > strip.maps.factor).reshape(side, side))
-    axis.set_xlabel(strip.note(column), fontsize=SMALL - 1, labelpad=1.5)
+    axis.set_xlabel(strip.note(column, chosen), fontsize=SMALL - 1, labelpad=1.5)
 
 
 def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str, np.ndarray]:
@@ -206,7 +206,7 @@ def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str,
         if kind == "norms":
             found["norms.median"] = np.array([strip.maps.median[strip.level, columns] for strip in mine])
         else:
-            found["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level, columns] for strip in mine])
+            found["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level][columns, chosen] for strip in mine])
         if mine[0].decoded is not None:
             found[f"{kind}.decoded"] = np.array([strip.decoded[chosen] for strip in mine])
     return found
@@ -241,7 +241,9 @@ def bar_of(figure: Figure, axes: list[Axes], kind: str, scale: Normalize, factor
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         bar.minorticks_off()
     label = (
-        "token norm (L2) / median of its block (below), log" if norms else "first principal component, std. dev. (share of variance below)"
+        "token norm (L2) / median of its block (below), log"
+        if norms
+        else "first principal component, in std. dev. (below: share of variance)"
     )
     bar.set_label(textwrap.fill(label, int(tall * CHARACTERS)), fontsize=SMALL)
     bar.outline.set_linewidth(0.4)
