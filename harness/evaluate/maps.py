@@ -63,11 +63,12 @@ def cut(maps: Tensor, grid: int) -> Tensor:
     return nn.functional.unfold(maps, side, stride=side).transpose(1, 2)
 
 
-def first_components(tokens: Tensor, bright: Tensor) -> tuple[Tensor, Tensor]:
+def first_components(tokens: Tensor, bright: Tensor, factor: float) -> tuple[Tensor, Tensor]:
     """(B, P, C) patch tokens -> their coordinates (B, P) along the first principal component of their own image, its share (B,) of the variance.
 
-    A component's sign is arbitrary: here the coordinates correlate with `bright` (B, P), not against it, so that it is the same for every
-    layer, noise level and method. NaN where a token is not finite.
+    A component's sign is arbitrary. Here it is positive at the image's largest token, where that is an outlier (norm above `factor` times the
+    median of all B images); elsewhere the coordinates correlate with `bright` (B, P), not against it. So the sign is one and the same for
+    every layer, noise level and method. NaN where a token is not finite.
     """
     if not tokens.isfinite().all():
         return torch.full(tokens.shape[:2], torch.nan), torch.full(tokens.shape[:1], torch.nan)
@@ -75,7 +76,10 @@ def first_components(tokens: Tensor, bright: Tensor) -> tuple[Tensor, Tensor]:
     variances, directions = torch.linalg.eigh(centred @ centred.transpose(1, 2))  # of P x P: there are fewer patches than channels
     variances = variances.clamp(min=0)
     found = directions[..., -1] * variances[:, -1:].sqrt()
-    against = (found * (bright - bright.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True) < 0
+    norms = tokens.norm(dim=-1)
+    largest, place = norms.max(dim=1, keepdim=True)
+    along = (found * (bright - bright.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
+    against = torch.where(largest > factor * norms.median(), found.gather(1, place), along) < 0
     share = variances[:, -1] / variances.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
     return torch.where(against, -found, found), share
 
@@ -86,13 +90,13 @@ def brightness(pixels: Tensor, grid: int) -> Tensor:
 
 
 def at_level(
-    model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, bright: Tensor, t: float, size: int
+    model: nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, bright: Tensor, t: float, *, size: int, factor: float
 ) -> tuple[dict[str, np.ndarray], Tensor]:
     """Maps of B images at noise level t, `size` images at once, and the output (B, C, H, W). L blocks, P patches, R registers, K other
     tokens in context.
 
-    norms, components (L + 1, B, P), explained (L + 1, B): after each block, and of the output; components are positive where `bright` (B, P)
-    is high. entering, attention (L, B, P): norms of what enters a block, and attention received there. register_norms, register_attention
+    norms, components (L + 1, B, P), explained (L + 1, B): after each block, and of the output; signs of components by `bright` (B, P) and
+    `factor`. entering, attention (L, B, P): norms of what enters a block, and attention received there. register_norms, register_attention
     (L, B, R), context_norms, context_attention (L, B, K): NaN before these tokens join.
     """
     passes = []
@@ -116,13 +120,13 @@ def at_level(
         pairs = list(zip(values, joined, strict=True))
         maps[f"register_{name}"] = [_filled(value[:, :first], registers) for value, first in pairs]
         maps[f"context_{name}"] = [_filled(value[:, first:-patches], context) for value, first in pairs]
-    maps |= _components([found[:, -patches:] for found in tokens], bright)
+    maps |= _components([found[:, -patches:] for found in tokens], bright, factor)
     return _arrays(maps), torch.cat([seen.output for seen in passes])
 
 
-def _components(tokens: list[Tensor], bright: Tensor) -> dict[str, list[Tensor]]:
+def _components(tokens: list[Tensor], bright: Tensor, factor: float) -> dict[str, list[Tensor]]:
     """`components` (B, P) and `explained` (B,) of patch tokens (B, P, C) after each block or layer."""
-    found = [first_components(layer, bright) for layer in tokens]
+    found = [first_components(layer, bright, factor) for layer in tokens]
     return {name: [pair[place] for pair in found] for place, name in enumerate(("components", "explained"))}
 
 
@@ -163,7 +167,8 @@ def make(
         if stop is None:
             model = denoisers.load(study, method_name, denoiser)
             bright = brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
-            levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, config.batch) for t in config.times), strict=True)
+            settings = {"size": config.batch, "factor": config.factor}
+            levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, **settings) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
             if np.isfinite(maps["norms"]).all():
                 decode = decoders.load(study, decoder)
@@ -213,7 +218,7 @@ def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: 
         for name, values in (("norms", [state.norm(dim=-1) for state in states[1:]]), ("attention", attention)):
             for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
                 maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
-        maps |= _components(tokens, brightness(pixels, model.grid))
+        maps |= _components(tokens, brightness(pixels, model.grid), study.outlier_statistics.factor)
         with open(path, "wb") as npz:
             np.savez(npz, **_arrays(maps), rows=rows)
     return {"images": len(rows), "layers": len(states) - 1}

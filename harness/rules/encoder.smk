@@ -99,7 +99,7 @@ if RUN.at_home("encoder"):
             gpu=JOB.gpus,
         params:
             code=dag.code_hash("harness.evaluate.maps"),
-            config=RUN.config("outlier_statistics.images", "search.variant"),
+            config=RUN.config("outlier_statistics.images", "outlier_statistics.factor", "search.variant"),
             registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
         message:
             "Token maps of the encoder of {wildcards.study}: {wildcards.encoder}"

@@ -43,7 +43,8 @@ def inputs():
 
 
 def maps_of(model, size=BATCH):
-    return maps.at_level(model, *inputs(), torch.rand(BATCH, 16, generator=stream(0, "bright")), LEVEL, size)[0]
+    bright = torch.rand(BATCH, 16, generator=stream(0, "bright"))
+    return maps.at_level(model, *inputs(), bright, LEVEL, size=size, factor=3.0)[0]
 
 
 @every_architecture
@@ -95,17 +96,29 @@ def test_attention_is_what_the_block_computes_with_and_sums_to_one(name, monkeyp
 def test_the_first_components_are_those_of_scikit_learn_with_a_fixed_sign(channels):
     tokens = torch.randn(4, 25, channels, generator=stream(0, "test")) * torch.linspace(0.5, 3, channels) + 1
     bright = tokens[..., -1]
-    found, shares = maps.first_components(tokens, bright)
+    found, shares = maps.first_components(tokens, bright, 10.0)
     for image in range(4):
         flat = tokens[image].double().numpy()
         theirs = PCA(1, svd_solver="full").fit(flat)
         np.testing.assert_allclose(found[image].abs(), np.abs(theirs.transform(flat))[:, 0], rtol=1e-6, atol=1e-9)
         assert shares[image] == pytest.approx(theirs.explained_variance_ratio_[0])
         assert np.corrcoef(found[image], bright[image])[0, 1] > 0
-    again, _ = maps.first_components(-tokens, bright)
+    again, _ = maps.first_components(-tokens, bright, 10.0)
     torch.testing.assert_close(again, found)
-    whole = maps.first_components(tokens.index_fill(1, torch.tensor([3]), torch.inf), bright)
+    whole = maps.first_components(tokens.index_fill(1, torch.tensor([3]), torch.inf), bright, 10.0)
     assert all(values.isnan().all() for values in whole)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_component_is_positive_at_the_largest_outlier_whatever_is_bright(sign):
+    tokens = torch.randn(4, 25, 12, generator=stream(0, "test"))
+    tokens[2, 7] *= 30
+    bright = torch.zeros(4, 25)
+    bright[:, 7] = sign
+    found, _ = maps.first_components(tokens, bright, 3.0)
+    assert found[2, 7] == found[2].abs().max() > 0
+    clean, _ = maps.first_components(tokens[:2], bright[:2], 3.0)
+    assert ((clean[:, 7] - clean.mean(dim=1)) * sign > 0).all()
 
 
 def test_brightness_is_the_mean_of_a_patch():
@@ -170,7 +183,7 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     raw = source.whitening.unwhiten(source.latents[rows])
     np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
     bright = maps.brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
-    output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright)
+    output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright, study.outlier_statistics.factor)
     np.testing.assert_allclose(found["components"][-1], output, atol=1e-3)
     np.testing.assert_allclose(found["explained"][-1], shares, rtol=1e-4)
 

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator
+from matplotlib.ticker import LogLocator, PercentFormatter
 
 from harness.report import paper
 from harness.report.figures.context import Context
@@ -81,6 +81,9 @@ def clip_steps(context: Context) -> tuple[Figure, Data]:
 def _against_step(context: Context, score: str) -> tuple[Figure, Data]:
     figure, axis = plt.subplots(figsize=(TWO_COLUMNS, 2.6))
     rows = _curves(context, score, axis)
+    if score == "geneval":  # a share
+        axis.set_ylabel(_label(score, ", %"))
+        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=None))
     figure.legend(loc="outside right center")
     set_title(figure, f"{score_info(score).title} against training step on '{context.study.name}', {_over(rows)}")
     return figure, rows[COLUMNS]
@@ -172,9 +175,9 @@ def _estimate(values: np.ndarray, wide: bool) -> Middle:
     return Middle(*(np.exp(ends) if wide else ends))
 
 
-def _label(score: str) -> str:
+def _label(score: str, unit: str = "") -> str:
     info = score_info(score)
-    return f"{info.title} ({info.better} is better)"
+    return f"{info.title}{unit} ({info.better} is better)"
 
 
 def _over(rows: pd.DataFrame) -> str:
@@ -188,8 +191,10 @@ def _wide(values: pd.Series) -> bool:
 
 
 def _log_if(wide: bool, axis: Axes, values: pd.Series) -> None:
-    """A log scale about the values of the seeds: an interval that ends far from all of them leaves the frame."""
-    if wide:
+    """A log scale about the values of the seeds: an interval that ends far from all of them leaves the frame, as one does below zero."""
+    if not wide:
+        axis.set_ylim(bottom=max(axis.get_ylim()[0], 0.0))
+    else:
         axis.set_ylim(values.min() / 1.5, values.max() * 1.5)
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

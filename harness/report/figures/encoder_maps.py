@@ -33,7 +33,7 @@ def encoder_attention(context: Context) -> tuple[Figure, Data]:
     first = found[next(iter(found))]
     title = (
         f"Attention that tokens receive in the encoder of '{context.study.name}', mean over {len(first.arrays['rows'])} held-out images "
-        f"(outlier: it enters the layer with a norm above {first.factor:g} × the median)"
+        f"(outlier: it enters the layer with a norm above {first.factor:g}\u00a0×\u00a0the median)"
     )
     return attention_panels(shown, "encoder layer", title), table.drop(columns="t").rename(columns={"block": "layer"})
 

@@ -52,7 +52,7 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
     figure.colorbar(drawn, ax=axes, label="token norm (L2, log)", fraction=0.03, pad=0.01)
     set_title(
         figure,
-        f"Token norms in the encoder of '{study.name}', the held-out image with most outliers; outlined: above {factor:g} × the layer's median",
+        f"Token norms in the encoder of '{study.name}', the held-out image with most outliers; outlined: above {factor:g}\u00a0×\u00a0the layer's median",
     )
     return figure, {key: norms[chosen] for key, norms in maps.items()} | {f"{key}.median": medians[key] for key in maps} | {"image": image}
 

@@ -63,7 +63,7 @@ def attention(context: Context) -> tuple[Figure, Data]:
     shown = {title_of(method): (maps, pd.DataFrame() if maps.why else at_level(table, method, maps)) for method, maps in found.items()}
     title = (
         f"Attention that tokens receive in the denoiser of '{context.study.name}', {level_text(found)} "
-        f"(outlier: it enters the block with a norm above {context.study.outlier_statistics.factor:g} × the median)"
+        f"(outlier: it enters the block with a norm above {context.study.outlier_statistics.factor:g}\u00a0×\u00a0the median)"
     )
     return attention_panels(shown, "denoiser block", title), table
 
@@ -128,7 +128,7 @@ def norm_flow(context: Context) -> tuple[Figure, Data]:
     set_title(
         figure,
         f"Where the norm goes in the denoiser of '{context.study.name}', {level_text(found)} "
-        f"(outlier: norm after the block above {context.study.outlier_statistics.factor:g} × the median)",
+        f"(outlier: norm after the block above {context.study.outlier_statistics.factor:g}\u00a0×\u00a0the median)",
     )
     return figure, table
 

@@ -240,11 +240,7 @@ def bar_of(figure: Figure, axes: list[Axes], kind: str, scale: Normalize, factor
         ticks = [tick for tick in TICKS if scale.vmin <= tick <= scale.vmax]
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])
         bar.minorticks_off()
-    label = (
-        "token norm (L2) / median of its block (below), log"
-        if norms
-        else "first principal component, in std. dev. (below: share of variance)"
-    )
+    label = "token norm (L2) / median of its block (below), log" if norms else "PC 1, std. dev. (below: share of variance)"
     bar.set_label(textwrap.fill(label, int(tall * CHARACTERS)), fontsize=SMALL)
     bar.outline.set_linewidth(0.4)
 
@@ -299,4 +295,4 @@ def _by_method(context: Context, methods: list[str], kinds: list[Literal["norms"
 
 
 def framed(maps: Maps) -> str:
-    return f"framed: norm above {maps.factor:g} × the median"
+    return f"framed: norm above {maps.factor:g}\u00a0×\u00a0the median"

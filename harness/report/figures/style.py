@@ -80,6 +80,10 @@ def title_of(method: str) -> str:
 def set_title(figure: Figure, text: str) -> None:
     """A title above the whole figure, in as many lines of about the same length as fit its width."""
     most = int(figure.get_figwidth() * CHARACTERS)
-    lines = len(textwrap.wrap(text, most))
-    shortest = next(width for width in range(len(text) // lines, most + 1) if len(textwrap.wrap(text, width)) == lines)
-    figure.suptitle(textwrap.fill(text, shortest))
+    lines = len(_wrapped(text, most))
+    shortest = next(width for width in range(len(text) // lines, most + 1) if len(_wrapped(text, width)) == lines)
+    figure.suptitle("\n".join(_wrapped(text, shortest)))
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
