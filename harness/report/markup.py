@@ -15,6 +15,7 @@ LATEX = str.maketrans({
     "↓": r"$\downarrow$", "↑": r"$\uparrow$", "×": r"$\times$", "Δ": r"$\Delta$", "∞": r"$\infty$", "±": r"$\pm$", "−": "$-$", "–": "--",
     "‘": "`", "’": "'",
 })  # fmt: skip
+RAISED = re.compile(r"\\textasciicircum\{\}([A-Z]+)")  # as in DiT^DH
 
 
 @dataclass(frozen=True)
@@ -57,14 +58,16 @@ def markdown(grid: Grid, numbers: dict[str, int]) -> str:
     return f"**{grid.title}**\n\n" + "\n".join([head, rule.replace(" ", ""), *body]) + "\n"
 
 
-def floating(grids: list[Grid], numbers: dict[str, int], *, caption: Iterable[str], label: str) -> str:
-    """A LaTeX float with the footnotes of its own grids. Needs \\usepackage{booktabs,graphicx}."""
+def floating(grids: list[Grid], numbers: dict[str, int], *, caption: Iterable[str], notes: Iterable[str], label: str) -> str:
+    """A LaTeX float; below its caption, in small letters, the footnotes of its own grids and `notes`. Needs \\usepackage{booktabs,graphicx}."""
     width = r"\ifdim\width>\textwidth\textwidth\else\width\fi"  # as it is, or shrunk to the page
     tabulars = [f"\\resizebox{{{width}}}{{!}}{{%\n{latex(grid, numbers)}}}" for grid in grids]
     feet = [f"\\textsuperscript{{{numbers[reason]}}} {escape(reason)}." for reason in footnotes(grids)]
+    small = " ".join([*feet, *map(escape, notes)])
+    below = [f"\\par\\smallskip\n\\begin{{minipage}}{{\\textwidth}}\\footnotesize\n{small}\n\\end{{minipage}}"] * bool(small)
     return "\n".join([
         "\\begin{table*}", "\\centering", "\n\n\\medskip\n".join(tabulars),
-        f"\\caption{{{' '.join([*map(escape, caption), *feet])}}}", f"\\label{{{label}}}", "\\end{table*}", "",
+        f"\\caption{{{' '.join(map(escape, caption))}}}", f"\\label{{{label}}}", *below, "\\end{table*}", "",
     ])  # fmt: skip
 
 
@@ -95,4 +98,5 @@ def formula(text: str) -> str:
 def escape(text: str) -> str:
     """Text as LaTeX in ASCII, without accents; a character that has no counterpart there is a question mark."""
     text = unicodedata.normalize("NFKD", text)
-    return "".join(c if " " <= c <= "~" else "?" for c in text.translate(LATEX) if not unicodedata.combining(c))
+    plain = "".join(c if " " <= c <= "~" else "?" for c in text.translate(LATEX) if not unicodedata.combining(c))
+    return RAISED.sub(r"\\textsuperscript{\1}", plain)

@@ -66,10 +66,13 @@ def written(made: Content) -> tuple[str, str]:
     caption = [made.caption] * bool(made.caption)
     lines = [f"# {made.title}\n", *(f"{line}\n" for line in caption), *(markdown(one, numbers) for one in made.grids)]
     text = "\n".join([*lines, *(f"- {line}" for line in below), ""])
-    floats = [(made.label, [panel.grid for panel in made.panels], [*caption, *made.notes])] * bool(made.panels)
-    floats += [(f"{made.label}-paper{place or ''}", [one], beside.NOTES * (place == 0)) for place, one in enumerate(made.printed)]
-    floats += [(f"{made.label}-alone{place or ''}", [one], [f"{one.title}."]) for place, one in enumerate(made.alone)]
-    tex = [floating(some, numbers, caption=[f"{made.title}.", *lines], label=name) for name, some, lines in floats]
+    floats = [(made.label, [panel.grid for panel in made.panels], caption, made.notes)] * bool(made.panels)
+    floats += [
+        (f"{made.label}-paper{place or ''}", [one], [f"{one.title}."], beside.NOTES * (place == 0))
+        for place, one in enumerate(made.printed)
+    ]
+    floats += [(f"{made.label}-alone{place or ''}", [one], [f"{one.title}."], []) for place, one in enumerate(made.alone)]
+    tex = [floating(some, numbers, caption=[f"{made.title}.", *more], notes=small, label=name) for name, some, more, small in floats]
     return text, "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *tex])
 
 
