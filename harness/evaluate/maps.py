@@ -152,7 +152,8 @@ def make(
     `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts. `decoder`: its weights, or the folder of an encoder that decodes
     itself.
 
-    Of a denoiser that diverged, or whose norms are not finite, only the last three are there; the record has `status` and `reason`.
+    Of a denoiser that diverged, or whose norms are not finite, only `times`, `rows` and `labels` are there; the record has `status` and
+    `reason`.
     """
     config, source = study.outlier_statistics, latents.held_out(latents_file)
     check_run(denoiser, method_name, seed)

@@ -169,7 +169,7 @@ class VisionEncoder(nn.Module):
         with ExitStack() as hooks:
             for name, kept in projected.items():
                 for layer in self.layers:
-                    module = _submodule(layer, name)
+                    module = submodule(layer, name)
                     hooks.enter_context(
                         module.register_forward_hook(lambda _module, _inputs, out, kept=kept: kept.append(self._heads(out)))
                     )
@@ -203,12 +203,12 @@ class VisionEncoder(nn.Module):
         return self.of_patches(self.final_norm(last)), torch.stack(norms, dim=1)
 
 
-def _submodule(layer: nn.Module, name: str) -> nn.Module:
-    """The module of `layer` whose name ends so, wherever this version of transformers keeps it."""
-    for full, module in layer.named_modules():
-        if full.rpartition(".")[2] == name:
+def submodule(layer: nn.Module, *endings: str) -> nn.Module:
+    """The first module of `layer` whose name has one of these endings, wherever this version of transformers keeps it."""
+    for name, module in layer.named_modules():
+        if name.endswith(endings):
             return module
-    raise UserError(f"{type(layer).__name__} has no '{name}': its attention cannot be seen; another version of transformers?")
+    raise UserError(f"{type(layer).__name__} has no '{endings[0]}', which registers and maps need: another version of transformers?")
 
 
 # --------------------------------------------------------------------------------------------------------- random weights

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.config import UserError, nearest
-from harness.models.encoder import VisionEncoder
+from harness.models.encoder import VisionEncoder, submodule
 
 Neurons = dict[int, list[int]]  # layer -> hidden units of its MLP, both 0-based
 Variant = Literal["described", "released"]
@@ -23,11 +23,8 @@ MLP_OUTPUTS = ("mlp.fc2", "mlp.down_proj")  # the second is that of a SwiGLU (DI
 
 
 def mlp_output_layer(layer: nn.Module) -> nn.Linear:
-    """The linear layer that follows the MLP activation; its input holds one channel per neuron."""
-    for name, module in layer.named_modules():
-        if name.endswith(MLP_OUTPUTS):
-            return module
-    raise UserError(f"{type(layer).__name__} has no '{MLP_OUTPUTS[0]}': this encoder's register neurons cannot be reached")
+    """The linear layer that follows the MLP activation; its input holds one channel per neuron. UserError where there is none."""
+    return submodule(layer, *MLP_OUTPUTS)
 
 
 class TestTimeRegisters:
