@@ -107,6 +107,13 @@ def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
     return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
+def brightness(pixels: "torch.Tensor", grid: int) -> "torch.Tensor":
+    """(N, 3, H, W) -> (N, grid * grid), the mean of each patch."""
+    import torch
+
+    return torch.nn.functional.adaptive_avg_pool2d(pixels.mean(dim=1, keepdim=True), grid).flatten(1)
+
+
 def captions(data: Data, labels: Sequence[int]) -> list[str]:
     """What the CLIP score compares an image of a label with."""
     if isinstance(data, Digits):

@@ -10,6 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from harness import artifacts, cli, config
+from harness.plan.model import UTILISATION
 from harness.study import load_study
 from harness.train import decoder as decoders
 from harness.train import denoiser as denoisers
@@ -97,6 +98,7 @@ def test_plan_is_printed(monkeypatch, capsys, tmp_path):
     code, out, _ = call(monkeypatch, capsys, "plan", "imagenet256_siglip2_b_dit_s", "--seeds", "3", "--assets", str(tmp_path))
     assert code == 0
     assert "3 seeds" in out
+    assert f"utilisation {UTILISATION:g}:" in out  # what --help says is the default is
     assert "**missing**" in out
     assert str(tmp_path / "imagenet" / "train") in out
 

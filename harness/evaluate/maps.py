@@ -7,6 +7,7 @@ and once more from the output, which is decoded too; unlike there, registers are
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from harness.study import Study
 from harness.train import decoder as decoders
 from harness.train import denoiser as denoisers
 
+if TYPE_CHECKING:
+    from harness.models.encoder import VisionEncoder
+
 IMAGES = 32  # evenly spaced among those of stage `outliers`
 
 
@@ -33,14 +37,14 @@ class Seen:
 
     entering: list[Tensor]  # norms (B, N) of the tokens that enter each block
     tokens: list[Tensor]  # (B, N, C) after each block, then (B, P, C * patch ** 2), the output cut into patches
-    attention: list[Tensor]  # (B, N) that each token receives in each block: mean over heads and queries, so that it sums to 1
+    attention: list[Tensor]  # (B, N) that each token receives in each block
     output: Tensor  # (B, C, H, W)
 
 
 @torch.no_grad()
 def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Seen:
     """x (B, C, H, W), t (B,), labels (B,). Attention is NaN where a method put another kind of attention into a block."""
-    entering, tokens, received = [], [], {}
+    entering, tokens, found = [], [], {}
     with ExitStack() as hooks:
         for index, block in enumerate(model.blocks):
             hooks.enter_context(block.register_forward_pre_hook(lambda _block, inputs: entering.append(inputs[0].norm(dim=-1).cpu())))
@@ -49,12 +53,36 @@ def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Seen:
             if isinstance(attention, Attention):
 
                 def keep(module: Attention, inputs: tuple, index: int = index) -> None:
-                    received[index] = module.weights(*inputs).mean(dim=(1, 2)).cpu()
+                    query, key, _ = module.heads_of(*inputs)
+                    found[index] = received(query, key).cpu()
 
                 hooks.enter_context(attention.register_forward_pre_hook(keep))
         output = model(x, t, labels)
-    attention = [received.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
+    attention = [found.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
     return Seen(entering, [*tokens, cut(output, model.grid).cpu()], attention, output.cpu())
+
+
+@torch.no_grad()
+def watch_encoder(model: "VisionEncoder", pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """pixels (B, 3, H, W) -> hidden states (B, all tokens, C), embeddings first; attention (B, all tokens) received in each layer."""
+    from harness.models.encoder import submodule  # imports transformers, which takes seconds
+
+    queries, keys, heads = [], [], model.tower.config.num_attention_heads
+    with ExitStack() as hooks:
+        for kept, name in ((queries, "q_proj"), (keys, "k_proj")):
+            for layer in model.layers:
+
+                def keep(_module: nn.Module, _inputs: tuple, out: Tensor, kept: list[Tensor] = kept) -> None:
+                    kept.append(out.unflatten(-1, (heads, -1)).transpose(1, 2))
+
+                hooks.enter_context(submodule(layer, name).register_forward_hook(keep))
+        states = list(model.states(pixels))
+    return states, [received(query, key) for query, key in zip(queries, keys, strict=True)]
+
+
+def received(query: Tensor, key: Tensor) -> Tensor:
+    """(B, heads, N, D) each -> (B, N): attention that a token receives, mean over heads and queries, sum 1. The fused kernel does not tell."""
+    return (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=(1, 2))
 
 
 def cut(maps: Tensor, grid: int) -> Tensor:
@@ -82,11 +110,6 @@ def first_components(tokens: Tensor, bright: Tensor, factor: float) -> tuple[Ten
     against = torch.where(largest > factor * norms.median(), found.gather(1, place), along) < 0
     share = variances[:, -1] / variances.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
     return torch.where(against, -found, found), share
-
-
-def brightness(pixels: Tensor, grid: int) -> Tensor:
-    """(B, 3, H, W) -> (B, grid * grid), of each patch."""
-    return nn.functional.adaptive_avg_pool2d(pixels.mean(dim=1, keepdim=True), grid).flatten(1)
 
 
 def at_level(
@@ -126,8 +149,8 @@ def at_level(
 
 def _components(tokens: list[Tensor], bright: Tensor, factor: float) -> dict[str, list[Tensor]]:
     """`components` (B, P) and `explained` (B,) of patch tokens (B, P, C) after each block or layer."""
-    found = [first_components(layer, bright, factor) for layer in tokens]
-    return {name: [pair[place] for pair in found] for place, name in enumerate(("components", "explained"))}
+    components, shares = zip(*(first_components(layer, bright, factor) for layer in tokens), strict=True)
+    return {"components": list(components), "explained": list(shares)}
 
 
 def _arrays(maps: dict[str, list[Tensor]]) -> dict[str, np.ndarray]:
@@ -167,7 +190,7 @@ def make(
     with artifacts.artifact(out, found=found, **made) as path:
         if stop is None:
             model = denoisers.load(study, method_name, denoiser)
-            bright = brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
+            bright = data.brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
             settings = {"size": config.batch, "factor": config.factor}
             levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, **settings) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
@@ -184,15 +207,13 @@ def make(
     return {"images": len(rows), "status": found.get("reason", "ok")}
 
 
-@torch.no_grad()
 def decoded(
     study: Study, decode: Decoder, whitening: latents.Whitening, clean: Tensor, noise: Tensor, t: float, output: Tensor
 ) -> np.ndarray:
     """(B, H, W, 3) uint8: the images that a denoiser's output (B, C, H, W) at noise level t stands for."""
     config, times = study.denoiser, torch.full((len(clean),), t)
     predicted = clean_of(at_time(clean, noise, times), output, times, config.prediction, config.t_min)
-    parts = whitening.unwhiten(predicted).split(study.outlier_statistics.batch)
-    return np.concatenate([data.to_uint8(decode(part.to(device()))) for part in parts])
+    return decoders.images_of(decode, whitening, predicted, study.outlier_statistics.batch)
 
 
 def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
@@ -209,7 +230,7 @@ def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: 
     with artifacts.artifact(out, stage="encoder_maps", module=__name__, inputs=inputs) as path, torch.no_grad():
         model = latents.load_vision_encoder(study, backbone, registers)
         pixels = split.pixels(rows.tolist())
-        states, attention = model.watched(pixels.to(device()))
+        states, attention = watch_encoder(model, pixels.to(device()))
         tokens = [model.of_patches(state).cpu() for state in (*states, model.final_norm(states[-1]))]
         maps = {
             "norms": [found.norm(dim=-1) for found in tokens],
@@ -219,7 +240,7 @@ def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: 
         for name, values in (("norms", [state.norm(dim=-1) for state in states[1:]]), ("attention", attention)):
             for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
                 maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
-        maps |= _components(tokens, brightness(pixels, model.grid), study.outlier_statistics.factor)
+        maps |= _components(tokens, data.brightness(pixels, model.grid), study.outlier_statistics.factor)
         with open(path, "wb") as npz:
             np.savez(npz, **_arrays(maps), rows=rows)
     return {"images": len(rows), "layers": len(states) - 1}

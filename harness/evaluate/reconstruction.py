@@ -5,25 +5,14 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from harness import data, latents
+from harness import data
 from harness.config import UserError
 from harness.evaluate.bootstrap import Measured, by_resampling, means, resamples
 from harness.evaluate.features import Extractor
 from harness.evaluate.fid import fid, symmetric_distance
 from harness.evaluate.references import ReferenceStatistics
-from harness.models.autoencoder import Decoder
-from harness.runtime import device
-from harness.study import Study
 
 OF = "held-out images"
-
-
-@torch.no_grad()
-def reconstructed(study: Study, decode: Decoder, source: latents.HeldOut) -> np.ndarray:
-    """(N, H, W, 3) uint8 of the held-out images."""
-    whitening = source.whitening.to(device())
-    parts = source.latents.split(study.sampling.batch)
-    return np.concatenate([data.to_uint8(decode(whitening.unwhiten(part.to(device())))) for part in parts])
 
 
 def psnr(images: np.ndarray, truth: data.Split, resampled: int) -> dict[str, Measured]:

@@ -21,7 +21,7 @@ from harness.evaluate.geneval import checker_accuracy, geneval
 from harness.evaluate.inception_score import inception_score
 from harness.evaluate.kid import kid
 from harness.evaluate.precision_recall import precision_recall
-from harness.evaluate.reconstruction import psnr, reconstructed, rfid
+from harness.evaluate.reconstruction import psnr, rfid
 from harness.evaluate.references import ReferenceStatistics
 from harness.evaluate.scored import About, Stop, attempt, stop_of
 from harness.models import clip as clips
@@ -100,7 +100,8 @@ class Scorer:
         if not self.study.evaluation.reconstruction:
             return {}
         reference, truth = self.references[HELD_OUT], data.load(data_folder, "reference")
-        images = reconstructed(self.study, decoders.load(self.study, decoder), latents.held_out(latents_file))
+        source, decode = latents.held_out(latents_file), decoders.load(self.study, decoder)
+        images = decoders.images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
         seen, plain = About(len(images), reference.sha256, self.extract.sha256), About(len(images), reference.sha256, NONE)
         scores = attempt(["rfid"], seen, lambda: rfid(images, self.extract, reference, self.resamples))
         scores |= attempt(["psnr"], plain, lambda: psnr(images, truth, self.resamples))

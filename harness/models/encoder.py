@@ -5,7 +5,7 @@ Three families: SigLIP and SigLIP2 of fixed resolution (one architecture), DINOv
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -159,30 +159,6 @@ class VisionEncoder(nn.Module):
     def all_hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """depth + 1 tensors (B, prefix + P + extra tokens, C): embeddings, then the residual stream after each layer, before the final norm."""
         return tuple(self.states(pixels))
-
-    def watched(self, pixels: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """`all_hidden_states`, and the attention (B, all tokens) that each token receives in each layer: mean over heads and queries, sum 1.
-
-        From the projected queries and keys: the fused kernel does not tell.
-        """
-        projected: dict[str, list[Tensor]] = {"q_proj": [], "k_proj": []}
-        with ExitStack() as hooks:
-            for name, kept in projected.items():
-                for layer in self.layers:
-                    module = submodule(layer, name)
-                    hooks.enter_context(
-                        module.register_forward_hook(lambda _module, _inputs, out, kept=kept: kept.append(self._heads(out)))
-                    )
-            states = list(self.states(pixels))
-        received = []
-        for query, key in zip(*projected.values(), strict=True):
-            weights = (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1)
-            received.append(weights.mean(dim=(1, 2)))
-        return states, received
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        """(B, N, C) -> (B, heads, N, C / heads)."""
-        return projected.unflatten(-1, (self.tower.config.num_attention_heads, -1)).transpose(1, 2)
 
     def hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """As `all_hidden_states`, patch tokens only: (B, P, C)."""

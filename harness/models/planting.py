@@ -8,6 +8,7 @@ of many images fire rather than most tokens of one class. A population adds a la
 import torch
 from torch import Tensor
 
+from harness.data import brightness
 from harness.models.encoder import VisionEncoder
 from harness.models.test_time_registers import mlp_output_layer
 from harness.sections import Population
@@ -67,7 +68,7 @@ def _mlp_records(encoder: VisionEncoder, pixels: Tensor) -> tuple[list[Tensor], 
 
 def _background(pixels: Tensor, grid: int) -> Tensor:
     """(N * P,) mask of the third of all patches with the least ink."""
-    ink = torch.nn.functional.adaptive_avg_pool2d(pixels.mean(1, keepdim=True), grid).flatten()
+    ink = brightness(pixels, grid).flatten()
     return ink <= ink.quantile(1 / 3)
 
 

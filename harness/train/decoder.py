@@ -7,13 +7,14 @@ from the released stage 1: images are cropped in the centre, the noise is on whi
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from harness import artifacts, assets, data, foreign
 from harness.config import EncoderRegisters
-from harness.latents import Batches, load_encoder
+from harness.latents import Batches, Whitening, load_encoder
 from harness.models import autoencoder
 from harness.models.decoder import ViTDecoder
 from harness.runtime import autocast, device, seed_initialisation
@@ -185,3 +186,10 @@ def load(study: Study, path: Path) -> autoencoder.Decoder:
     from harness.models import vae
 
     return vae.load(path, study.encoder).to(device()).decode
+
+
+@torch.no_grad()
+def images_of(decode: autoencoder.Decoder, whitening: Whitening, clean: Tensor, size: int) -> np.ndarray:
+    """Whitened latents (N, C, H, W) -> (N, H, W, 3) uint8, `size` images at once."""
+    whitening = whitening.to(device())
+    return np.concatenate([data.to_uint8(decode(whitening.unwhiten(part.to(device())))) for part in clean.split(size)])

@@ -124,7 +124,7 @@ def test_a_component_is_positive_at_the_largest_outlier_whatever_is_bright(sign)
 def test_brightness_is_the_mean_of_a_patch():
     pixels = torch.rand(2, 3, 8, 12, generator=stream(0, "test"))
     expected = pixels.mean(1).unflatten(1, (4, 2)).unflatten(3, (4, 3)).mean(dim=(2, 4))
-    torch.testing.assert_close(maps.brightness(pixels, 4), expected.flatten(1))
+    torch.testing.assert_close(data.brightness(pixels, 4), expected.flatten(1))
 
 
 @every_architecture
@@ -147,9 +147,9 @@ def test_another_attention_has_no_map():
     assert np.isfinite(found["norms"]).all()
 
 
-def make(study, runs, method, out):
+def make(study, runs, method, out, weights=None):
     encoder = runs.encoders["plain" if method != "dsr" else "ttr_until_clean"]
-    weights = runs.runs[method][0] / "denoiser.safetensors"
+    weights = weights or runs.runs[method][0] / "denoiser.safetensors"
     files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "data_folder": runs.data, "out": out}
     printed = maps.make(study, method_name=method, seed=0, **files)
     with np.load(out, allow_pickle=False) as file:
@@ -182,7 +182,7 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
     raw = source.whitening.unwhiten(source.latents[rows])
     np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
-    bright = maps.brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
+    bright = data.brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
     output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright, study.outlier_statistics.factor)
     np.testing.assert_allclose(found["components"][-1], output, atol=1e-3)
     np.testing.assert_allclose(found["explained"][-1], shares, rtol=1e-4)
@@ -216,8 +216,8 @@ def test_an_encoders_attention_is_what_its_layers_compute_with(family, monkeypat
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     pixels = torch.rand(2, 3, 16, 16) * 2 - 1
+    states, attention = maps.watch_encoder(model, pixels)
     with torch.no_grad():
-        states, attention = model.watched(pixels)
         expected = model.all_hidden_states(pixels)
     assert len(attention) == 3
     for received, computed in zip(attention, seen, strict=False):
@@ -254,10 +254,7 @@ def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     del record[artifacts.OWN]
     artifacts.write_record(weights, record | {"status": "diverged", "reason": "the loss was not finite"})
     out = tmp_path / "maps.npz"
-    encoder = runs.encoders["plain"]
-    files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "data_folder": runs.data, "out": out}
-    printed = maps.make(study, method_name="baseline", seed=0, **files)
+    printed, found = make(study, runs, "baseline", out, weights)
     assert printed["status"] == "the loss was not finite"
-    with np.load(out, allow_pickle=False) as file:
-        assert set(file) == {"times", "rows", "labels"}
+    assert set(found) == {"times", "rows", "labels"}
     assert artifacts.meta(out)["status"] == "diverged"

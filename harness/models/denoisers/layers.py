@@ -114,17 +114,12 @@ class Attention(nn.Module):
         x = F.scaled_dot_product_attention(query, key, value)
         return self.proj(x.transpose(1, 2).flatten(2))
 
-    def heads_of(self, x: Tensor, rotate: RotaryTable | None) -> tuple[Tensor, Tensor, Tensor]:
+    def heads_of(self, x: Tensor, rotate: RotaryTable | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, C) -> query, key and value, each (B, heads, N, C / heads)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
         pair = torch.stack([self.q_norm(qkv[0]), self.k_norm(qkv[1])]) if self.qk_norm else qkv[:2]
         query, key = rotate(pair) if rotate else pair
         return query, key, qkv[2]
-
-    def weights(self, x: Tensor, rotate: RotaryTable | None = None) -> Tensor:
-        """(B, heads, N, N): how much each token (last but one axis) attends to each (last axis), which the fused kernel does not tell."""
-        query, key, _ = self.heads_of(x, rotate)
-        return (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1)
 
 
 class SwiGLU(nn.Module):
