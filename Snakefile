@@ -4,7 +4,7 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-from harness import dag, targets
+from harness.workflow import dag, targets
 
 dag.put_own_python_first()
 dag.take_over_dead_lock()

@@ -1,5 +1,5 @@
 """Diffusion registers alone: learned tokens in the denoiser, encoder untouched."""
 
-from harness.config import Method
+from harness.study.typed import Method
 
 METHOD = Method(title="+ diffusion registers", diffusion_registers=True)

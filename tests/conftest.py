@@ -14,8 +14,9 @@ from hypothesis import settings
 from pipeline import Pipeline
 from safetensors import safe_open
 
-from harness import config, runtime
-from harness.study import parse_study, read_study
+from harness.machine import device as runtime
+from harness.study import typed as config
+from harness.study.study import parse_study, read_study
 
 settings.register_profile("default", deadline=None, max_examples=25)
 settings.load_profile("default")

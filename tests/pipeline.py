@@ -2,10 +2,16 @@
 
 from types import SimpleNamespace
 
-from harness import assets, config, data, encode, sample
-from harness.dag import Run
-from harness.evaluate import guidance, maps, outliers, references, scores
-from harness.train import decoder, denoiser, judge
+from harness.data import stage as data
+from harness.decoder import train as decoder
+from harness.denoiser import sample
+from harness.denoiser import train as denoiser
+from harness.encoder import encode
+from harness.evaluation import guidance, maps, outliers, references, scores
+from harness.evaluation import train_judge as judge
+from harness.store import assets
+from harness.study import typed as config
+from harness.workflow.dag import Run
 
 
 class Pipeline:

@@ -12,13 +12,20 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import artifacts, assets, config, dag, data, foreign, latents, sample, schema
-from harness import study as studies
-from harness.config import UserError
-from harness.evaluate import references
-from harness.models import clip, encoder
+from harness.data import stage as data
+from harness.denoiser import sample
+from harness.denoiser import train as denoiser
+from harness.encoder import latents
+from harness.encoder import tower as encoder
+from harness.evaluation import clip, references
+from harness.evaluation import train_judge as judge
 from harness.report import rows
-from harness.train import denoiser, judge
+from harness.results import schema
+from harness.store import artifacts, assets, foreign
+from harness.study import study as studies
+from harness.study import typed as config
+from harness.study.typed import UserError
+from harness.workflow import dag
 
 many = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 STUDIES = ("digits", "smoke", "imagenet256_siglip2_b", "imagenet256_sit_xl")
@@ -224,7 +231,7 @@ def readers(study, runs, tmp_path_factory):
     shutil.copytree(runs.root, root)
     run, variant = root / "runs" / "dsr" / "seed0", root / "encoders" / "ttr_until_clean"
     record = root / "assets" / "weights.json"
-    with artifacts.artifact(record, stage="asset", module="harness.assets", path=str(root)) as path:
+    with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(root)) as path:
         artifacts.write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     found = {
         root / "data": lambda path: data.load(path, "reference").labels,

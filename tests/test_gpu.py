@@ -12,11 +12,14 @@ from test_paper_studies import TOYS, _small_inception, render  # noqa: F401 (a f
 from test_parity import GOLDEN
 from toy import make_assets, toy_study
 
-from harness import artifacts, config, runtime, sample
-from harness.evaluate.frechet import Frechet
-from harness.evaluate.references import ReferenceStatistics
-from harness.parity import parity
-from harness.train import loop
+from harness.commands.parity import parity
+from harness.denoiser import sample
+from harness.evaluation.frechet import Frechet
+from harness.evaluation.references import ReferenceStatistics
+from harness.machine import device as runtime
+from harness.store import artifacts
+from harness.study import typed as config
+from harness.training import loop
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

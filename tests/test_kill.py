@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import artifacts
-from harness.config import ROOT
+from harness.store import artifacts
+from harness.study.typed import ROOT
 
 KILLS = 20
 COMMAND = [sys.executable, "-m", "snakemake", "--cores", "2", "reports/table1.md", "--config", "study=smoke"]
@@ -25,7 +25,7 @@ import importlib.util, sys
 
 class Often:
     def find_spec(self, name, path, target=None):
-        if name != "harness.train.loop":
+        if name != "harness.training.loop":
             return None
         sys.meta_path.remove(self)
         spec = importlib.util.find_spec(name)

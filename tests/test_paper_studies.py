@@ -17,13 +17,15 @@ from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import make_assets, toy_study, toy_values
 
-from harness import artifacts, config, sample
+from harness.denoiser import sample
+from harness.denoiser import train as denoiser
 from harness.report import figures, table
 from harness.report.figure_specs import figure_names, load_figure, part
 from harness.report.specs import Part
-from harness.schema import scores_of
-from harness.study import parse_study, study_names
-from harness.train import denoiser
+from harness.results.schema import scores_of
+from harness.store import artifacts
+from harness.study import typed as config
+from harness.study.study import parse_study, study_names
 
 
 def same_toys():

@@ -2,9 +2,9 @@
 
 import re
 
-from harness import config
-from harness.schema import Row
-from harness.train import denoiser
+from harness.denoiser import train as denoiser
+from harness.results.schema import Row
+from harness.study import typed as config
 
 README = (config.ROOT / "README.md").read_text()
 

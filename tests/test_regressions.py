@@ -11,14 +11,17 @@ import pytest
 from pipeline import Pipeline
 from scipy import stats
 
-from harness import artifacts, config, runtime, sample
-from harness.models.denoisers.layers import Denoiser
+from harness.denoiser import sample
+from harness.denoiser.layers import Denoiser
+from harness.machine import device as runtime
 from harness.report.check import RATE, check
 from harness.report.gate import text
 from harness.report.rows import typed
-from harness.schema import ScoreFile, rows_of
-from harness.study import parse_study, read_study
-from harness.train.state import Weights
+from harness.results.schema import ScoreFile, rows_of
+from harness.store import artifacts
+from harness.study import typed as config
+from harness.study.study import parse_study, read_study
+from harness.training.state import Weights
 
 METHOD = "diffusion_registers"
 POOL, STORED, FRESH = range(24), 8, 4

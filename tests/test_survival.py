@@ -18,21 +18,26 @@ import numpy as np
 import pytest
 import torch
 
-from harness import artifacts, assets, config, encode, sample
-from harness.config import UserError
-from harness.evaluate import outliers, scores
+from harness.decoder import train as decoder
+from harness.denoiser import sample
+from harness.denoiser import train as denoiser
+from harness.encoder import encode
+from harness.evaluation import outliers, scores
+from harness.evaluation import train_judge as judge
 from harness.report import figures, rows
-from harness.train import decoder, denoiser, judge
+from harness.store import artifacts, assets
+from harness.study import typed as config
+from harness.study.typed import UserError
 
 
 def make(path, text="a result"):
-    with artifacts.artifact(path, stage="test", module="harness.data") as temporary:
+    with artifacts.artifact(path, stage="test", module="harness.data.stage") as temporary:
         temporary.write_text(text)
     return path
 
 
 def make_folder(path, text="a result"):
-    with artifacts.artifact(path, stage="test", module="harness.data") as temporary:
+    with artifacts.artifact(path, stage="test", module="harness.data.stage") as temporary:
         (temporary / "inner").mkdir(parents=True)
         (temporary / "inner" / "file").write_text(text)
     return path
@@ -145,7 +150,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_is_finished(tmp_path, wr
     with (
         largest_file(50_000),
         pytest.raises(UserError, match=wanted),
-        artifacts.artifact(tmp_path / "x", stage="test", module="harness.data") as out,
+        artifacts.artifact(tmp_path / "x", stage="test", module="harness.data.stage") as out,
     ):
         write(out)
     assert artifacts.checked(tmp_path / "x")
@@ -260,7 +265,7 @@ def results(study, runs, tmp_path_factory):
     scored = {"decoder": weights, "judge": root / "judge.safetensors", "clip": root / "clip", "references": root / "references.safetensors"}
     made = root / "made"
     shown = {"methods": ["dsr"], "seeds": [0], "results": root, "out": root / "drawn"}
-    with artifacts.artifact(root / "assets" / "weights.json", stage="asset", module="harness.assets", path=str(root)) as record:
+    with artifacts.artifact(root / "assets" / "weights.json", stage="asset", module="harness.store.assets", path=str(root)) as record:
         artifacts.write_json(record, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     return SimpleNamespace(
         root=root,

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harness import artifacts, config
-from harness.models import encoder as encoders
-from harness.sections import PretrainedEncoder, VaeEncoder
-from harness.study import load_study, parse_study, read_study
+from harness.encoder import tower as encoders
+from harness.store import artifacts
+from harness.study import typed as config
+from harness.study.sections import PretrainedEncoder, VaeEncoder
+from harness.study.study import load_study, parse_study, read_study
 
 SIDE = 32  # pixels
 TRAIN, HELD_OUT, CLASSES = 6, 66, 3
@@ -132,13 +133,13 @@ def _encoder(study, name, path):
 
 
 def _decoder(study, _name, path):
-    from harness.train.decoder import build
+    from harness.decoder.train import build
 
     torch.save({"model": build(study).state_dict()}, path)
 
 
 def _perceptual(study, name, path):
-    from harness.models.perceptual import Perceptual
+    from harness.decoder.perceptual import Perceptual
 
     torch.manual_seed(0)
     model = Perceptual(study.decoder.perceptual.widths)
@@ -146,7 +147,7 @@ def _perceptual(study, name, path):
 
 
 def _dino(study, _name, path):
-    from harness.models.discriminator import Discriminator
+    from harness.decoder.discriminator import Discriminator
 
     torch.manual_seed(0)
     c = study.decoder.adversarial

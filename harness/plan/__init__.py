@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from harness import assets as asset_files
-from harness import dag
-from harness.config import UserError, load_method, method_names
 from harness.plan.compute import compute_table, sizes
 from harness.plan.files import examine
 from harness.plan.markdown import render
 from harness.plan.model import UTILISATION, Plan, Stage
 from harness.plan.stages import Stages
-from harness.study import Study
+from harness.store import assets as asset_files
+from harness.study.study import Study
+from harness.study.typed import UserError, load_method, method_names
+from harness.workflow import dag
 
 __all__ = ["Plan", "Stage", "compute_table", "make", "plan", "render", "sizes"]
 

@@ -1,13 +1,13 @@
 """Sizes of the paper-scale denoisers: our counts beside the values that the paper prints, and what their training takes."""
 
-from harness.evaluate import cost
-from harness.evaluate.cost import Price
+from harness.evaluation import cost
+from harness.evaluation.cost import Price
 from harness.plan.markdown import flops_text, hours_text, table
 from harness.plan.model import PEAKS, UTILISATION, Frozen
 from harness.plan.networks import Networks
 from harness.plan.stages import TRAINED, denoiser_shape, precision_of
 from harness.report import paper
-from harness.study import Study, load_study
+from harness.study.study import Study, load_study
 
 
 class Sizes(Frozen):
@@ -31,7 +31,7 @@ class Sizes(Frozen):
 
 def sizes(study: Study) -> Sizes:
     """Counted for the denoiser of a study."""
-    from harness.train.denoiser import of_shape
+    from harness.denoiser.train import of_shape
 
     section = study.denoiser
     count, start = section.registers.count, section.registers.start

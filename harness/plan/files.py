@@ -3,10 +3,10 @@
 import sys
 from pathlib import Path
 
-from harness import artifacts
-from harness.assets import place
 from harness.plan.model import AssetPlan, State
-from harness.sections import Asset
+from harness.store import artifacts
+from harness.store.assets import place
+from harness.study.sections import Asset
 
 HASHED = 10**9  # bytes; larger files are hashed only when asked for
 DIGITS = 12  # of a sha256, shown

@@ -6,7 +6,7 @@ from typing import get_args
 
 from harness.plan.files import HASHED
 from harness.plan.model import PEAKS, AssetPlan, Plan, Stage, State, total_hours
-from harness.study import Study
+from harness.study.study import Study
 
 
 def render(found: Plan) -> str:

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.study import Study
+from harness.study.study import Study
 
 Precision = Literal["bf16", "tf32", "fp32"]
 State = Literal["missing", "wrong size", "wrong sha256", "verified", "present", "present, not hashed"]

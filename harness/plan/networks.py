@@ -1,4 +1,4 @@
-"""What each network of a study costs, counted once each on the `meta` device (harness.evaluate.cost)."""
+"""What each network of a study costs, counted once each on the `meta` device (harness.evaluation.cost)."""
 
 import math
 from functools import cache, cached_property
@@ -6,12 +6,12 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor, nn
 
-from harness.config import EncoderRegisters, denoiser_hook, load_method
-from harness.evaluate import cost
-from harness.evaluate.cost import Price
-from harness.models.decoder import Layer
-from harness.sections import PixelEncoder, TrainedClip, TrainedEncoder, TrainedJudge, TrainedVae, VaeEncoder
-from harness.study import Study
+from harness.decoder.vit import Layer
+from harness.evaluation import cost
+from harness.evaluation.cost import Price
+from harness.study.sections import PixelEncoder, TrainedClip, TrainedEncoder, TrainedJudge, TrainedVae, VaeEncoder
+from harness.study.study import Study
+from harness.study.typed import EncoderRegisters, denoiser_hook, load_method
 
 EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
 INCEPTION_SIDE = 299  # pixels that Inception is fed
@@ -68,7 +68,7 @@ class Networks:
     def _vae(self) -> nn.Module:
         """The study's own, or Stable Diffusion's AutoencoderKL, whose widths double twice."""
         if isinstance(self.study.encoder, TrainedVae):
-            from harness.models.vae import build
+            from harness.encoder.vae import build
 
             return build(self.study.encoder)
         from diffusers import AutoencoderKL
@@ -88,14 +88,14 @@ class Networks:
             return Price(0, 0, 0, 0)
         if isinstance(self.study.encoder, VaeEncoder | TrainedVae):
             return cost.price(self._vae, 1, *self.study.latent_shape, run=lambda model, x: model.decode(x))
-        from harness.train import decoder as decoders
+        from harness.decoder import train as decoders
 
         return cost.price(lambda: decoders.build(self.study), 1, self.study.grid**2, self.study.channels)
 
     @cached_property
     def judge(self) -> Price:
         if isinstance(self.study.evaluation.judge, TrainedJudge):
-            from harness.train.judge import build
+            from harness.evaluation.train_judge import build
 
             return cost.price(lambda: build(self.study), 1, 3, self.size, self.size)
         return _inception()
@@ -106,8 +106,8 @@ class Networks:
         section = self.study.evaluation.clip
         if not isinstance(section, TrainedClip):
             return _published_clip(section.model) if section else None
-        from harness import data
-        from harness.models import clip as clips
+        from harness.data import stage as data
+        from harness.evaluation import clip as clips
 
         words = clips.WordTokenizer.of(data.captions(self.study.data, range(self.study.classes)))
         return _clip(clips.model_config(section, self.size, words))
@@ -126,7 +126,7 @@ class Networks:
         """Bytes an image, of the method's denoiser."""
         key = self._key(method_name)
         if key not in self.kept:
-            from harness.train.denoiser import build
+            from harness.denoiser.train import build
 
             self.kept[key] = cost.kept_for_backward(self.study, lambda: build(self.study, method_name))
         return self.kept[key]
@@ -134,21 +134,21 @@ class Networks:
     @cached_property
     def weak(self) -> Price:
         """The denoiser that guides away from itself."""
-        from harness.train.denoiser import of_shape
+        from harness.denoiser.train import of_shape
 
         return cost.denoiser(self.study, lambda: of_shape(self.study, self.study.sampling.guidance.weak))
 
     @cached_property
     def perceptual(self) -> int:
         """FLOPs of comparing two images."""
-        from harness.models.perceptual import Perceptual
+        from harness.decoder.perceptual import Perceptual
 
         widths = self.study.decoder.perceptual.widths
         return cost.price(lambda: Perceptual(widths), 1, 3, self.size, self.size, run=lambda model, x: model(x, x)).flops
 
     @cached_property
     def discriminator(self) -> Price:
-        from harness.models.discriminator import Discriminator
+        from harness.decoder.discriminator import Discriminator
 
         section = self.study.decoder.adversarial
         shape = {"size": section.image_size, "width": section.width, "depth": section.depth, "blocks": section.blocks}

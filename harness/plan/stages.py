@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from harness.config import EncoderRegisters, load_method
-from harness.evaluate.cost import Price
+from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
 from harness.plan.networks import Networks
-from harness.schema import HELD_OUT, references_of
-from harness.sections import (
+from harness.results.schema import HELD_OUT, references_of
+from harness.study.sections import (
     ImageFolder,
     PixelEncoder,
     PretrainedEncoder,
@@ -24,12 +23,13 @@ from harness.sections import (
     Training,
     VitDecoder,
 )
-from harness.study import Study
+from harness.study.study import Study
+from harness.study.typed import EncoderRegisters, load_method
 
 TRAINED = 3  # forward passes that a forward and a backward cost
 FLOAT = 4  # bytes
 ADM_IMAGES = 10_000  # in arr_0 of an ADM reference batch
-NORM_IMAGES = 10_000  # training images whose token norms are kept beside the statistics (harness.encode)
+NORM_IMAGES = 10_000  # training images whose token norms are kept beside the statistics (harness.encoder.encode)
 ARCHITECTURES = {"lightningdit": "LightningDiT", "ditdh": "DiT^DH", "sit": "SiT", "jit": "JiT"}
 
 
@@ -263,8 +263,8 @@ def precision_of(training: Training) -> Precision:
 
 def evaluations(study: Study) -> tuple[int, int]:
     """Evaluations of the velocity for one sample: without guidance, and within its interval, where two networks are called."""
-    from harness.models import samplers
-    from harness.sample import grid_of
+    from harness.denoiser import samplers
+    from harness.denoiser.sample import grid_of
 
     section, times = study.sampling, []
 

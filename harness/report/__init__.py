@@ -1,0 +1,1 @@
+"""From rows and stored arrays to tables, figures, claims and pages. No torch."""

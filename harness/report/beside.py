@@ -12,9 +12,9 @@ from harness.report.cells import EMPTY, Cell, empty, named
 from harness.report.markup import Grid
 from harness.report.specs import Column
 from harness.report.statistics import Estimate, by_seed, estimate
-from harness.schema import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
-from harness.sections import TrainedJudge
-from harness.study import Study
+from harness.results.schema import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
+from harness.study.sections import TrainedJudge
+from harness.study.study import Study
 
 PAGE = 26  # lines
 COST = ("parameters", "gflops")  # these depend on nothing but the method

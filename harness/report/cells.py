@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.config import UserError, load_method
 from harness.report.specs import Column
 from harness.report.statistics import by_seed, difference, estimate, holm
-from harness.schema import LEVEL, score_info
+from harness.results.schema import LEVEL, score_info
+from harness.study.typed import UserError, load_method
 
 EMPTY = "–"
 

@@ -18,10 +18,10 @@ from typing import Literal
 
 import pandas as pd
 
-from harness.config import UserError
 from harness.report.rows import PROTOCOL
 from harness.report.statistics import Estimate, estimate, holm
-from harness.schema import LEVEL, OUTLIER_SCORES, View
+from harness.results.schema import LEVEL, OUTLIER_SCORES, View
+from harness.study.typed import UserError
 
 RATE = 0.05  # chance of any false difference in a report
 POWER = 0.8  # of the change that is called detectable

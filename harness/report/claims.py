@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import artifacts
 from harness.report import rows as row_files
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.statistics import Estimate
 from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge, number, seeds_text
-from harness.study import Study
+from harness.store import artifacts
+from harness.study.study import Study
 
 HEADINGS = ["Claim", "Verdict", "Effect [95 % interval]", "Seeds", "Seeds needed", "Paper", "Source"]
 

@@ -19,15 +19,15 @@ from typing import TypeVar
 
 import pandas as pd
 
-from harness import artifacts
-from harness.config import ROOT, UserError, load_method, method_file
-from harness.provenance import commit as commit_of
 from harness.report import claims, hypotheses, page, table
 from harness.report import rows as row_files
 from harness.report.page import without_places
 from harness.report.specs import TableSpec, load_spec, load_table
 from harness.report.trace import relative
-from harness.study import Study, parse_study
+from harness.store import artifacts
+from harness.store.provenance import commit as commit_of
+from harness.study.study import Study, parse_study
+from harness.study.typed import ROOT, UserError, load_method, method_file
 
 MANIFEST = "manifest.json"
 SPECS = {"table1.yaml": "tables/table1.yaml", "claims.yaml": "claims.yaml"}  # name in the zip -> path below reports/

@@ -7,11 +7,11 @@ from typing import Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from harness import places
-from harness.config import ROOT, Strict, UserError, explain, load_method, method_names, nearest
 from harness.report.specs import Part, load_table, parts
-from harness.schema import score_info, scores_of
-from harness.study import Study, study_names
+from harness.results.schema import score_info, scores_of
+from harness.study import places
+from harness.study.study import Study, study_names
+from harness.study.typed import ROOT, Strict, UserError, explain, load_method, method_names, nearest
 
 FILE = ROOT / "reports" / "figures.yaml"
 Need = Literal["rows", "samples", "latents", "data", "maps", "encoder_maps", "steps", "outliers", "registers"]

@@ -4,10 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
-from harness import artifacts
-from harness.config import ROOT, UserError
 from harness.report.figure_specs import figure_names, load_figure
-from harness.study import Study
+from harness.store import artifacts
+from harness.study.study import Study
+from harness.study.typed import ROOT, UserError
 
 SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from harness import artifacts, places
-from harness.config import UserError
 from harness.report.check import ORDER, Line, Neurons, Report, cells, check
 from harness.report.rows import from_csv, to_csv
-from harness.schema import LEVEL, NONE, View
-from harness.study import load_study
+from harness.results.schema import LEVEL, NONE, View
+from harness.store import artifacts
+from harness.study import places
+from harness.study.study import load_study
+from harness.study.typed import UserError
 
 RESULTS = ("no difference found", "difference", "cannot decide")  # by exit code
 QUIET = ("no difference", "identical")

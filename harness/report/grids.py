@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.config import UserError, load_method
 from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, cells
 from harness.report.markup import Grid
 from harness.report.specs import Column, Part, TableSpec, columns_of, has
-from harness.schema import OUTLIER_SCORES
-from harness.study import Study
+from harness.results.schema import OUTLIER_SCORES
+from harness.study.study import Study
+from harness.study.typed import UserError, load_method
 
 SHARED = ("n", "reference", "extractor", "code")  # what the rows of all groups of a column have in common
 

@@ -6,10 +6,10 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from harness.config import Share, Strict, UserError, explain, load_method, nearest
 from harness.report.cells import named
-from harness.schema import score_info, scores_of
-from harness.study import Study, study_names
+from harness.results.schema import score_info, scores_of
+from harness.study.study import Study, study_names
+from harness.study.typed import Share, Strict, UserError, explain, load_method, nearest
 
 COUNTED = ("parameters", "gflops")  # scores that are no estimates: one value decides
 
@@ -78,7 +78,7 @@ class Claim(Strict):
     source: Annotated[str, Field(min_length=1)]
     needs: Literal["outliers", "two_populations"] | None = None
     note: str = ""
-    printed: str = ""  # what the paper says in numbers, where harness/paper.yaml has no such row
+    printed: str = ""  # what the paper says in numbers, where harness/report/paper.yaml has no such row
     paper_study: str = "imagenet256_siglip2_b"
     conditions: Annotated[list[Condition], Field(min_length=1)]
 

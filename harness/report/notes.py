@@ -8,9 +8,9 @@ from harness.report import rows as row_files
 from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.schema import CHOSEN, OUTLIER_SCORES, scores_of
-from harness.sections import TrainedJudge
-from harness.study import Study
+from harness.results.schema import CHOSEN, OUTLIER_SCORES, scores_of
+from harness.study.sections import TrainedJudge
+from harness.study.study import Study
 
 RUNS_NAMED = 3  # of those that differ in library versions or device
 

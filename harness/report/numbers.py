@@ -9,15 +9,15 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from harness import artifacts
-from harness.config import UserError
 from harness.report import rows as row_files
 from harness.report import table
 from harness.report.cells import Cell
 from harness.report.markup import escape, formula
 from harness.report.specs import Column, load_table, table_names
 from harness.report.table import Content
-from harness.study import Study
+from harness.store import artifacts
+from harness.study.study import Study
+from harness.study.typed import UserError
 
 DIGITS = dict(zip("0123456789", ["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"], strict=True))
 

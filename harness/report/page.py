@@ -14,9 +14,6 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness import artifacts
-from harness.config import ROOT, UserError, load_method
-from harness.dag import figures_of
 from harness.report import beside, claims, hypotheses, table, verdicts
 from harness.report import rows as row_files
 from harness.report.cells import Cell, named
@@ -25,7 +22,10 @@ from harness.report.grids import label, rows_of
 from harness.report.markup import footnotes
 from harness.report.sheets import Sheet, difference_sheets, environment, score_sheets, sheet_id
 from harness.report.specs import Column, Part, TableSpec, load_table, table_names
-from harness.study import Study
+from harness.store import artifacts
+from harness.study.study import Study
+from harness.study.typed import ROOT, UserError, load_method
+from harness.workflow.dag import figures_of
 
 TEMPLATE = "page.html.j2"
 MAIN = "table1"

@@ -1,4 +1,4 @@
-"""The values that the paper prints, from harness/paper.yaml, each with its source. Imports no torch."""
+"""The values that the paper prints, from harness/report/paper.yaml, each with its source. Imports no torch."""
 
 import math
 from functools import cache
@@ -7,11 +7,11 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.config import ROOT, Count, Positive, UserError, explain, load_method, method_names, nearest
-from harness.schema import BY_BLOCK, score_info
-from harness.study import load_study, study_names
+from harness.results.schema import BY_BLOCK, score_info
+from harness.study.study import load_study, study_names
+from harness.study.typed import ROOT, Count, Positive, UserError, explain, load_method, method_names, nearest
 
-FILE = ROOT / "harness" / "paper.yaml"
+FILE = ROOT / "harness" / "report" / "paper.yaml"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
@@ -53,7 +53,7 @@ class Rows(Protocol):
 
 
 class Printed(Strict):
-    """A value as printed: in the units of harness.schema, with `digits` decimals (-6: whole millions). `samples`, `epochs`: where given.
+    """A value as printed: in the units of harness.results.schema, with `digits` decimals (-6: whole millions). `samples`, `epochs`: where given.
 
     Of parameters, `counts` says which ones. `cut`: further digits were cut off, not rounded.
     """

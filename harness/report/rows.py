@@ -8,10 +8,10 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from harness import artifacts
-from harness.config import UserError
-from harness.schema import CHOSEN, OUTLIER_SCORES, Row, Score, ScoreFile, View, plain_view, rows_of, score_info
-from harness.study import Study
+from harness.results.schema import CHOSEN, OUTLIER_SCORES, Row, Score, ScoreFile, View, plain_view, rows_of, score_info
+from harness.store import artifacts
+from harness.study.study import Study
+from harness.study.typed import UserError
 
 PROTOCOL = ("n", "reference", "extractor", "config", "precision", "tf32", "compile")  # what must not differ within a column
 ONE_TABLE = ("code",)  # nor these within the rows of a study. (Versions, device and commit may, and the table says so.)

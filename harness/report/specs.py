@@ -11,11 +11,11 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from harness import places
-from harness.config import ROOT, Strict, UserError, explain, load_method, method_names, nearest
 from harness.report import paper
-from harness.schema import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
-from harness.study import Study, family, study_names
+from harness.results.schema import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
+from harness.study import places
+from harness.study.study import Study, family, study_names
+from harness.study.typed import ROOT, Strict, UserError, explain, load_method, method_names, nearest
 
 TABLES = ROOT / "reports" / "tables"
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}

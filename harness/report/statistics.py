@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from harness.schema import LEVEL
+from harness.results.schema import LEVEL
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,16 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness import artifacts, places
 from harness.report import beside
 from harness.report import rows as row_files
 from harness.report.grids import Filled, fill, rows_of
 from harness.report.markup import Grid, floating, footnotes, markdown, superscript
 from harness.report.notes import notes
 from harness.report.specs import Part, TableSpec, load_spec, paper_groups, parts, views
-from harness.schema import Row
-from harness.study import Study
+from harness.results.schema import Row
+from harness.store import artifacts
+from harness.study import places
+from harness.study.study import Study
 
 
 @dataclass(frozen=True)

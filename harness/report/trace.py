@@ -8,11 +8,11 @@ from pathlib import Path, PurePath
 import pandas as pd
 from pydantic import BaseModel, ValidationError
 
-from harness import artifacts
-from harness.assets import locate
-from harness.config import UserError, digest, nearest
 from harness.report import rows as row_files
-from harness.schema import CHOSEN, NONE, OUTLIER_SCORES, Row, ScoreFile, View, rows_of, score_info
+from harness.results.schema import CHOSEN, NONE, OUTLIER_SCORES, Row, ScoreFile, View, rows_of, score_info
+from harness.store import artifacts
+from harness.store.assets import locate
+from harness.study.typed import UserError, digest, nearest
 
 # Inputs are listed from the samples back to the data, so that each artifact is met first where it belongs.
 ORDER = (

@@ -13,8 +13,8 @@ import pandas as pd
 from harness.report import paper
 from harness.report.hypotheses import REFUTED, Claim, Claims, Condition, described, first, lacking
 from harness.report.statistics import Estimate, estimate, holm, seeds_needed
-from harness.schema import LEVEL
-from harness.study import Study, study_names
+from harness.results.schema import LEVEL
+from harness.study.study import Study, study_names
 
 ALPHA = 1 - LEVEL
 POWER = 0.8

@@ -1,5 +1,5 @@
-# What the rules of one study share. They are a module: `config` is what harness.targets says of the study, its seeds and its methods.
-from harness import dag
+# What the rules of one study share. They are a module: `config` is what harness.workflow.targets says of the study, its seeds and its methods.
+from harness.workflow import dag
 
 RUN = dag.run_of(config)
 STUDY, SEEDS = RUN.study.name, RUN.seeds

@@ -15,7 +15,7 @@ rule asset:
         runtime=120,
         folder=config["assets"],  # no param: where an asset is does not change what it is
     params:
-        code=dag.code_hash("harness.assets"),
+        code=dag.code_hash("harness.store.assets"),
         config=lambda wildcards: RUN.asset(wildcards.asset),
     message:
         "Check asset {wildcards.asset} of {wildcards.study}"
@@ -39,7 +39,7 @@ if RUN.at_home("data"):
             mem_mb=JOB.mem_mb,
             runtime=JOB.minutes,
         params:
-            code=dag.code_hash("harness.data"),
+            code=dag.code_hash("harness.data.stage"),
             config=RUN.config("data"),
         message:
             "Data set of {wildcards.study}"

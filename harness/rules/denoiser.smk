@@ -20,7 +20,7 @@ rule denoiser:
         runtime=JOB.minutes,
         gpu=JOB.gpus * JOB.processes,
     params:
-        code=dag.code_hash("harness.train.denoiser"),
+        code=dag.code_hash("harness.denoiser.train"),
         config=RUN.config("denoiser", "outlier_statistics.factor"),
         method=lambda wildcards: RUN.method(wildcards.method),
         images=images_options,
@@ -53,7 +53,7 @@ rule samples:
         runtime=JOB.minutes,
         gpu=JOB.gpus * JOB.processes,
     params:
-        code=dag.code_hash("harness.sample"),
+        code=dag.code_hash("harness.denoiser.sample"),
         config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
         harness=RUN.launcher,
     message:

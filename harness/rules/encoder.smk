@@ -20,7 +20,7 @@ if RUN.at_home("encoder"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.encode"),
+            code=dag.code_hash("harness.encoder.encode"),
             config=RUN.config("encoder", "outliers", "planted"),
         message:
             "Encoder of {wildcards.study}: {wildcards.backbone}"
@@ -45,7 +45,7 @@ if RUN.at_home("encoder"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.encode"),
+            code=dag.code_hash("harness.encoder.encode"),
             config=RUN.config("search", "outlier_statistics.factor"),
             lists=dag.published_neurons(),
         message:
@@ -72,7 +72,7 @@ if RUN.at_home("encoder"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.encode"),
+            code=dag.code_hash("harness.encoder.encode"),
             config=RUN.config("latents", "search.variant"),
             registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
         message:
@@ -98,7 +98,7 @@ if RUN.at_home("encoder"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.evaluate.maps"),
+            code=dag.code_hash("harness.evaluation.maps"),
             config=RUN.config("outlier_statistics.images", "outlier_statistics.factor", "search.variant"),
             registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
         message:
@@ -129,7 +129,7 @@ if RUN.at_home("decoder"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.train.decoder"),
+            code=dag.code_hash("harness.decoder.train"),
             config=RUN.config("decoder"),
             images=images_options,
         message:

@@ -19,7 +19,7 @@ if RUN.at_home("judge"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.train.judge"),
+            code=dag.code_hash("harness.evaluation.train_judge"),
             config=RUN.config("evaluation.judge", "data.image_size"),
             data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
         message:
@@ -47,7 +47,7 @@ if RUN.at_home("clip"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.train.judge"),
+            code=dag.code_hash("harness.evaluation.train_judge"),
             config=RUN.config("evaluation.clip", "data.image_size"),
             data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
         message:
@@ -76,7 +76,7 @@ if RUN.at_home("references"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.evaluate.references"),
+            code=dag.code_hash("harness.evaluation.references"),
             config=RUN.config("evaluation.references", "evaluation.reconstruction", "evaluation.judge"),
         message:
             "What the samples of {wildcards.study} are compared with"
@@ -109,7 +109,7 @@ rule scores:
         runtime=JOB.minutes,
         gpu=JOB.gpus,
     params:
-        code=dag.code_hash("harness.evaluate.scores"),
+        code=dag.code_hash("harness.evaluation.scores"),
         config=RUN.config("evaluation", "sampling.averages"),
         seeds=SEEDS,
         clip=lambda wildcards, input: f"--clip {input.clip}" if input.clip else "",
@@ -138,7 +138,7 @@ rule outliers:
         runtime=JOB.minutes,
         gpu=JOB.gpus,
     params:
-        code=dag.code_hash("harness.evaluate.outliers"),
+        code=dag.code_hash("harness.evaluation.outliers"),
         config=RUN.config("outlier_statistics"),
         seeds=SEEDS,
     message:
@@ -166,7 +166,7 @@ rule maps:
         runtime=JOB.minutes,
         gpu=JOB.gpus,
     params:
-        code=dag.code_hash("harness.evaluate.maps"),
+        code=dag.code_hash("harness.evaluation.maps"),
         config=RUN.config("outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
     message:
         "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"

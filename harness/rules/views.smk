@@ -22,7 +22,7 @@ if RUN.study.snapshots:
             runtime=JOB.minutes,
             gpu=JOB.gpus * JOB.processes,
         params:
-            code=dag.code_hash("harness.sample"),
+            code=dag.code_hash("harness.denoiser.sample"),
             config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
             harness=RUN.launcher,
         message:
@@ -56,7 +56,7 @@ if RUN.study.snapshots:
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.evaluate.scores"),
+            code=dag.code_hash("harness.evaluation.scores"),
             config=RUN.config("evaluation"),
             seeds=SEEDS,
             clip=lambda wildcards, input: f"--clip {input.clip}" if input.clip else "",
@@ -93,7 +93,7 @@ if SEARCH:
             runtime=JOB.minutes,
             gpu=JOB.gpus * JOB.processes,
         params:
-            code=dag.code_hash("harness.evaluate.guidance"),
+            code=dag.code_hash("harness.evaluation.guidance"),
             config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
             harness=RUN.launcher,
         message:
@@ -122,7 +122,7 @@ if SEARCH:
             runtime=JOB.minutes,
             gpu=JOB.gpus * JOB.processes,
         params:
-            code=dag.code_hash("harness.sample"),
+            code=dag.code_hash("harness.denoiser.sample"),
             config=RUN.config("sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
             harness=RUN.launcher,
         message:
@@ -155,7 +155,7 @@ if SEARCH:
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.evaluate.scores"),
+            code=dag.code_hash("harness.evaluation.scores"),
             config=RUN.config("evaluation", "sampling.guidance_search"),
             seeds=SEEDS,
             clip=lambda wildcards, input: f"--clip {input.clip}" if input.clip else "",

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from synthetic import synthetic
 
-from harness import config
 from harness.report import beside, paper, specs, table
-from harness.schema import plain_view, scores_of
-from harness.study import load_study, parse_study, read_study, study_names
+from harness.results.schema import plain_view, scores_of
+from harness.study import typed as config
+from harness.study.study import load_study, parse_study, read_study, study_names
 
 SPEC = config.ROOT / "reports" / "tables" / "table1.yaml"
 PAPERS = [name for name in study_names() if paper.values(name) or paper.values(name, guided=True)]

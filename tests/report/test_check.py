@@ -10,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness import artifacts, config
-from harness.config import UserError
 from harness.report import gate
 from harness.report.check import EVERY, Cell, check, compare, detectable, two_sample
 from harness.report.rows import from_csv, to_csv, typed
 from harness.report.statistics import estimate
-from harness.schema import Row, score_info
+from harness.results.schema import Row, score_info
+from harness.store import artifacts
+from harness.study import typed as config
+from harness.study.typed import UserError
 
 HASHES = dict.fromkeys(("reference", "extractor", "encoder", "latents", "decoder", "denoiser", "samples"), "a" * 64)
 MADE = {
@@ -236,7 +237,7 @@ def folder(tmp_path, monkeypatch):
     """A working folder with fresh rows of three seeds and the neuron list that they name."""
     monkeypatch.chdir(tmp_path)
     listed = tmp_path / "results" / "digits" / "encoders" / "ttr_1" / "registers.json"
-    with artifacts.artifact(listed, stage="registers", module="harness.encode") as path:
+    with artifacts.artifact(listed, stage="registers", module="harness.encoder.encode") as path:
         artifacts.write_json(path, {"neurons": {"2": [3, 17]}, "rounds": [{"threshold": 1.25}]})
     rows = table(draws(np.random.default_rng(0), 3))
     rows.loc[rows["method"] == "ttr", "registers"] = artifacts.checked(listed)

@@ -12,13 +12,13 @@ from conftest import DATA, METHODS, SEEDS, tiny_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness import config
-from harness.config import UserError
 from harness.report import claims, hypotheses
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.verdicts import judge
-from harness.schema import SCORES
-from harness.study import load_study, parse_study
+from harness.results.schema import SCORES
+from harness.study import typed as config
+from harness.study.study import load_study, parse_study
+from harness.study.typed import UserError
 
 SPEC = config.ROOT / "reports" / "claims.yaml"
 STUDY = parse_study("tiny", tiny_values())

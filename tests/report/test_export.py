@@ -13,12 +13,12 @@ from conftest import METHODS, SEEDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import artifacts
-from harness.config import ROOT, UserError
 from harness.report import claims, page, table
 from harness.report import rows as row_files
 from harness.report.export import MANIFEST, RENDERED, as_json, export, pack, unpack, verify
-from harness.study import parse_study
+from harness.store import artifacts
+from harness.study.study import parse_study
+from harness.study.typed import ROOT, UserError
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@ import numpy as np
 import pytest
 from figure_checks import check, drawn, problems, texts
 
-from harness import artifacts
-from harness.config import UserError, load_method
 from harness.report.figures import FIGURES, encoder_maps, flows, maps
 from harness.report.figures.context import Context
-from harness.study import load_study
+from harness.store import artifacts
+from harness.study.study import load_study
+from harness.study.typed import UserError, load_method
 
 NAMES = [name for name, draw in FIGURES.items() if draw.__module__ in (encoder_maps.__name__, maps.__name__, flows.__name__)]
 IMAGES, ROWS = 5, [0, 3, 6, 9, 12]
@@ -44,7 +44,7 @@ def written(path, study, method, *, why=""):
             "decoded": rng.integers(0, 255, (len(times), IMAGES, 20, 20, 3), dtype=np.uint8),
         }
     found = {"status": "diverged", "reason": why} if why else {"status": "ok"}
-    with artifacts.artifact(path, stage="maps", module="harness.evaluate.maps", **found) as temporary, open(temporary, "wb") as file:
+    with artifacts.artifact(path, stage="maps", module="harness.evaluation.maps", **found) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 
@@ -70,7 +70,7 @@ def encoders_written(results, study, methods):
         }
         arrays |= {f"context_{name}": np.zeros((*shape, 0)) for name in ("norms", "attention")}
         path = results / "encoders" / key / "maps.npz"
-        with artifacts.artifact(path, stage="encoder_maps", module="harness.evaluate.maps") as file, open(file, "wb") as opened:
+        with artifacts.artifact(path, stage="encoder_maps", module="harness.evaluation.maps") as file, open(file, "wb") as opened:
             np.savez(opened, **arrays)
 
 

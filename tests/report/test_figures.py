@@ -8,15 +8,15 @@ from conftest import METHODS, SEEDS, tiny_values
 from figure_checks import check, drawn, problems, texts, visible_texts
 from synthetic import synthetic
 
-from harness import artifacts
-from harness.config import UserError, load_method
 from harness.report import figure_specs, figures
 from harness.report import rows as row_files
 from harness.report.figure_specs import figure_names, load_figure, load_figures
 from harness.report.figures import style
 from harness.report.figures.context import Context, Samples
 from harness.report.figures.grids import compared
-from harness.study import load_study, parse_study
+from harness.store import artifacts
+from harness.study.study import load_study, parse_study
+from harness.study.typed import UserError, load_method
 
 TINY = [name for name in figure_names(parse_study("tiny", tiny_values()), METHODS) if "maps" not in load_figure(name).needs]
 
@@ -196,7 +196,7 @@ def test_the_pairs_that_differ_most_are_found(context, copied):
     arrays["images"] = arrays["images"].copy()
     arrays["images"][17] = 255 - arrays["images"][17]
     arrays["images"][23, :4] ^= 255
-    with artifacts.artifact(path, stage="samples", module="harness.sample") as temporary, open(temporary, "wb") as file:
+    with artifacts.artifact(path, stage="samples", module="harness.denoiser.sample") as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
     with drawn(lambda: figures.FIGURES["largest_difference"](context("largest_difference", copied))) as (figure, data):
         assert list(data["numbers"][:2]) == [17, 23]
@@ -209,7 +209,7 @@ def test_prompts_are_written_out(name, tmp_path):
     study, rng = load_study("shapes"), np.random.default_rng(0)
     for method in study.methods:
         path = tmp_path / "runs" / method / "seed0" / "samples.npz"
-        with artifacts.artifact(path, stage="samples", module="harness.sample") as temporary, open(temporary, "wb") as file:
+        with artifacts.artifact(path, stage="samples", module="harness.denoiser.sample") as temporary, open(temporary, "wb") as file:
             np.savez(file, images=rng.integers(0, 255, (328, 24, 24, 3), dtype=np.uint8), labels=np.arange(328) % study.classes)
     context = Context(study, study.methods, [0], tmp_path, None, load_figure(name))
     with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
@@ -264,7 +264,7 @@ def test_samples_that_diverged_are_grey(context, copied):
     path = copied / "runs" / "dsr" / f"seed{SEEDS[0]}" / "samples.npz"
     kept = path.read_bytes()
     with artifacts.artifact(
-        path, stage="samples", module="harness.sample", status="diverged", reason="3 images are not finite"
+        path, stage="samples", module="harness.denoiser.sample", status="diverged", reason="3 images are not finite"
     ) as temporary:
         temporary.write_bytes(kept)
     with drawn(lambda: figures.FIGURES["samples"](context("samples", copied))) as (figure, _):

@@ -5,11 +5,11 @@ import re
 import pytest
 from PIL import Image
 
-from harness import config
-from harness.config import UserError
 from harness.report import gallery
 from harness.report.figure_specs import load_figure
-from harness.study import load_study
+from harness.study import typed as config
+from harness.study.study import load_study
+from harness.study.typed import UserError
 
 README = "# x\n<!-- gallery of digits -->\nold\n<!-- end of gallery -->\n\n<!-- gallery of shapes -->\nkept\n<!-- end of gallery -->\n"
 

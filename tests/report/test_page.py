@@ -12,11 +12,11 @@ import pytest
 from conftest import METHODS, SEEDS
 from synthetic import FIDS, synthetic
 
-from harness.config import ROOT, method_names
 from harness.report import hypotheses, page, specs
 from harness.report.sheets import DIGITS, sheet_id
-from harness.schema import plain_view, scores_of
-from harness.study import load_study
+from harness.results.schema import plain_view, scores_of
+from harness.study.study import load_study
+from harness.study.typed import ROOT, method_names
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")

@@ -5,9 +5,9 @@ import sys
 import pytest
 import yaml
 
-from harness.config import UserError, load_method
 from harness.report import paper
-from harness.study import load_study, study_names
+from harness.study.study import load_study, study_names
+from harness.study.typed import UserError, load_method
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from synthetic import FIDS, HASHES, synthetic
 
-from harness import artifacts
-from harness.config import UserError
 from harness.report import rows as row_files
-from harness.schema import Row, scores_of
+from harness.results.schema import Row, scores_of
+from harness.store import artifacts
+from harness.study.typed import UserError
 
 FIELDS = [*row_files.PROTOCOL, *row_files.ONE_TABLE]
 one_line = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp", "Zs"]), max_size=12)
@@ -205,7 +205,7 @@ def rewrite(path, change):
     """The file as a stage would have written it, with a change."""
     values = json.loads(path.read_text())
     change(values)
-    with artifacts.artifact(path, stage="scores", module="harness.evaluate.scores") as temporary:
+    with artifacts.artifact(path, stage="scores", module="harness.evaluation.scores") as temporary:
         temporary.write_text(json.dumps(values))
 
 

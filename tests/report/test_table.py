@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from synthetic import FIDS, synthetic
 
-from harness import config
-from harness.config import UserError
 from harness.report import rows as row_files
 from harness.report import specs, table
 from harness.report.cells import cells
 from harness.report.markup import escape
 from harness.report.specs import Column
-from harness.schema import SCORES
+from harness.results.schema import SCORES
+from harness.study import typed as config
+from harness.study.typed import UserError
 
 SPEC = config.ROOT / "reports" / "tables" / "table1.yaml"
 DIVERGED = ("diverged", "the loss was not finite in 11 steps, the first of them step 40")

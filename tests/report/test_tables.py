@@ -11,12 +11,12 @@ import pytest
 from conftest import DATA
 from synthetic import synthetic
 
-from harness import config
-from harness.config import UserError
 from harness.report import claims, export, hypotheses, numbers, page, paper, specs, table
 from harness.report import rows as row_files
-from harness.schema import chosen_text, plain_view, scores_of
-from harness.study import load_study, study_names
+from harness.results.schema import chosen_text, plain_view, scores_of
+from harness.study import typed as config
+from harness.study.study import load_study, study_names
+from harness.study.typed import UserError
 
 FAMILIES = {"digits": "digits", "smoke": "smoke", "imagenet256": "imagenet256_siglip2_b"}
 CASES = [(family, name) for family, study in FAMILIES.items() for name in specs.table_names(load_study(study))]

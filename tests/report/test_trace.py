@@ -6,10 +6,10 @@ import shutil
 import pytest
 from conftest import METHODS, SEEDS
 
-from harness import artifacts
-from harness.config import UserError
 from harness.report import rows as row_files
 from harness.report.trace import ORDER, relative, trace
+from harness.store import artifacts
+from harness.study.typed import UserError
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +167,7 @@ def test_an_asset_that_is_gone_is_named(moved, tmp_path):
     results, asset = moved / "results", tmp_path / "weights.bin"
     asset.write_bytes(b"weights")
     record = results / "assets" / "encoder.plain.weights.json"
-    with artifacts.artifact(record, stage="asset", module="harness.assets", path=str(asset)) as path:
+    with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(asset)) as path:
         path.write_text(json.dumps({"name": "encoder.plain.weights", "sha256": artifacts.sha256(asset), "bytes": 7}))
     judge = results / "judge.safetensors"
     artifacts.write_record(

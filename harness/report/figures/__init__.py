@@ -9,12 +9,12 @@ from pathlib import Path
 from matplotlib import pyplot as plt
 from matplotlib.figure import Figure
 
-from harness.config import nearest
 from harness.report import rows as row_files
 from harness.report.figure_specs import figure_names, load_figure, part
 from harness.report.figures import curves, denoisers, encoder_maps, encoders, flows, grids, maps, scores, style
 from harness.report.figures.context import Context
-from harness.study import Study
+from harness.study.study import Study
+from harness.study.typed import nearest
 
 FIGURES: dict[str, Callable[[Context], tuple[Figure, style.Data]]] = {
     function.__name__: function

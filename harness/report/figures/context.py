@@ -7,10 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness import artifacts, data, places
+from harness.data import stage as data
 from harness.report import rows as row_files
 from harness.report.figure_specs import FigureSpec
-from harness.study import Study
+from harness.store import artifacts
+from harness.study import places
+from harness.study.study import Study
 
 
 @dataclass(frozen=True)

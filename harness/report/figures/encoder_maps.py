@@ -1,14 +1,14 @@
-"""Figures of the encoder's tokens (harness.evaluate.maps): maps of their first principal component, and the attention that they receive."""
+"""Figures of the encoder's tokens (harness.evaluation.maps): maps of their first principal component, and the attention that they receive."""
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.config import load_method
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
 from harness.report.figures.flows import attention_panels, tokens_of
 from harness.report.figures.maps import Maps, Strip, framed, grid_of
 from harness.report.figures.style import Data
+from harness.study.typed import load_method
 
 
 def encoder_pca(context: Context) -> tuple[Figure, Data]:

@@ -1,4 +1,4 @@
-"""Figures of who gets the attention and who carries the norm: outlier patches, other patches, registers (harness.evaluate.maps)."""
+"""Figures of who gets the attention and who carries the norm: outlier patches, other patches, registers (harness.evaluation.maps)."""
 
 import matplotlib.pyplot as plt
 import numpy as np

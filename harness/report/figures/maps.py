@@ -1,4 +1,4 @@
-"""Figures of tokens as maps: norms and first principal components (harness.evaluate.maps) of one held-out image.
+"""Figures of tokens as maps: norms and first principal components (harness.evaluation.maps) of one held-out image.
 
 Of a denoiser, the image is that with most outliers in the baseline, over all blocks and noise levels; the run is that of the first seed.
 """
@@ -16,12 +16,12 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from harness import artifacts
-from harness.config import load_method
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import outline
 from harness.report.figures.style import CHARACTERS, DIVERGING, OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
-from harness.study import Study
+from harness.store import artifacts
+from harness.study.study import Study
+from harness.study.typed import load_method
 
 PAPER_BLOCKS = {28: (3, 13, 21, 25, 26, 27)}  # of the paper's figures, by depth
 EVENLY, ALL = 4, 7  # blocks shown of a deep denoiser: so many evenly spaced, and the paper's; up to so many are all shown

@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.config import load_method
 from harness.report.figures.context import Context, lacking
 from harness.report.figures.style import DIVERGING, ONE_COLUMN, PLAIN, SMALL, TWO_COLUMNS, Data, colour_of, set_title, title_of
 from harness.report.statistics import by_seed, difference, estimate
-from harness.schema import score_info
+from harness.results.schema import score_info
+from harness.study.typed import load_method
 
 COMPARED = ("fid", "is", "kid", "precision", "recall", "clip_score", "accuracy", "geneval")  # as many of them as the study has
 

@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from harness import artifacts
-from harness.config import load_method, method_names
+from harness.store import artifacts
+from harness.study.typed import load_method, method_names
 
 # Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
 PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#8C6D31"]

@@ -1,0 +1,1 @@
+"""`dsr`: parse, call one function, print what it returns."""

@@ -1,0 +1,170 @@
+"""Commands beside the stages: before a run (`dsr plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`, `trace`,
+`export`, `verify`). Each parses, calls one function and prints.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from harness.store import artifacts
+from harness.store.assets import ROOT
+from harness.study.study import load_study, parse_study
+from harness.study.typed import load_method, merge
+
+COMMANDS = ("plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
+
+
+def plan(a: argparse.Namespace) -> int:
+    from harness.plan import plan as plan_of
+
+    study = load_study(a.name)
+    seeds = len(study.seeds) if a.seeds is None else a.seeds
+    settings = {"assets": a.assets, "utilisation": a.utilisation, "peak_tflops": a.peak_tflops, "check": a.check}
+    print(plan_of(study, methods=a.methods, seeds=seeds, **settings))
+    return 0
+
+
+def parity(a: argparse.Namespace) -> int:
+    from harness.commands.parity import report
+    from harness.machine.device import set_up
+
+    set_up(threads=1, gpus=int(a.gpu))
+    text, agrees = report(a.files)
+    print(text)
+    return 0 if agrees else 1
+
+
+def import_(a: argparse.Namespace) -> int:
+    from harness.commands.import_checkpoint import import_checkpoint
+
+    print(json.dumps(import_checkpoint(a.checkpoint, load_study(a.study), method=a.method, part=a.part, out=a.out)))
+    return 0
+
+
+def benchmark(a: argparse.Namespace) -> int:
+    from harness.commands.benchmark import append
+    from harness.commands.benchmark import benchmark as measure
+    from harness.machine.device import set_up
+
+    load_method(a.method)
+    study = load_study(a.study)
+    training = {"precision": a.precision, "compile": a.compile, "batch": a.batch, "micro_batch": a.micro_batch}
+    changes = {"denoiser": {"training": {key: value for key, value in training.items() if value is not None}}}
+    study = parse_study(study.name, merge(study.model_dump(exclude={"name"}), changes))
+    set_up(study.job.threads, study.job.gpus)
+    line = measure(study, a.method, steps=a.steps, peak_tflops=a.peak_tflops)
+    append(line, a.out)
+    print(json.dumps(line))
+    return 0
+
+
+def compute(a: argparse.Namespace) -> int:
+    from harness.plan import compute_table
+    from harness.workflow.dag import SIZED
+
+    artifacts.write_text(a.out, compute_table(SIZED))
+    return 0
+
+
+def check(a: argparse.Namespace) -> int:
+    from harness.report.gate import gate
+
+    text, code = gate(a.study, against=a.against, rows=a.rows, results=a.results, renew=a.update, everything=a.all)
+    print(text)
+    return code
+
+
+def trace(a: argparse.Namespace) -> int:
+    from harness.report.trace import trace as trace_of
+
+    text, problems = trace_of(
+        a.csv, method=a.method, score=a.score, study=a.study, seed=a.seed, ema=a.ema, step=a.step, guided=a.guided, results=a.results
+    )
+    print(text)
+    if problems:
+        print(f"error: the chain does not fit, {len(problems)} times; first: {problems[0]}", file=sys.stderr)
+    return 1 if problems else 0
+
+
+def export(a: argparse.Namespace) -> int:
+    from harness.report.export import export as export_of
+
+    study = load_study(a.name)
+    folders = {"reports": Path("reports") / study.name, "results": Path("results") / study.name}
+    print(json.dumps(export_of(study, **folders, out=a.out)))
+    return 0
+
+
+def verify(a: argparse.Namespace) -> int:
+    from harness.report.export import verify as verify_of
+
+    text, problems = verify_of(a.file)
+    print(text)
+    return 1 if problems else 0
+
+
+Add = Callable[[str, Callable, str], argparse.ArgumentParser]
+
+
+def add_commands(add: Add) -> None:
+    _before_a_run(add)
+    _on_results(add)
+
+
+def _before_a_run(add: Add) -> None:
+    sub = add("plan", plan, "what a study would run: parameters, FLOPs, GPU-hours, disk, and every asset with where to put it")
+    sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
+    sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")
+    sub.add_argument("--methods", nargs="+", metavar="NAME", help="methods, in the order of the rows")
+    sub.add_argument("--assets", type=Path, default=Path(ROOT), metavar="PATH", help="folder that the assets are in (default: assets)")
+    sub.add_argument("--utilisation", type=float, default=0.25, help="share of the peak that jobs reach (default: 0.25)")
+    sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
+    sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")
+    sub = add("parity", parity, "compare this implementation with outputs of the authors' code; exit code 1 above a relative error of 1e-5")
+    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors with weights, inputs and outputs, as in tests/data")
+    sub.add_argument("--gpu", action="store_true", help="compute on a GPU, in float32 without TF32")
+    sub = add("import", import_, "check a released .pt or .safetensors against a study's model and write it as safetensors")
+    sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="weights only; nothing in the file is executed")
+    sub.add_argument("--study", required=True, metavar="NAME", help="the study whose model the weights must fit")
+    sub.add_argument("--method", default="baseline", metavar="NAME", help="for a denoiser: whose registers it has (default: baseline)")
+    sub.add_argument("--part", choices=["denoiser", "decoder"], default="denoiser", help="which of the study's models it is")
+    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="safetensors to write")
+    sub = add("benchmark", benchmark, "speed and memory of a study's denoiser on this machine; adds a line to a CSV")
+    sub.add_argument("--study", required=True, metavar="NAME", help="whose denoiser, recipe and sampler")
+    sub.add_argument("--method", default="dsr", metavar="NAME", help="whose registers (default: dsr)")
+    sub.add_argument("--steps", type=int, default=10, help="training steps that are timed (default: 10)")
+    sub.add_argument("--precision", choices=["fp32", "bf16"], help="of training; default: the study's")
+    sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
+    sub.add_argument("--batch", type=int, help="default: the study's")
+    sub.add_argument("--micro-batch", type=int, help="default: the study's")
+    sub.add_argument("--peak-tflops", type=float, help="that utilisation is a share of; default: an H100's, by precision")
+    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="CSV to add the line to")
+    sub = add("compute", compute, "render the compute table of the paper-scale studies")
+    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
+
+
+def _on_results(add: Add) -> None:
+    sub = add("check", check, "compare fresh rows with stored ones: exit code 0 no difference found, 1 a difference, 2 cannot decide")
+    sub.add_argument("--study", default="digits", metavar="NAME", help="whose rows (default: digits)")
+    sub.add_argument("--against", type=Path, metavar="PATH", help="stored rows (default: reports/reference/<study>.csv)")
+    sub.add_argument("--rows", type=Path, metavar="PATH", help="fresh rows (default: reports/<study>/table1.csv)")
+    sub.add_argument("--results", type=Path, metavar="PATH", help="results that they are from, for neuron lists (default: results/<study>)")
+    sub.add_argument("--all", action="store_true", help="print every line, not only what differs, moved or cannot be tested")
+    sub.add_argument("--update", action="store_true", help="store the fresh rows instead, and say what changed")
+    sub = add("trace", trace, "follow a score back to the data and verify every hash on the way; exit code 1 if one does not fit")
+    sub.add_argument("csv", type=Path, metavar="CSV", help="rows, such as reports/digits/table1.csv")
+    sub.add_argument("--method", required=True, metavar="NAME", help="a method of the table")
+    sub.add_argument("--score", required=True, metavar="NAME", help="a score of the table, such as fid")
+    sub.add_argument("--seed", type=int, help="one seed (default: all)")
+    sub.add_argument("--study", metavar="NAME", help="whose rows, of a table of several studies (default: that of the first row)")
+    sub.add_argument("--ema", type=float, help="EMA decay (default: the one that every score is of)")
+    sub.add_argument("--step", type=int, help="training step of the weights (default: the last)")
+    sub.add_argument("--guided", action="store_true", help="with the guidance that was searched for")
+    sub.add_argument("--results", type=Path, metavar="PATH", help="results that the rows are from (default: results/<study>)")
+    sub = add("export", export, "rows, tables, figures, configuration, hashes and environment of a study in one zip")
+    sub.add_argument("name", metavar="STUDY", help="a study whose table, claims and page are rendered")
+    sub.add_argument("out", type=Path, metavar="ZIP", help="file to write")
+    sub = add("verify", verify, "check the hashes of an exported zip and render its table and claims anew; exit code 1 if they differ")
+    sub.add_argument("file", type=Path, metavar="ZIP", help="file that dsr export wrote")

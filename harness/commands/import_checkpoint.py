@@ -1,0 +1,41 @@
+"""`dsr import`: a released checkpoint as a checked safetensors file with provenance."""
+
+from pathlib import Path
+
+import torch
+
+from harness.store import artifacts, foreign
+from harness.study.sections import OwnDecoder
+from harness.study.study import Study
+from harness.study.typed import UserError
+from harness.workflow.dag import check_fits
+
+
+def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str, out: Path) -> dict:
+    """Check `checkpoint` strictly against the study's denoiser (with the method's registers) or decoder, and write `out`.
+
+    The record beside `out` names the file and its sha256. UserError for a file that holds more than weights, or other weights.
+    """
+    check_fits(study, method)
+    if part == "decoder" and isinstance(study.decoder, OwnDecoder):
+        raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
+    tensors = foreign.read(checkpoint)
+    found = artifacts.sha256(checkpoint)
+    with torch.device("meta"):  # names and shapes are all that is compared
+        model = _model(study, method, part)
+    artifacts.check_weights(model, tensors, checkpoint)
+    facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": found, "study": study.name, "part": part, "method": method}
+    config = study.denoiser if part == "denoiser" else study.decoder
+    with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
+        artifacts.save_tensors(path, tensors)
+    return {"written": str(out), "parameters": sum(tensor.numel() for tensor in tensors.values()), "sha256": found}
+
+
+def _model(study: Study, method: str, part: str) -> torch.nn.Module:
+    if part == "decoder":
+        from harness.decoder.train import build
+
+        return build(study)
+    from harness.denoiser.train import build
+
+    return build(study, method)

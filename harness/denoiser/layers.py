@@ -1,0 +1,322 @@
+"""What the denoisers share: position tables, attention, blocks, embeddings and diffusion registers.
+
+Parameter names follow the released code (DSR `src/stage2/models/model_utils.py` and `lightningDiT.py`), so that published weights
+load with `strict=True`. Differences, all deliberate: fixed tables are buffers and stay frozen (there, train.py:252 unfreezes them),
+nothing is moved to a device by hand (model_utils.py:185), and a register start at or beyond the depth is refused (there, registers
+that were never added are stripped).
+"""
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from harness.study.typed import UserError
+
+
+def sincos_1d(width: int, positions: Tensor) -> Tensor:
+    """(N,) positions -> (N, width) float32 table: sines first, then cosines."""
+    omega = 1.0 / 10000 ** (torch.arange(width // 2, dtype=torch.float64) / (width / 2))
+    angles = positions.double().reshape(-1, 1) * omega
+    return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def sincos_2d(width: int, grid: int) -> Tensor:
+    """(grid * grid, width) table; the first half of the channels encodes the column (MAE's order)."""
+    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+    return torch.cat([sincos_1d(width // 2, column), sincos_1d(width // 2, row)], dim=1)
+
+
+def register_positions(width: int, count: int) -> Tensor:
+    """(count, width) table for diffusion registers.
+
+    A square grid where `count` is a square, as released; otherwise a line, since registers have no place in the image.
+    """
+    side = math.isqrt(count)
+    if side * side == count:
+        return sincos_2d(width, side)
+    return sincos_1d(width, torch.arange(count))
+
+
+class RotaryTable(nn.Module):
+    """2-D rotary embedding of a `grid` x `grid` token map, preceded by `still` unrotated rows (released model_utils.py,
+    VisionRotaryEmbeddingFast)."""
+
+    def __init__(self, head_width: int, grid: int, still: int = 0) -> None:
+        super().__init__()
+        quarter = torch.arange(0, head_width // 2, 2)[: head_width // 4].float() / (head_width // 2)
+        angle = torch.arange(grid).float()[:, None] * (1.0 / 10000**quarter)  # (grid, head_width / 4)
+        angle = angle.repeat_interleave(2, dim=-1)
+        rows = angle[:, None, :].expand(grid, grid, -1)
+        columns = angle[None, :, :].expand(grid, grid, -1)
+        angle = torch.cat([rows, columns], dim=-1).reshape(grid * grid, -1)
+        angle = torch.cat([torch.zeros(still, angle.shape[1]), angle])  # angle 0: no rotation
+        self.register_buffer("freqs_cos", angle.cos())
+        self.register_buffer("freqs_sin", angle.sin())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., N, head_width): neighbouring channels are one complex number, turned by the token's angle.
+
+        N may be less than the table has rows: then only the last N rows count, so that the patches keep their own. Half precision is
+        turned in float32 and given back as it came, as the released code does under autocast.
+        """
+        cos, sin = self.freqs_cos[-x.shape[-2] :], self.freqs_sin[-x.shape[-2] :]
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        turned = self.by_reals(wide, cos, sin) if torch.compiler.is_compiling() else self.by_complex(wide, cos, sin)
+        return turned.to(x.dtype)
+
+    @staticmethod
+    def by_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The faster in eager mode: one kernel."""
+        turn = torch.complex(cos[:, ::2], sin[:, ::2])
+        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn).flatten(-2)
+
+    @staticmethod
+    def by_reals(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The same for the compiler, which makes no code for complex numbers."""
+        even, odd = x[..., ::2], x[..., 1::2]
+        return x * cos + torch.stack([-odd, even], dim=-1).flatten(-2) * sin
+
+
+class RMSNorm(nn.Module):
+    """Over the last axis; half precision is normalised in the weight's precision and given back as it came."""
+
+    def __init__(self, width: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x.to(self.weight.dtype), (x.shape[-1],), self.weight, self.eps).to(x.dtype)
+
+
+PlainLayerNorm = partial(nn.LayerNorm, elementwise_affine=False, eps=1e-6)
+
+
+class Attention(nn.Module):
+    """Self-attention; with `qk_norm`, queries and keys are normalised per head before they are rotated."""
+
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qk_norm = qk_norm
+        if qk_norm:
+            self.q_norm = RMSNorm(width // heads)
+            self.k_norm = RMSNorm(width // heads)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor, rotate: RotaryTable | None = None) -> Tensor:
+        query, key, value = self.heads_of(x, rotate)
+        x = F.scaled_dot_product_attention(query, key, value)
+        return self.proj(x.transpose(1, 2).flatten(2))
+
+    def heads_of(self, x: Tensor, rotate: RotaryTable | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """(B, N, C) -> query, key and value, each (B, heads, N, C / heads)."""
+        qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        pair = torch.stack([self.q_norm(qkv[0]), self.k_norm(qkv[1])]) if self.qk_norm else qkv[:2]
+        query, key = rotate(pair) if rotate else pair
+        return query, key, qkv[2]
+
+
+class SwiGLU(nn.Module):
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        hidden = int(2 / 3 * hidden)
+        self.w12 = nn.Linear(width, 2 * hidden)
+        self.w3 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.w12(x).chunk(2, dim=-1)
+        return self.w3(F.silu(gate) * up)
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """adaLN: (B, N, C) tokens with (B, 1, C) or (B, N, C) shift and scale."""
+    return torch.addcmul(shift, x, 1 + scale)
+
+
+class Modulation(nn.Sequential):
+    """`parts` vectors of adaLN from a condition."""
+
+    def __init__(self, width: int, parts: int) -> None:
+        super().__init__(nn.SiLU(), nn.Linear(width, parts * width))
+        self.parts = parts
+
+    def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
+        """(B, C), one for all tokens of a sample, or (B, N, C), one per token -> `parts` of (B, 1, C) or (B, N, C)."""
+        out = super().forward(condition)
+        if out.ndim == 2:
+            out = out.unsqueeze(1)
+        return out.chunk(self.parts, dim=-1)
+
+
+class Block(nn.Module):
+    """Transformer block under adaLN (released LightningDiTBlock in lightningDiT.py, LightningDDTBlock in DDT.py)."""
+
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        *,
+        norm: Callable[[int], nn.Module] = RMSNorm,
+        mlp: Callable[[int, int], nn.Module] = SwiGLU,
+        qk_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        self.norm1 = norm(width)
+        self.attn = Attention(width, heads, qk_norm=qk_norm)
+        self.norm2 = norm(width)
+        self.mlp = mlp(width, int(width * mlp_ratio))
+        self.adaLN_modulation = Modulation(width, 6)
+
+    def forward(self, x: Tensor, condition: Tensor, rotate: RotaryTable | None = None) -> Tensor:
+        """x (B, N, C), condition (B, C) or (B, N, C) -> (B, N, C)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)
+        x = torch.addcmul(x, gate1, self.attn(modulate(self.norm1(x), shift1, scale1), rotate))
+        return torch.addcmul(x, gate2, self.mlp(modulate(self.norm2(x), shift2, scale2)))
+
+
+class FinalLayer(nn.Module):
+    """Tokens (B, N, C) -> (B, N, out) under adaLN (released LightningFinalLayer in lightningDiT.py, DDTFinalLayer in DDT.py)."""
+
+    def __init__(self, width: int, out: int, norm: Callable[[int], nn.Module] = RMSNorm) -> None:
+        super().__init__()
+        self.norm_final = norm(width)
+        self.linear = nn.Linear(width, out)
+        self.adaLN_modulation = Modulation(width, 2)
+
+    def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(condition)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+class FourierTimeEmbedding(nn.Module):
+    """Gaussian Fourier features of t in [0, 1], then an MLP. `W` is frozen."""
+
+    def __init__(self, width: int, features: int = 256) -> None:
+        super().__init__()
+        self.register_buffer("W", torch.randn(features))
+        self.mlp = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        angle = 2 * math.pi * t[:, None] * self.W
+        return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
+
+
+class SinusoidTimeEmbedding(nn.Module):
+    """Sinusoids of t at fixed frequencies, cosines first, then an MLP (SiT and JiT; their checkpoints hold no table)."""
+
+    def __init__(self, width: int, features: int = 256) -> None:
+        super().__init__()
+        self.half = features // 2
+        self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(self, t: Tensor) -> Tensor:
+        steps = torch.arange(self.half, dtype=torch.float32, device=t.device)
+        angle = t[:, None] * torch.exp(-math.log(10000) * steps / self.half)
+        return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
+
+
+class LabelEmbedding(nn.Module):
+    """Class embedding with one extra row, `num_classes`, for the null label."""
+
+    def __init__(self, num_classes: int, width: int) -> None:
+        super().__init__()
+        self.embedding_table = nn.Embedding(num_classes + 1, width)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return self.embedding_table(y)
+
+
+class PatchEmbedding(nn.Module):
+    def __init__(self, channels: int, width: int, patch: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(channels, width, patch, stride=patch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.proj(x).flatten(2).transpose(1, 2)
+
+
+def check_insertion(what: str, count: int, start: int, depth: int) -> None:
+    """The rules for tokens that join before block `start`. Raises UserError for a negative count or a start outside the depth."""
+    if count < 0 or (count and not 0 <= start < depth):
+        raise UserError(
+            f"{what}: count {count} with start {start} does not fit a denoiser of {depth} blocks; "
+            f"take a count of 0 or more and a start from 0 to {depth - 1}"
+        )
+
+
+def check_width(what: str, width: int, heads: int, *, rotary: bool = True) -> None:
+    """Raises UserError for a width that the heads, the rotary table or the 2-D position table do not divide."""
+    if (width % (4 * heads)) if rotary else (width % heads or width % 4):
+        rule = f"of 4 x {heads} heads" if rotary else f"of 4 and of {heads} heads"
+        raise UserError(f"{what}: width {width} must be a multiple {rule}; change its width or its number of heads")
+
+
+class Denoiser(nn.Module):
+    """What all architectures share: sizes and their rules, diffusion registers, first weights, patches back to a map.
+
+    `registers` learnable tokens, the same for every sample, are prepended before block `register_start`, take part in every later
+    block and are dropped before the final layer (released lightningDiT.py:305-317).
+
+    `blocks` is a ModuleList whose outputs end with the `grid` ** 2 patch tokens; registers, where present, come first.
+    """
+
+    blocks: nn.ModuleList
+
+    def __init__(self, *, input_size: int, patch_size: int, num_classes: int, depth: int, registers: int, register_start: int) -> None:
+        super().__init__()
+        check_insertion("diffusion registers", registers, register_start, depth)
+        if input_size % patch_size:
+            raise UserError(f"denoiser: latent grid {input_size} must be a multiple of the patch size {patch_size}; change one of the two")
+        self.num_classes = num_classes
+        self.patch_size = patch_size
+        self.grid = input_size // patch_size
+        self.registers = registers
+        self.register_start = register_start
+
+    def add_registers(self, width: int, prefix: str = "") -> None:
+        """Make `<prefix>register_tokens` (1, registers, width), drawn from N(0, 1), and their fixed position table.
+
+        To be called last in a constructor, so that every other weight is the same with and without registers for one seed.
+        """
+        self.register_parameter(f"{prefix}register_tokens", nn.Parameter(torch.randn(1, self.registers, width)))
+        self.register_buffer(f"{prefix}register_pos_embed", register_positions(width, self.registers)[None])
+
+    def prepend_registers(self, x: Tensor, prefix: str = "") -> Tensor:
+        """(B, N, C) -> (B, registers + N, C)."""
+        tokens = getattr(self, f"{prefix}register_tokens") + getattr(self, f"{prefix}register_pos_embed")
+        return torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)
+
+    def initialise(self, *, xavier: bool = True) -> None:
+        """DiT's first weights: Xavier for linear layers (where `xavier`) and patch embeddings, zero for every adaLN and the last
+        projection.
+        """
+        if xavier:
+            for module in self.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.xavier_uniform_(module.weight)
+                    nn.init.zeros_(module.bias)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
+            nn.init.normal_(layer.weight, std=0.02)
+        modulations = [module[1] for module in self.modules() if isinstance(module, Modulation)]
+        for layer in [*modulations, self.final_layer.linear]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """(B, grid * grid, patch * patch * C) -> (B, C, H, W)."""
+        patch, grid = self.patch_size, self.grid
+        x = x.unflatten(2, (patch, patch, -1)).unflatten(1, (grid, grid))
+        return x.permute(0, 5, 1, 3, 2, 4).reshape(x.shape[0], -1, grid * patch, grid * patch)

@@ -1,0 +1,222 @@
+"""Stage `samples`: integrate from seeded noise with the EMA weights and decode. Sample i depends on (seed, i) alone."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from harness.data import stage as data
+from harness.decoder import train as decoders
+from harness.denoiser import train as denoisers
+from harness.denoiser.flow import velocity
+from harness.denoiser.samplers import Field, autoguidance, classifier_free, integrate, sde_grid, time_grid
+from harness.encoder import latents
+from harness.machine import processes
+from harness.machine.device import Progress, autocast, device, stream
+from harness.results.schema import Choice
+from harness.store import artifacts, assets, foreign, shards
+from harness.study.study import Study
+from harness.study.typed import UserError
+
+
+def noise_of(seed: int, indices: range, shape: tuple[int, ...], purpose: str = "sample") -> Tensor:
+    """(len(indices), *shape) standard normal."""
+    return torch.stack([torch.randn(shape, generator=stream(seed, purpose, i)) for i in indices])
+
+
+def labels_of(indices: range, classes: int, how: str = "equal", seed: int = 0) -> Tensor:
+    """`equal`: classes in turn, so that every class has the same count; `random`: each drawn from (seed, i)."""
+    if how == "equal":
+        return torch.tensor([i % classes for i in indices])
+    return torch.cat([torch.randint(classes, (1,), generator=stream(seed, "label", i)) for i in indices])
+
+
+def grid_of(study: Study) -> Tensor:
+    """The time grid of the study's sampler."""
+    section = study.sampling
+    if section.sampler == "euler_maruyama":
+        return sde_grid(section.grid_points, study.time_shift)
+    return time_grid(section.grid_points, study.time_shift, study.denoiser.prediction)
+
+
+def guided(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tensor) -> Field:
+    """(x, t) -> the model's output under the study's guidance."""
+    guidance = study.sampling.guidance
+    if weak is not None:
+        return autoguidance(model, weak, labels, guidance.scale, guidance.interval)
+    return classifier_free(model, labels, study.classes, guidance.scale, guidance.interval)
+
+
+def velocity_of(study: Study, output: Field) -> Field:
+    """(x, t) -> velocity that the model's output stands for, in the study's precision of sampling."""
+    config = study.denoiser
+
+    def velocity_at(x: Tensor, t: Tensor) -> Tensor:
+        with autocast(study.sampling.precision):
+            found = output(x, t)
+        return velocity(x, found.float(), t, config.prediction, config.t_min)
+
+    return velocity_at
+
+
+def weak_model(study: Study, asset_records: Path | None) -> nn.Module | None:
+    """The weaker model of autoguidance, from the study's asset."""
+    weak = study.sampling.guidance.weak
+    if weak is None:
+        return None
+    path = assets.locate(asset_records / "sampling.guidance.weak.weights.json")
+    model = artifacts.load_weights(denoisers.of_shape(study, weak), foreign.read(path), path)
+    return model.eval().requires_grad_(False).to(device())
+
+
+def draw(
+    study: Study,
+    *,
+    method_name: str,
+    seed: int,
+    denoiser: Path,
+    decoder: Path,
+    latents_file: Path,
+    asset_records: Path | None = None,
+    guidance: Path | None = None,
+    steps: bool = False,
+    state: Path,
+    out: Path,
+) -> dict:
+    """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz; beside it those of the further averages that the study samples.
+
+    `decoder`: its weights, or the folder of an encoder that decodes itself. `steps`: of the snapshots of the training instead, below
+    `step<n>` beside `out`. `guidance`: with the one that was chosen there (stage guidance). Shards that are done wait below `state`, so that
+    a run that was killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged` with
+    a `reason` where the denoiser is, or an image is not finite. Where no weights or no guidance are to be had for that reason, there are no
+    images. Returns what is printed: nothing but in the first process.
+    """
+    chosen = [guidance] if guidance else []
+    for path in chosen:
+        choice = read_choice(study, method_name, path)
+        study = with_guidance(study, choice.scale, choice.interval)
+    section, statuses, sampler = study.sampling, {}, Sampler(study, decoder, latents_file, asset_records)
+    for view, place in views(study, steps=steps, guided=bool(chosen)):
+        weights, file = place(Path(denoiser)), place(Path(out))
+        facts = {"config": section, "inputs": [weights, *sampler.inputs, *chosen], "method": method_name, "seed": seed, **view}
+        found: dict = {"processes": processes.count()}
+        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=found, **facts)
+        with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
+            stop = _stop(*chosen, *[weights] * steps)
+            if stop is None:
+                model = denoisers.load(study, method_name, weights)
+                about = f"EMA {view['ema']:g}" + (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
+                sampler.draw(folder, study, model, seed, f"samples {method_name}/seed{seed}/{about}")
+            if not processes.rank():
+                arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
+                if stop is None:
+                    arrays, found["shards"] = shards.assemble(folder, section.count)
+                    stop = status_of(artifacts.meta(weights), arrays.pop("finite"))
+                found |= stop
+                with open(path, "wb") as npz:  # a file object: numpy would add .npz to the temporary name
+                    np.savez(npz, **arrays)
+        if not processes.rank():
+            record = artifacts.meta(file)
+            statuses[file.relative_to(Path(out).parent).as_posix()] = record.get("reason", record["status"])
+    return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **statuses}
+
+
+def views(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
+    """(facts, where the file is that a given one is of the last step and sampled average) of what is drawn, or scored, in one go.
+
+    `steps`: the snapshots; UserError where the study keeps none. `guided`: the sampled average alone. Otherwise every average that it samples.
+    """
+    if steps and not study.snapshots:
+        raise UserError(f"study '{study.name}' keeps no weights of earlier steps; give it denoiser.snapshots")
+    if steps:
+        return [({"ema": study.ema, "step": step}, partial(study.snapshot_file, step=step)) for step in study.snapshots]
+    return [({"ema": decay}, partial(study.average_file, decay=decay)) for decay in ([study.ema] if guided else study.sampled)]
+
+
+def read_choice(study: Study, method_name: str, path: Path) -> Choice:
+    """The guidance that was chosen for the method. UserError where it is another study's or method's."""
+    choice = Choice.model_validate(artifacts.read_json(path))
+    if (choice.study, choice.method) != (study.name, method_name):
+        raise UserError(f"{path}: is of {choice.study}/{choice.method}, not of {study.name}/{method_name}; run the same command again")
+    return choice
+
+
+def with_guidance(study: Study, scale: float, interval: tuple[float, float], count: int | None = None) -> Study:
+    """`study` with another scale and interval of its guidance and, where one is given, count of samples."""
+    guidance = study.sampling.guidance.model_copy(update={"scale": scale, "interval": interval})
+    sampling = study.sampling.model_copy(update={"guidance": guidance, "count": count or study.sampling.count})
+    return study.model_copy(update={"sampling": sampling})
+
+
+class Sampler:
+    """Draws the samples of a study with any of its denoisers. `inputs`: the files that it is made from."""
+
+    def __init__(self, study: Study, decoder: Path, latents_file: Path, asset_records: Path | None) -> None:
+        records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
+        self.inputs = [decoder, latents_file, *records]
+        self.whitening, self.decode_raw = latents.load_whitening(latents_file).to(device()), decoders.load(study, decoder)
+        self.weak = weak_model(study, asset_records)
+
+    def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
+        """Fill `folder` with shards of `study.sampling`."""
+        make = partial(_batch, study, model, self.weak, lambda final: self.decode_raw(self.whitening.unwhiten(final)), seed)
+        _draw_missing(folder, study, make, name)
+
+
+def _draw_missing(folder: Path, study: Study, make: Callable[[range], dict[str, np.ndarray]], name: str) -> None:
+    """Fill `folder` with the shards that are not there; the processes take them in turn, and leave together."""
+    count, batch = study.sampling.count, study.sampling.batch
+    wanted = processes.from_first([] if processes.rank() else shards.missing(folder, shards.split(count, batch)))
+    done = count - sum(map(len, wanted))
+    progress = Progress(name, count, "images", start=done)
+    for indices in wanted[processes.rank() :: processes.count()]:
+        shards.write(folder, indices, **make(indices))
+        done = min(done + len(indices) * processes.count(), count)  # the others are about as far
+        progress.update(done)
+    processes.wait()
+
+
+@torch.no_grad()
+def _batch(
+    study: Study, model: nn.Module, weak: nn.Module | None, decode: Callable[[Tensor], Tensor], seed: int, indices: range
+) -> dict[str, np.ndarray]:
+    """images (B, H, W, 3) uint8, labels (B,), and whether each image is finite (B,)."""
+    section, shape, scale = study.sampling, study.latent_shape, study.denoiser.noise_scale
+    labels = labels_of(indices, study.classes, section.labels, seed)
+    final = integrate(
+        section.sampler,
+        velocity_of(study, guided(study, model, weak, labels.to(device()))),
+        noise_of(seed, indices, shape).to(device()) * scale,
+        grid_of(study),
+        noise_at=lambda step: noise_of(seed, indices, shape, f"step {step}").to(device()) * scale,
+    )
+    with autocast(section.precision):
+        pixels = decode(final)
+    finite = pixels.isfinite().flatten(1).all(1).cpu().numpy()
+    return {"images": data.to_uint8(pixels.nan_to_num(nan=-1.0)), "labels": labels.numpy(), "finite": finite}
+
+
+def _stop(*paths: Path) -> dict[str, str] | None:
+    """Status and reason of the first of these artifacts that is not ok."""
+    records = map(artifacts.meta, paths)
+    return next(({key: record[key] for key in ("status", "reason")} for record in records if record["status"] != "ok"), None)
+
+
+def status_of(denoiser: dict, finite: np.ndarray) -> dict[str, str]:
+    """Of samples, from the record of their denoiser and which of them are finite."""
+    if denoiser.get("status", "ok") != "ok":
+        return {key: denoiser[key] for key in ("status", "reason")}
+    if not finite.all():
+        return {"status": "diverged", "reason": f"{(~finite).sum()} of {len(finite)} images are not finite"}
+    return {"status": "ok"}
+
+
+def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """(images, labels) of a samples file."""
+    artifacts.checked(path)
+    with np.load(path, allow_pickle=False) as file:
+        return file["images"], file["labels"]

@@ -1,0 +1,183 @@
+"""Stage `denoiser`: train one method's denoiser."""
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from harness.data import shapes
+from harness.data import stage as data
+from harness.denoiser.architectures import ARCHITECTURES
+from harness.denoiser.flow import at_time, flow_loss, sample_time
+from harness.denoiser.text import TextEmbedding
+from harness.encoder.latents import Batch, Batches, load_encoder
+from harness.machine import processes
+from harness.machine.device import autocast, device, seed_initialisation
+from harness.store import artifacts
+from harness.study.sections import Shape, Shapes
+from harness.study.study import Study
+from harness.study.typed import LossMask, UserError, denoiser_hook, load_method, method_file
+from harness.training import snapshots
+from harness.training.loop import Diverged, Loss, fit
+
+
+def build(study: Study, method_name: str) -> nn.Module:
+    """The method's denoiser with fresh weights from the global generator."""
+    registers = load_method(method_name).registers(study)
+    count, start = (registers.count, registers.start) if registers else (0, 0)
+    model = of_shape(study, study.denoiser, registers=count, register_start=start)
+    hook = denoiser_hook(method_name)
+    if hook is None:
+        return model
+    try:
+        changed = hook(model)
+    except Exception as error:
+        raise UserError(f"baselines/{method_name}.py: modify_denoiser failed: {type(error).__name__}: {error}") from None
+    if not isinstance(changed, nn.Module):
+        raise UserError(f"baselines/{method_name}.py: modify_denoiser must return the model, got {type(changed).__name__}")
+    return changed
+
+
+def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: int = 0) -> nn.Module:
+    """A denoiser of `shape` for the study's latents and classes; where these are prompts, it reads their words."""
+    text = None
+    if isinstance(study.data, Shapes):  # before all other weights, so that these are the same for every method
+        text = TextEmbedding(torch.from_numpy(shapes.token_table()), shape.width, shape.heads)
+    own = {f"head_{field}": value for field, value in shape.head.model_dump().items()} if shape.head else {}
+    if shape.in_context is not None:
+        own["in_context_len"] = shape.in_context
+    model = ARCHITECTURES[shape.architecture](
+        input_size=study.grid,
+        in_channels=study.channels,
+        hidden_size=shape.width,
+        depth=shape.depth,
+        num_heads=shape.heads,
+        num_classes=study.classes,
+        patch_size=shape.patch,
+        mlp_ratio=shape.mlp_ratio,
+        registers=registers,
+        register_start=register_start,
+        **own,
+    )
+    if text is not None:
+        model.y_embedder = text
+    return model
+
+
+def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
+    """The flow-matching loss of a step, micro-batch by micro-batch; tokens whose norm exceeds `limit` do not count where there is a mask.
+
+    `batches` gives this process's share of the batch, but every draw is for the whole, so that its split changes nothing but rounding.
+    """
+    config = study.denoiser
+
+    def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
+        batch = batches(step)
+        clean, labels, share = batch.latents, batch.labels, len(batch.labels)
+        count = share * processes.count()
+        mine = processes.share(count)
+        t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)[mine]
+        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=generator.device)[mine] * config.noise_scale
+        drop = torch.rand(count, generator=generator, device=generator.device)[mine] < config.class_dropout
+        labels = labels.masked_fill(drop, study.classes)
+        if mask:
+            kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
+            kept_share = kept.mean() / processes.count()
+            processes.add_up([kept_share])
+            kept_share = kept_share.clamp(min=1e-12)  # of the whole batch, also where it is split
+        size = config.training.micro_batch or count
+        for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
+            with autocast(config.training.precision):
+                output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
+            per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
+            mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()
+            yield mean * ((rows.stop - rows.start) / count)
+
+    return loss
+
+
+def train(
+    study: Study,
+    *,
+    method_name: str,
+    seed: int,
+    latents_file: Path,
+    data_folder: Path | None = None,
+    backbone: Path | None = None,
+    registers: Path | None = None,
+    state: Path,
+    out: Path,
+) -> dict:
+    """Write the weights of every EMA decay: the sampled one's to `out`, the others beside it, and its snapshots to `step<n>/`.
+
+    The record beside them holds the share of tokens that a loss mask filtered, the loss curve, and `status`: a training that diverged ends
+    with the weights it had, `diverged` and a `reason`; snapshots that it did not reach say the same and hold no weights. Returns what is
+    printed: nothing but in the first process. Processes under torchrun share the batches. Data, backbone and registers are read only where
+    the study does not cache its latents.
+    """
+    config, method = study.denoiser, load_method(method_name)
+    facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name))}
+    images = {}
+    if not study.latents.cache:
+        images = {"split": data.load(data_folder, "train"), "encoder": load_encoder(study, backbone, registers)}
+    batches = Batches(latents_file, seed=seed, batch=config.training.batch, **images)
+    limit, facts["filtered_share"] = float("inf"), 0.0
+    if method.loss_mask:
+        if not batches.norms:
+            raise UserError(f"method '{method_name}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
+        limit = batches.threshold(method.loss_mask, study.outlier_statistics.factor)
+        facts["filtered_share"] = 1 - (batches.norms[method.loss_mask.norm] <= limit).float().mean().item()
+    if facts["filtered_share"] == 1:
+        raise UserError(
+            f"method '{method_name}': the loss mask filters every token; look at the norm it thresholds ({method.loss_mask.norm})"
+        )
+    inputs = [p for p in (latents_file, data_folder, backbone, registers) if p is not None]
+    made = {"stage": "denoiser", "module": __name__, "config": config, "inputs": inputs, **facts}
+    found: dict = {"status": "ok", "processes": processes.count()}
+    artifact = artifacts.trained_artifact(out, state=state, found=found, **made)
+    with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, checkpoints):
+        seed_initialisation(seed)
+        model = build(study, method_name).to(device())
+        denoise = torch.compile(model) if config.training.compile else model
+        try:
+            averages = fit(
+                model,
+                loss_of(study, method.loss_mask, limit, batches, denoise),
+                config.training,
+                images=len(batches),
+                name=f"denoiser {method_name}/seed{seed}",
+                seed=seed,
+                state=checkpoints,
+                ema=config.ema,
+                ema_warm_up=config.ema_warm_up,
+                snapshots=snapshots.Snapshots(study.snapshots, config.ema.index(study.ema)),
+                found=found,
+            )
+        except Diverged as error:
+            averages = error.kept
+            found |= {"status": "diverged", "reason": error.reason}
+        if not processes.rank():
+            for step in study.snapshots:
+                weights = snapshots.load(checkpoints, step)
+                known = {"status": "ok"} if weights else {key: found[key] for key in ("status", "reason")}
+                known |= {"processes": processes.count()}
+                with artifacts.artifact(study.snapshot_file(Path(out), step), found=known, **made, step=step) as file:
+                    artifacts.save_tensors(file, weights or {})
+            for decay, weights in zip(config.ema, averages, strict=True):
+                if decay != study.ema:
+                    with artifacts.artifact(study.average_file(Path(out), decay), found=found, **made, ema=decay) as file:
+                        artifacts.save_tensors(file, weights)
+            artifacts.save_tensors(path, averages[config.ema.index(study.ema)])
+    if processes.rank():
+        return {}
+    record = artifacts.meta(out)
+    printed = {key: record[key] for key in ("filtered_share", "status", "reason", "skipped_steps") if key in record}
+    return printed | {"steps": study.steps, "ema": config.ema}
+
+
+def load(study: Study, method_name: str, path: Path) -> nn.Module:
+    """The trained denoiser, frozen, on the device."""
+    tensors, _ = artifacts.load_tensors(path)
+    return artifacts.load_weights(build(study, method_name), tensors, path).eval().requires_grad_(False).to(device())

@@ -1,0 +1,177 @@
+"""Stages `encoder`, `registers` and `latents`: an encoder of the study, the register neurons of its variants, its latents of the data."""
+
+import math
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.data import stage as data
+from harness.encoder import autoencoder
+from harness.encoder import tower as encoders
+from harness.encoder import train as train_encoder
+from harness.encoder.latents import Moments, load_encoder, token_norms
+from harness.encoder.register_search import search_registers
+from harness.encoder.test_time_registers import mlp_output_layer, released_neurons
+from harness.machine.device import Progress, device, stream
+from harness.store import artifacts, assets
+from harness.study.sections import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, TrainedVae, VaeEncoder
+from harness.study.study import Study
+from harness.study.typed import EncoderRegisters, UserError
+
+BATCH = 256
+NORM_IMAGES = 10_000  # at most: training images whose token norms are kept, where the latents themselves are not
+
+
+def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: Path, state: Path, out: Path) -> dict:
+    """Stage `encoder`: train it, or take the study's weights: checked against the study's sizes, and only what is used of them."""
+    section = study.encoder
+    if isinstance(section, TrainedEncoder):
+        return train_encoder.train(study, registers=name == "trained_registers", data_folder=data_folder, state=state, out=out)
+    if isinstance(section, TrainedVae):
+        from harness.encoder import train_vae
+
+        return train_vae.train(study, data_folder=data_folder, state=state, out=out)
+    if isinstance(section, PixelEncoder):
+        with artifacts.artifact(out, stage="encoder", module=__name__, config=section) as folder:
+            _emptied(folder)
+            artifacts.write_json(folder / "encoder.json", {"kind": "pixels"})
+        return {"encoder": "pixels"}
+    field = "encoder.weights" if isinstance(section, VaeEncoder) else f"encoder.{name}.weights"
+    record = asset_records / f"{field}.json"
+    source = assets.locate(record)
+    with artifacts.artifact(out, stage="encoder", module=__name__, config=section, inputs=[record]) as folder:
+        _emptied(folder)
+        if isinstance(section, VaeEncoder):
+            from harness.encoder import vae
+
+            vae.load(source, section).model.save_pretrained(folder)
+        else:
+            wanted = section.plain if name == "plain" else section.trained_registers
+            model = encoders.from_pretrained(source, family=wanted.family, image_size=section.image_size)
+            _expect(model, section, source)
+            encoders.save(model, folder)
+    return {"encoder": str(source)}
+
+
+def _emptied(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+
+
+def _expect(model: encoders.VisionEncoder, section: PretrainedEncoder, source: Path) -> None:
+    """The plan and the denoiser are made from the study's sizes, so the weights must have them."""
+    config = model.tower.config
+    found = {"width": model.width, "depth": model.depth, "heads": config.num_attention_heads, "patch": config.patch_size}
+    found["mlp"] = mlp_output_layer(model.layers[0]).in_features
+    for field, value in found.items():
+        if value != getattr(section, field):
+            raise UserError(f"{source}: encoder.{field} is {value} there, {getattr(section, field)} in the study; is it the right encoder?")
+
+
+# --------------------------------------------------------------------------------------------------------------- registers
+
+
+def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Path) -> dict:
+    """Stage `registers`: the register neurons of the encoder variant `key`, searched for or as published.
+
+    JSON with scores per round and, where outliers were planted, precision and recall.
+    """
+    section, factor = study.search, study.outlier_statistics.factor
+    with artifacts.artifact(out, stage="registers", module=__name__, config=section, inputs=[data_folder, backbone]) as path:
+        if key in section.released_neurons:
+            rounds, left = [], None
+            neurons = released_neurons(section.released_neurons[key], encoders.load(backbone))
+        else:
+            model, images = encoders.load(backbone).to(device()), _search_images(data.load(data_folder, "train"), section)
+            rounds, neurons, left = search_registers(model, images, EncoderRegisters.from_key(key), section, factor)
+        truth = train_encoder.planted(backbone) if study.outliers != "natural" else set()
+        found = {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
+        result = {
+            "encoder": key,
+            "source": section.released_neurons.get(key, "search"),
+            "neurons": {str(layer): listed for layer, listed in sorted(neurons.items())},
+            "rounds": [
+                {
+                    "threshold": r.threshold,
+                    "outlier_share_before": r.outlier_share,
+                    "found": [
+                        {"layer": layer, "neuron": neuron, "score": score, "planted": (layer, neuron) in truth}
+                        for layer, neuron, score in r.found
+                    ],
+                    "scores": [[float(f"{score:.4g}") for score in layer] for layer in r.scores],  # layer by layer, of every neuron
+                }
+                for r in rounds
+            ],
+            "outlier_share_left": left,
+            "planted": sorted(truth),
+            "precision": len(found & truth) / len(found) if found and truth else None,
+            "recall": len(found & truth) / len(truth) if truth else None,
+        }
+        artifacts.write_json(path, result)
+    return result
+
+
+def _search_images(split: data.Split, section: Search) -> Callable[[], Iterator[Tensor]]:
+    """Batches of the images that are searched over, decoded anew at each pass. Files are sorted by class, so these are spread out."""
+    count = min(section.images, len(split))
+    rows = np.linspace(0, len(split), count, endpoint=False).astype(int) if isinstance(split, data.OnDisk) else np.arange(count)
+    return lambda: (split.pixels(part.tolist()).to(device()) for part in torch.from_numpy(rows).split(section.batch))
+
+
+# ----------------------------------------------------------------------------------------------------------------- latents
+
+
+def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
+    """Stage `latents`: whitening statistics from the training split only; the latents of the held-out images; cached, those for training."""
+    inputs = [data_folder, backbone, *([registers] if registers else [])]
+    section = study.latents
+    facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}
+    with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, **facts) as path:
+        encoder, moments = load_encoder(study, backbone, registers), Moments(section.whitening)
+        split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+        kept, norms = [], []
+        count = len(split) if section.cache or section.whitening != "none" else 0
+        count = min(count, section.images or count)
+        rows = np.linspace(0, len(split), count, endpoint=False).astype(int)
+        every = max(1, math.ceil(count / NORM_IMAGES))  # whole batches; all of them where the latents are cached
+        for number, (raw, layers) in enumerate(
+            _encoded(encoder, split, rows, flip=study.data.flip and not section.cache, what="training images")
+        ):
+            moments.add(raw)
+            if section.cache or number % every == 0:
+                kept.append(raw.cpu())
+                norms.append(layers.cpu() if layers is not None else None)
+        mean, std = (value.cpu() for value in moments.result())
+        tensors = {"mean": mean, "std": std, "train.labels": torch.from_numpy(split.labels)}
+        if kept:
+            raw = torch.cat(kept)
+            whitened = (raw - mean) / std
+            if section.cache:
+                tensors["train.latents"] = whitened
+            if norms[0] is not None:
+                tensors |= {f"train.norm.{name}": value for name, value in token_norms(torch.cat(norms), raw, whitened).items()}
+        batches = _encoded(encoder, held_out, np.arange(len(held_out)), flip=False, what="held-out images")
+        raw, layers = zip(*((raw.cpu(), layers.cpu() if layers is not None else None) for raw, layers in batches), strict=True)
+        tensors |= {"reference.latents": (torch.cat(raw) - mean) / std, "reference.labels": torch.from_numpy(held_out.labels)}
+        if layers[0] is not None:
+            tensors["reference.norms"] = torch.cat(layers)
+        artifacts.save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
+    return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
+
+
+def _encoded(
+    encoder: autoencoder.Encoder, split: data.Split, rows: np.ndarray, *, flip: bool, what: str
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """(raw latents, layer norms) of `rows`, batch by batch; every second image mirrored where training mirrors half of them."""
+    progress = Progress(f"encode {what}", len(rows), "images")
+    for first in range(0, len(rows), BATCH):
+        batch = rows[first : first + BATCH]
+        pixels = split.pixels(batch.tolist()).to(device())
+        if flip:
+            pixels[1::2] = pixels[1::2].flip(-1)
+        yield encoder(pixels, autoencoder.noise_from(stream(0, f"posterior of {what}", first), len(batch)))
+        progress.update(first + len(batch))

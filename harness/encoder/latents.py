@@ -1,0 +1,218 @@
+"""Whitened latents: the statistics that whiten, the file that caches, and the batches that training reads.
+
+The file holds the training latents (`cache: true`) or only their statistics; then every step encodes its images.
+"""
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from harness.data import stage as data
+from harness.encoder.autoencoder import Encoder, Noise, pixel_encoder, vae_encoder, vit_encoder
+from harness.machine import processes
+from harness.machine.device import device, stream
+from harness.store import artifacts
+from harness.study.sections import PixelEncoder, TrainedVae, VaeEncoder
+from harness.study.study import Study
+from harness.study.typed import LossMask
+from harness.training.loop import batch_indices
+
+if TYPE_CHECKING:
+    from harness.encoder.tower import VisionEncoder
+
+EPSILON = 1e-5  # added to the variance, as released (rae.py:179-182)
+NORMS = ("pre_ln", "post_ln", "whitened")
+AHEAD = 2  # steps whose images are decoded before they are needed
+AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 2 GiB of activations then
+
+
+class Moments:
+    """Exact streaming mean and variance in float64, per channel or per channel and position; `none`: mean 0 and variance 1."""
+
+    def __init__(self, whitening: str) -> None:
+        self.whitening = whitening
+        self.axes = (0, 2, 3) if whitening == "channel" else (0,)
+        self.count, self.mean, self.squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+
+    def add(self, batch: Tensor) -> None:
+        """(B, C, H, W). Chan's update: merges a batch's moments without cancellation."""
+        batch = batch.double()
+        count = batch.numel() // batch[0].numel() * (batch.shape[2] * batch.shape[3] if len(self.axes) == 3 else 1)
+        mean = batch.mean(self.axes, keepdim=True)[0]
+        squares = (batch - mean).square().sum(self.axes, keepdim=True)[0]
+        delta, total = mean - self.mean, self.count + count
+        self.mean = self.mean + delta * (count / total)
+        self.squares = self.squares + squares + delta.square() * (self.count * count / total)
+        self.count = total
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation, float32, (C, 1, 1) or (C, H, W)."""
+        if self.whitening == "none":
+            return torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
+        return self.mean.float(), (self.squares / self.count + EPSILON).sqrt().float()
+
+
+@dataclass(frozen=True)
+class Whitening:
+    """Mean and standard deviation of raw latents, (C, 1, 1) or (C, H, W)."""
+
+    mean: Tensor
+    std: Tensor
+
+    def whiten(self, raw: Tensor) -> Tensor:
+        return (raw - self.mean) / self.std
+
+    def unwhiten(self, latents: Tensor) -> Tensor:
+        """Whitened (B, C, H, W) -> the encoder's own, what the decoder reads."""
+        return latents * self.std + self.mean
+
+    def to(self, place: torch.device) -> "Whitening":
+        return Whitening(self.mean.to(place), self.std.to(place))
+
+
+def load_whitening(path: Path) -> Whitening:
+    """The statistics of a latents file, without reading its latents; all of it is compared with its record."""
+    artifacts.checked(path)
+    with safe_open(path, "pt") as file:
+        return Whitening(file.get_tensor("mean"), file.get_tensor("std"))
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The reference split: whitened latents (N, C, H, W), labels (N,), norms (N, depth + 1, P) of the encoder's residual stream (None: no tokens)."""
+
+    latents: Tensor
+    labels: Tensor
+    layer_norms: Tensor | None
+    whitening: Whitening
+
+
+def held_out(path: Path) -> HeldOut:
+    tensors, _ = artifacts.load_tensors(path)
+    whitening = Whitening(tensors["mean"], tensors["std"])
+    return HeldOut(tensors["reference.latents"], tensors["reference.labels"], tensors.get("reference.norms"), whitening)
+
+
+def train_norms(path: Path, name: str) -> Tensor:
+    """(N, P) of NORMS, of the training images that the statistics were taken over."""
+    artifacts.checked(path)
+    with safe_open(path, "pt") as file:
+        return file.get_tensor(f"train.norm.{name}")
+
+
+def token_norms(norms: Tensor, raw: Tensor, whitened: Tensor) -> dict[str, Tensor]:
+    """(B, P) token norms by name: residual stream before the final norm, after it, and of the whitened latent (released rae.py:163-189)."""
+    return {"pre_ln": norms[:, -1], "post_ln": raw.flatten(2).norm(dim=1), "whitened": whitened.flatten(2).norm(dim=1)}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Whitened latents (B, C, H, W), labels (B,), token norms (B, P) by name, pixels (B, 3, H, W) where they were asked for."""
+
+    latents: Tensor
+    labels: Tensor
+    norms: dict[str, Tensor]
+    pixels: Tensor | None
+
+
+class Batches:
+    """This process's share of each training batch, a function of (seed, step) and the share. Cached latents, or images encoded as they come.
+
+    `norms` are those of the images that the statistics were taken over; a loss mask's threshold comes from them.
+    UserError from the first batch if the processes do not divide it.
+    """
+
+    def __init__(self, path: Path, *, seed: int, batch: int, split: data.Split | None = None, encoder: Encoder | None = None) -> None:
+        tensors, facts = artifacts.load_tensors(path)
+        self.whitening = Whitening(tensors["mean"], tensors["std"]).to(device())
+        self.norms = {name: tensors[f"train.norm.{name}"] for name in NORMS if f"train.norm.{name}" in tensors}
+        self.cached, self.labels = tensors.get("train.latents"), tensors["train.labels"]
+        self.seed, self.size, self.split, self.encoder, self.flip = seed, batch, split, encoder, facts["flip"]
+        self.coming: dict[int, Future] = {}
+        self.worker = ThreadPoolExecutor(1)  # hands a step's images to the decoding threads
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def threshold(self, mask: LossMask, factor: float) -> float:
+        """Norm above which a token is left out of the loss: `factor` times the median."""
+        return factor * self.norms[mask.norm].median()
+
+    def __call__(self, step: int) -> Batch:
+        rows = self._rows(step)
+        labels = self.labels[rows].to(device())
+        if self.cached is not None:
+            latents = self.cached[rows].to(device())
+            norms = {name: norms[rows].to(device()) for name, norms in self.norms.items()}
+            return Batch(latents, labels, norms, self.split.pixels(rows.tolist()).to(device()) if self.split else None)
+        pixels, noise = self._decoded(step), self._noise(step)
+        parts = []
+        for first in range(0, len(pixels), AT_ONCE):
+            part = slice(first, first + AT_ONCE)
+            parts.append(self.encoder(pixels[part], lambda shape, part=part: noise(shape)[part]))
+        raw = torch.cat([latents for latents, _ in parts])
+        latents = self.whitening.whiten(raw)
+        norms = {} if parts[0][1] is None else token_norms(torch.cat([norms for _, norms in parts]), raw, latents)
+        return Batch(latents, labels, norms, pixels)
+
+    def _rows(self, step: int) -> Tensor:
+        whole = batch_indices(self.seed, step, len(self), self.size)
+        return whole[processes.share(len(whole))]
+
+    def _noise(self, step: int) -> Noise:
+        """Of this process's images; drawn for the whole batch, in parts of AT_ONCE."""
+        whole, generator = min(self.size, len(self)), stream(self.seed, "posterior", step)
+
+        @cache
+        def draw(shape: tuple[int, ...]) -> Tensor:
+            counts = [min(AT_ONCE, whole - first) for first in range(0, whole, AT_ONCE)]
+            return torch.cat([torch.randn((count, *shape), generator=generator) for count in counts])[processes.share(whole)]
+
+        return draw
+
+    def _decoded(self, step: int) -> Tensor:
+        """(B, 3, H, W) of a step, mirrored where (seed, step) says so; the next steps' are decoded meanwhile."""
+        for near in range(step, step + 1 + AHEAD):
+            if near not in self.coming:
+                self.coming[near] = self.worker.submit(self.split.pixels, self._rows(near).tolist())
+        pixels = self.coming.pop(step).result()
+        if self.flip:
+            whole = min(self.size, len(self))
+            mirrored = (torch.rand(whole, generator=stream(self.seed, "flip", step)) < 0.5)[processes.share(whole)]
+            pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
+        return pixels.to(device(), non_blocking=True)
+
+
+# ---------------------------------------------------------------------------------------------------------------- encoders
+
+
+def load_encoder(study: Study, backbone: Path, registers: Path | None) -> Encoder:
+    """The encoder of a variant, frozen, on the device."""
+    section = study.encoder
+    if isinstance(section, PixelEncoder):
+        return pixel_encoder
+    if isinstance(section, VaeEncoder | TrainedVae):
+        from harness.encoder import vae
+
+        artifacts.checked(backbone)
+        return vae_encoder(vae.load(backbone, section).to(device()))
+    return vit_encoder(load_vision_encoder(study, backbone, registers))
+
+
+def load_vision_encoder(study: Study, backbone: Path, registers: Path | None) -> "VisionEncoder":
+    """The backbone, with test-time registers where a neuron list is given and not empty. (transformers takes 3 s to import.)"""
+    from harness.encoder import tower as encoders
+    from harness.encoder.test_time_registers import TestTimeRegisters
+
+    model = encoders.load(backbone).to(device())
+    neurons = artifacts.read_json(registers)["neurons"] if registers else {}
+    if neurons:  # no outliers found: nothing to move, the encoder stays as it is
+        listed = {int(layer): units for layer, units in neurons.items()}
+        TestTimeRegisters(model, listed, variant=study.search.variant)
+    return model

@@ -1,0 +1,303 @@
+"""Vision encoders from transformers, as token extractors: images -> patch tokens, with or without registers.
+
+Three families: SigLIP and SigLIP2 of fixed resolution (one architecture), DINOv2, and DINOv2 with registers.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+from transformers import (
+    AutoConfig,
+    Dinov2Config,
+    Dinov2Model,
+    Dinov2WithRegistersConfig,
+    Dinov2WithRegistersModel,
+    PreTrainedConfig,
+    SiglipVisionConfig,
+    SiglipVisionModel,
+)
+from transformers.utils import logging as transformers_logging
+
+from harness.store import artifacts
+from harness.study.sections import TrainedEncoder
+from harness.study.typed import UserError
+
+transformers_logging.set_verbosity_error()
+transformers_logging.disable_progress_bar()
+
+Family = Literal["siglip", "dinov2", "dinov2_with_registers"]
+TOWERS = {"siglip_vision_model": SiglipVisionModel, "dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+NOT_THE_TOWER = ("text_model.", "logit_", "head.")  # weights of a whole SiglipModel that a patch token never meets
+
+
+class VisionEncoder(nn.Module):
+    """A transformers vision tower whose final norm has no affine part (released `siglip2.py:14-19`, `dinov2_no_reg.py:24-27`).
+
+    The tokens of an image are `prefix` leading ones (CLS, and the registers that DINOv2 was trained with), `patches` patches, and
+    extra ones that follow them through every layer: learned ones here (`registers`), or the zeros of
+    harness.encoder.test_time_registers. Only patches come out.
+    """
+
+    def __init__(self, tower: nn.Module, registers: int = 0, image_size: int | None = None) -> None:
+        """`image_size`: what the tower eats, where it is not its configuration's (DINOv2 interpolates its position table)."""
+        super().__init__()
+        self.tower = tower
+        self.image_size = image_size or tower.config.image_size
+        if self.image_size != tower.config.image_size and self.family == "siglip":
+            raise UserError(f"this SigLIP tower is made for images of {tower.config.image_size} pixels, not of {self.image_size}")
+        if self.image_size % tower.config.patch_size:
+            raise UserError(f"patches of {tower.config.patch_size} pixels do not fill an image of {self.image_size} pixels")
+        self.final_norm.weight.requires_grad_(False).fill_(1.0)
+        self.final_norm.bias.requires_grad_(False).zero_()
+        if self.family != "siglip":
+            self.register_buffer("mean", 2 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1) - 1, persistent=False)
+            self.register_buffer("std", 2 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.extra: OrderedDict[int, Callable[[], Tensor]] = OrderedDict()
+        tower.embeddings.register_forward_hook(self._append)
+        self.registers = nn.Parameter(0.02 * torch.randn(registers, self.width)) if registers else None
+        if registers:
+            self.append_tokens(self._learned)
+
+    @property
+    def family(self) -> Family:
+        return "siglip" if self.tower.config.model_type == "siglip_vision_model" else self.tower.config.model_type
+
+    @property
+    def width(self) -> int:
+        return self.tower.config.hidden_size
+
+    @property
+    def depth(self) -> int:
+        return len(self.layers)
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.tower.config.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+    @property
+    def prefix(self) -> int:
+        """Leading tokens that are no patches: none, CLS, or CLS and trained registers (released `dinov2.py:31-32`)."""
+        return 0 if self.family == "siglip" else 1 + getattr(self.tower.config, "num_register_tokens", 0)
+
+    @property
+    def final_norm(self) -> nn.LayerNorm:
+        return self.tower.post_layernorm if self.family == "siglip" else self.tower.layernorm
+
+    @property
+    def layers(self) -> nn.ModuleList:
+        for name in ("encoder.layers", "encoder.layer"):
+            with suppress(AttributeError):
+                return self.tower.get_submodule(name)
+        raise UserError(f"{type(self.tower).__name__} keeps its layers elsewhere than in 'encoder': another version of transformers?")
+
+    def append_tokens(self, tokens: Callable[[], Tensor]) -> RemovableHandle:
+        """Append `tokens()` (R, C) to every sequence of embeddings, after the patches and what was appended before."""
+        handle = RemovableHandle(self.extra)
+        self.extra[handle.id] = tokens
+        return handle
+
+    def _learned(self) -> Tensor:
+        return self.registers
+
+    def _append(self, _module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:
+        for tokens in self.extra.values():
+            embeddings = torch.cat([embeddings, tokens().expand(len(embeddings), -1, -1)], dim=1)
+        return embeddings
+
+    def _fed(self, pixels: Tensor) -> Tensor:
+        """Resized as released `rae.py:138-139` does it (bicubic, no antialiasing), then the tower's own normalisation."""
+        if pixels.shape[-2:] != (self.image_size, self.image_size):
+            pixels = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bicubic", align_corners=False)
+        return pixels if self.family == "siglip" else (pixels - self.mean) / self.std
+
+    def states(self, pixels: Tensor, layers: int | None = None) -> Iterator[Tensor]:
+        """Yield the residual stream (B, prefix + P + extra tokens, C): the embeddings, then after each of the first `layers` layers.
+
+        UserError if the tower makes another number of tokens than its configuration says.
+        """
+        state = self.tower.embeddings(self._fed(pixels))
+        self._check(state)
+        yield state
+        for layer in self.layers[:layers]:
+            state = layer(state, attention_mask=None)
+            self._check(state)
+            yield state
+
+    def _check(self, state: Tensor) -> None:
+        extra = sum(len(tokens()) for tokens in self.extra.values())
+        if state.shape[1] != self.prefix + self.patches + extra:
+            raise UserError(
+                f"{type(self.tower).__name__} made {state.shape[1]} tokens of an image of {self.image_size} pixels; its configuration says "
+                f"{self.prefix} + {self.patches} patches + {extra} extra"
+            )
+
+    def of_patches(self, tokens: Tensor) -> Tensor:
+        """(B, all tokens, ...) -> (B, P, ...)."""
+        return tokens[:, self.prefix : self.prefix + self.patches]
+
+    def of_registers(self, tokens: Tensor) -> Tensor:
+        """(B, all tokens, ...) -> (B, R, ...): registers that the tower was trained with, then those after the patches."""
+        return torch.cat([tokens[:, 1 : self.prefix], tokens[:, self.prefix + self.patches :]], dim=1)
+
+    def of_context(self, tokens: Tensor) -> Tensor:
+        """(B, all tokens, ...) -> (B, 1 or 0, ...): CLS, where there is one."""
+        return tokens[:, : min(self.prefix, 1)]
+
+    def all_hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """depth + 1 tensors (B, prefix + P + extra tokens, C): embeddings, then the residual stream after each layer, before the final norm."""
+        return tuple(self.states(pixels))
+
+    def hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """As `all_hidden_states`, patch tokens only: (B, P, C)."""
+        return tuple(self.of_patches(state) for state in self.states(pixels))
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1], any H = W -> (B, P, C) patch tokens after the affine-free final norm."""
+        for state in self.states(pixels):
+            last = state
+        return self.of_patches(self.final_norm(last))
+
+    def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward`, and the norms (B, depth + 1, P) of the residual stream at each of `hidden_states`, in one pass."""
+        norms = []
+        for state in self.states(pixels):
+            last = state
+            norms.append(self.of_patches(state).norm(dim=-1))
+        return self.of_patches(self.final_norm(last)), torch.stack(norms, dim=1)
+
+
+def submodule(layer: nn.Module, *endings: str) -> nn.Module:
+    """The first module of `layer` whose name has one of these endings, wherever this version of transformers keeps it."""
+    for name, module in layer.named_modules():
+        if name.endswith(endings):
+            return module
+    raise UserError(f"{type(layer).__name__} has no '{endings[0]}', which registers and maps need: another version of transformers?")
+
+
+# --------------------------------------------------------------------------------------------------------- random weights
+
+
+def from_shape(
+    family: Family, *, width: int, depth: int, heads: int, mlp: int, patch: int, image_size: int, registers: int = 0
+) -> VisionEncoder:
+    """A tower with random weights; under `torch.device("meta")`, one with shapes only.
+
+    `registers`: leading ones of the tower for `dinov2_with_registers`, learned ones after the patches for the others.
+    """
+    common = {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "image_size": image_size,
+        "patch_size": patch,
+        "attn_implementation": "sdpa",
+    }
+    if family == "siglip":
+        return VisionEncoder(SiglipVisionModel(SiglipVisionConfig(**common, intermediate_size=mlp, vision_use_head=False)), registers)
+    if mlp % width:
+        raise UserError(f"DINOv2's MLP is a whole multiple of its width; {mlp} is none of {width}")
+    if family == "dinov2":
+        return VisionEncoder(Dinov2Model(Dinov2Config(**common, mlp_ratio=mlp // width)), registers)
+    config = Dinov2WithRegistersConfig(**common, mlp_ratio=mlp // width, num_register_tokens=registers)
+    return VisionEncoder(Dinov2WithRegistersModel(config))
+
+
+def build(encoder: TrainedEncoder, image_size: int, registers: int) -> VisionEncoder:
+    """The SigLIP tower, with random weights, that an embedded study trains."""
+    shape = {"width": encoder.width, "depth": encoder.depth, "heads": encoder.heads, "mlp": encoder.mlp, "patch": encoder.patch}
+    return from_shape("siglip", **shape, image_size=image_size, registers=registers)
+
+
+# ------------------------------------------------------------------------------------------------------------------ files
+
+
+def from_pretrained(source: str | Path, *, family: Family | None = None, image_size: int | None = None) -> VisionEncoder:
+    """The frozen encoder of a local folder, or of a name in the hub cache; never the network. Of a whole SiglipModel, its vision tower.
+
+    UserError, in one line: there is no such model; it is of another family than `family`; weights are missing, of another shape or
+    unknown to the tower; the tower cannot eat images of `image_size`.
+    """
+    config = _tower_config(source)
+    found = "siglip" if config.model_type == "siglip_vision_model" else config.model_type
+    if family not in (None, found):
+        raise UserError(f"{source}: a {found} encoder, not {family}")
+    if found == "siglip":
+        config.vision_use_head = False
+    try:
+        tower, info = TOWERS[config.model_type].from_pretrained(
+            source,
+            config=config,
+            local_files_only=True,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # so that the check below can name them
+            attn_implementation="sdpa",
+            dtype=torch.float32,
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"{source}: its weights cannot be read: {str(error).splitlines()[0]}") from None
+    for name, have, want in sorted(info["mismatched_keys"]):
+        raise UserError(f"{source}: weights of another architecture: '{name}' is {tuple(have)} in the file, {tuple(want)} in the model")
+    for name in sorted(info["missing_keys"]):
+        raise UserError(f"{source}: weights of another architecture: '{name}' is missing in the file")
+    for name in sorted(info["unexpected_keys"]):
+        if found != "siglip" or not name.startswith(NOT_THE_TOWER):
+            raise UserError(f"{source}: weights of another architecture: the model has no '{name}'")
+    try:
+        return VisionEncoder(tower, image_size=image_size).eval().requires_grad_(False)
+    except UserError as error:
+        raise UserError(f"{source}: {error}") from None
+
+
+def _tower_config(source: str | Path) -> PreTrainedConfig:
+    if not Path(source).is_dir() and Path(source).exists():
+        raise UserError(f"{source}: a file; an encoder is a folder with config.json and model.safetensors")
+    try:
+        config = AutoConfig.from_pretrained(source, local_files_only=True)
+    except (OSError, ValueError) as error:
+        if Path(source).is_dir():
+            raise UserError(f"{source}: not a vision encoder: {str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"{source}: no such encoder, neither a local folder nor in the hub cache; where there is a network, run "
+            f"`hf download {source} --local-dir FOLDER`, and give the folder"
+        ) from None
+    config = config.vision_config if config.model_type == "siglip" else config
+    if config.model_type not in TOWERS:
+        raise UserError(
+            f"{source}: a '{config.model_type}' model; the encoders are siglip (fixed resolution), dinov2, dinov2_with_registers"
+        )
+    return config
+
+
+def save(model: VisionEncoder, folder: Path) -> None:
+    """`save_pretrained` for the tower; beside it learned registers, and an image size that is not the tower's own."""
+    model.tower.save_pretrained(folder)
+    if model.registers is not None:
+        artifacts.save_tensors(Path(folder) / "registers.safetensors", {"registers": model.registers})
+    if model.image_size != model.tower.config.image_size:
+        artifacts.write_json(Path(folder) / "image_size.json", model.image_size)
+
+
+def load(folder: Path) -> VisionEncoder:
+    """The frozen encoder of a folder written by `save`; UserError if it is not what was written."""
+    artifacts.checked(folder)
+    registers, size = Path(folder) / "registers.safetensors", Path(folder) / "image_size.json"
+    model = from_pretrained(folder, image_size=int(size.read_text()) if size.exists() else None)
+    if registers.exists():
+        tokens = artifacts.load_tensors(registers, check=False)[0]["registers"]
+        model.registers = nn.Parameter(tokens, requires_grad=False)
+        model.append_tokens(model._learned)
+    return model

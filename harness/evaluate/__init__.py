@@ -1,3 +1,0 @@
-"""Metrics: arrays in, scores out. torchvision must be made importable before torch-fidelity looks for it."""
-
-import harness.runtime  # noqa: F401

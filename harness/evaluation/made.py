@@ -1,0 +1,53 @@
+"""What a score file says of how its numbers were made: settings, code, arithmetic, and the hashes of the run's artifacts."""
+
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from harness.results.schema import NONE, Made
+from harness.store import artifacts
+from harness.store.provenance import code_hash, provenance
+from harness.study.study import Study
+from harness.study.typed import UserError, digest
+
+
+def made(module: str, config: BaseModel, study: Study) -> Made:
+    """`module` computes the scores with the part `config` of the study."""
+    process, training = provenance(), study.denoiser.training
+    return Made(
+        config=digest(config),
+        code=code_hash(module),
+        commit=process["commit"],
+        dirty=process["dirty"],
+        precision=arithmetic(study),
+        tf32=training.tf32,
+        compile=training.compile,
+        versions=", ".join(f"{name} {version}" for name, version in process["versions"].items()),
+        device=process["device"],
+    )
+
+
+def arithmetic(study: Study) -> str:
+    """In what precision a run was trained and sampled; `float32` for both."""
+    precisions = (study.denoiser.training.precision, study.sampling.precision)
+    return "float32" if precisions == ("fp32", "fp32") else f"train {precisions[0]}, sample {precisions[1]}"
+
+
+def check_run(path: Path, method_name: str, seed: int, step: int | None = None) -> None:
+    """UserError where weights or samples are of another run, or of another `step` than the last (None).
+
+    A file that was moved with its record is what it says it is, in the wrong place.
+    """
+    record = artifacts.meta(path)
+    if (record.get("method"), record.get("seed")) != (method_name, seed):
+        raise UserError(
+            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method_name}/seed{seed}; delete it and run the same command again"
+        )
+    if record.get("step") != step:
+        raise UserError(f"{path}: is of step {record.get('step', 'last')}, not {step or 'last'}; delete it and run the same command again")
+
+
+def chain(latents_file: Path) -> dict[str, str]:
+    """SHA-256 of a run's latents, and of the encoder and neuron list that they are from."""
+    record = artifacts.meta(latents_file)
+    return {"encoder": record["encoder"], "registers": record.get("registers", NONE), "latents": artifacts.checked(latents_file)}

@@ -1,0 +1,1 @@
+"""What runs the work: device, processes, random streams, progress."""

@@ -1,0 +1,131 @@
+"""Process-wide set-up: threads, determinism, torchvision beside a CPU-only torch, seeded streams of random numbers, progress."""
+
+import fcntl
+import importlib.util
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from harness.machine import processes
+from harness.study.typed import UserError
+
+_kept_alive = []
+_locks = []  # of GPUs
+
+
+def ensure_torchvision() -> None:
+    """Make `import torchvision` work beside a torch without CUDA.
+
+    The registry's torchvision is built for CUDA; without its C++ library it fails on import because two operators are not declared.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if _kept_alive or spec is None:
+        return
+    for library in ("_C.so", "_C_stable.so"):
+        path = Path(spec.origin).parent / library
+        if path.exists():
+            try:
+                torch.ops.load_library(str(path))
+                _kept_alive.append(path)
+                return
+            except OSError:
+                pass
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms", "qnms"):
+        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept_alive.append(library)
+
+
+ensure_torchvision()
+
+
+_device = [torch.device("cpu")]
+
+
+def set_up(threads: int, gpus: int = 0, *, shared: bool = False) -> None:
+    """Fix what else would change the last bits of a float. CUDA needs the workspace setting before its first call.
+
+    `shared`: whether this stage's work can be shared by processes; under torchrun they are joined then, each with a GPU of its own.
+    UserError under torchrun if it cannot.
+    """
+    _device[0] = torch.device("cuda", claim_gpu()) if gpus and torch.cuda.is_available() else torch.device("cpu")
+    if _device[0].type == "cuda":
+        torch.cuda.set_device(_device[0])
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.set_num_threads(threads)
+    torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without its import of the compiler (1.5 s)
+    processes.join(shared)
+
+
+def device() -> torch.device:
+    """The GPU, where the study's jobs ask for one (`job.gpus`) and there is one; else the CPU."""
+    return _device[0]
+
+
+def claim_gpu() -> int:
+    """The first GPU that no other job of this user holds, so that Snakemake can run a job on each. The lock ends with the process.
+
+    UserError if all are taken.
+    """
+    count = torch.cuda.device_count()
+    for index in range(count):
+        name = f"dsr-{os.getuid()}-gpu-{torch.cuda.get_device_properties(index).uuid}.lock"
+        lock = open(Path(tempfile.gettempdir()) / name, "w")  # noqa: SIM115 - the open file is the lock
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+        else:
+            _locks.append(lock)
+            return index
+    raise UserError(f"all {count} GPUs of this machine are taken by other jobs; give Snakemake their number: --resources gpu={count}")
+
+
+def allow_tf32(allowed: bool) -> None:
+    """Let float32 matrix products on a GPU round their inputs to 10 bits of mantissa, as the released train.py:14 does."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allowed
+
+
+def autocast(precision: str) -> torch.autocast:
+    """Context in which matrix products take bf16 inputs, for precision `bf16`; no change for `fp32`."""
+    return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
+
+
+def stream(seed: int, purpose: str, index: int = 0, place: str | torch.device = "cpu") -> torch.Generator:
+    """A generator that depends on (seed, purpose, index) and nothing else. A GPU's draws are other numbers than a CPU's."""
+    words = [seed, index, *purpose.encode()]
+    return torch.Generator(place).manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+
+
+def seed_initialisation(seed: int) -> None:
+    """Seed the global generator that layers draw their first weights from."""
+    torch.manual_seed(stream(seed, "initialisation").initial_seed())
+
+
+class Progress:
+    """One line every `every` seconds: done, rate, time left. Lines, because jobs run side by side and into logs.
+
+    Of the processes that share a stage, the first one speaks.
+    """
+
+    def __init__(self, what: str, total: int, unit: str = "steps", start: int = 0, every: float = 5.0) -> None:
+        self.what, self.total, self.unit, self.start, self.every = what, total, unit, start, every
+        self.began = self.spoke = time.monotonic()
+
+    def update(self, done: int, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self.spoke < self.every or done == self.start or processes.rank():
+            return
+        self.spoke = now
+        rate = (done - self.start) / (now - self.began)
+        left = (self.total - done) / rate
+        print(
+            f"{self.what}: {done}/{self.total} {self.unit}, {rate:.3g}/s, {left // 60:.0f}:{left % 60:02.0f} left{note}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,293 @@
+"""Files that stages hand to one another: written atomically, each with a sidecar that says what it is and how it came about.
+
+`x.safetensors` has `x.safetensors.meta.json` beside it: sha256, inputs with their sha256, config and code hash, commit, versions,
+device, precision, seconds. A reader checks the sha256 first, so a truncated or changed file is refused by name.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from harness.store import locks
+from harness.store.files import atomic, remove_left_by_killed, sync, write_json, write_text
+from harness.store.provenance import code_hash, provenance
+from harness.study.typed import UserError, digest
+
+__all__ = [
+    "META", "Finished", "artifact", "atomic", "check_weights", "checked", "code_hash", "load_checkpoint", "load_tensors", "load_weights", "meta",
+    "provenance", "read_json", "ready", "save_checkpoint", "save_tensors", "sha256", "sidecar", "trained_artifact", "write_json", "write_record", "write_text",
+]  # fmt: skip
+
+META = ".meta.json"
+OWN = "record"  # field of a sidecar: digest of the others, because they hold numbers too
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # a disk that is full, or not for us
+
+
+# ----------------------------------------------------------------------------------------------------------------- writing
+
+
+class Finished(Exception):  # noqa: N818 (it is no error)
+    """Another process has made the artifact, with the same record, while this one waited for it: there is nothing left to do."""
+
+
+@contextmanager
+def artifact(
+    path: Path | str,
+    /,
+    *,
+    stage: str,
+    module: str,
+    config: object = None,
+    inputs: Iterable[Path | str] = (),
+    found: dict | None = None,
+    **facts: object,
+) -> Iterator[Path]:
+    """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
+
+    `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...). `found`: those that are known
+    only at the end of the block, which fills it. One process at a time: another one that makes the same is waited for.
+    """
+    path = Path(path)
+    with _alone(path), _recorded(path, _record(stage, module, config, inputs, facts), found) as temporary:
+        yield temporary
+
+
+@contextmanager
+def trained_artifact(
+    path: Path | str,
+    /,
+    *,
+    state: Path | str,
+    stage: str,
+    module: str,
+    config: object,
+    inputs: Iterable[Path | str] = (),
+    found: dict | None = None,
+    **facts: object,
+) -> Iterator[tuple[Path, Path]]:
+    """An artifact that takes long: yields (temporary path, folder for checkpoints).
+
+    The folder, below `state`, is named after everything that the result depends on, so a checkpoint can only be met by the run it
+    belongs to; it is removed once the artifact is there, and stays when the block fails. Finished is raised where the block need not
+    run: another process was waited for, and has made just this.
+    """
+    path = Path(path)
+    with _alone(path) as how:
+        record = _record(stage, module, config, inputs, facts)
+        if how == "waited" and ready(path, record):
+            raise Finished(f"{path}: made by the process that was waited for")
+        folder = Path(state) / f"{stage}-{digest(record)}"
+        with _recorded(path, record, found) as temporary:
+            yield temporary, folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[locks.How]:
+    """Hold the lock of an artifact; a disk that is full or read-only is one line that names it."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with locks.hold(path) as how:
+            if how != "unlocked":
+                remove_left_by_killed(path)
+                remove_left_by_killed(sidecar(path))
+            yield how
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        raise UserError(f"{path}: not made: {error}; make room or give access, then run the same command again") from error
+
+
+@contextmanager
+def _recorded(path: Path, record: dict, found: dict | None) -> Iterator[Path]:
+    """Yields the temporary path. A kill between sidecar and artifact leaves a sidecar that no reader accepts for what is there."""
+    began = time.monotonic()
+    with atomic(path) as temporary:
+        yield temporary
+        sync(temporary)  # before the sidecar: a disk that fills up here costs the old artifact nothing
+        record |= (found or {}) | {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
+        write_record(path, record)
+
+
+def write_record(path: Path | str, record: dict) -> None:
+    """The sidecar of `path`; `record` holds its sha256."""
+    record = _plain(record)
+    write_json(sidecar(path), record | {OWN: digest(record)})
+
+
+def sidecar(path: Path | str) -> Path:
+    """Where the record of an artifact is."""
+    return Path(path).with_name(Path(path).name + META)
+
+
+def _plain(record: dict) -> dict:
+    """As JSON gives it back: lists for tuples, text for keys."""
+    return json.loads(json.dumps(record))
+
+
+def ready(path: Path | str, record: dict) -> bool:
+    """Whether the artifact is there, as it was written, with this record (stage, config, inputs, code, facts), made by a process like this."""
+    try:
+        there = meta(path)
+        checked(path)
+    except UserError:
+        return False
+    return all(there.get(key) == value for key, value in _plain(record | {"provenance": provenance()}).items())
+
+
+def _record(stage: str, module: str, config: object, inputs: Iterable[Path | str], facts: dict) -> dict:
+    config = config.model_dump(mode="json") if hasattr(config, "model_dump") else config
+    return {"stage": stage, "config": config, "inputs": {str(i): checked(i) for i in inputs}, "code": code_hash(module), **facts}
+
+
+# ----------------------------------------------------------------------------------------------------------------- reading
+
+
+def sha256(path: Path | str) -> str:
+    """Of a file, or of a folder's files and their names."""
+    path = Path(path)
+    if path.is_dir():
+        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        return hashlib.sha256("\n".join(f"{name} {sha256(path / name)}" for name in names).encode()).hexdigest()
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def meta(path: Path | str) -> dict:
+    """The sidecar of an artifact."""
+    file = sidecar(path)
+    try:
+        record = json.loads(file.read_text())
+        if isinstance(record, dict) and record.pop(OWN, None) == digest(record):
+            return record
+    except FileNotFoundError:
+        raise UserError(f"{path}: its record {file.name} is missing; delete {path} and run the same command again") from None
+    except (ValueError, RecursionError):  # not UTF-8, not JSON, nested too deeply
+        pass
+    raise UserError(f"{file}: not as it was written; delete it and {path}, then run the same command again")
+
+
+def checked(path: Path | str) -> str:
+    """The artifact's sha256, after comparing it with its record. UserError if the file is missing or not what was written."""
+    if not Path(path).exists():
+        raise UserError(f"{path}: no such file; run the stage that makes it, or the whole line again")
+    wanted, found = meta(path).get("sha256"), sha256(path)
+    if wanted != found:
+        raise UserError(
+            f"{path}: corrupted or truncated: sha256 is {found[:16]}..., {str(wanted)[:16]}... was recorded; delete it and run the same command again"
+        )
+    return found
+
+
+def read_json(path: Path | str) -> dict:
+    checked(path)
+    return json.loads(Path(path).read_text())
+
+
+# ----------------------------------------------------------------------------------------------------------------- tensors
+
+
+def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
+    """safetensors with JSON metadata, under one name: the library writes several names in an order that differs from run to run."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; the library writes a file for its owner alone
+    try:
+        save_file(tensors, path, {"harness": json.dumps(metadata_, sort_keys=True)})
+    except SafetensorError as error:  # the library hides the number of an I/O error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+    path.chmod(mode)
+
+
+def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
+    """(tensors, metadata) of a safetensors file; UserError if it is not the file that was recorded."""
+    from safetensors import SafetensorError, safe_open
+
+    if check:
+        checked(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata_ = json.loads((file.metadata() or {}).get("harness", "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata_ if isinstance(metadata_, dict) else {}
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({_line(error)}); delete it and run the same command again") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+CHECKPOINT, BEFORE, SPOILED = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".spoiled"))
+
+
+def save_checkpoint(folder: Path | str, tensors: dict, **facts: object) -> None:
+    """Write `tensors` and `facts` (step=..., JSON values) as the checkpoint of `folder`, with their digest; the one before it stays."""
+    current = Path(folder) / CHECKPOINT
+    remove_left_by_killed(current)
+    if current.exists():
+        os.replace(current, current.with_name(BEFORE))  # before writing, so that two are on the disk, not three
+    with atomic(current) as temporary:
+        save_tensors(temporary, tensors, facts=facts, digest=_digest(tensors, facts))
+
+
+def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict, dict] | None:
+    """(tensors, facts) of the newest checkpoint of `folder` that is as it was written, of a step up to `latest`; None if there is none.
+
+    A spoiled one is set aside, with a line on stderr: training goes on from the one before it, or starts again.
+    """
+    for path in (Path(folder) / CHECKPOINT, Path(folder) / BEFORE):
+        try:
+            tensors, metadata_ = load_tensors(path, check=False)
+            if metadata_.get("digest") == _digest(tensors, metadata_.get("facts")):
+                if latest is None or metadata_["facts"]["step"] <= latest:
+                    return tensors, metadata_["facts"]
+                continue
+        except FileNotFoundError:
+            continue
+        except UserError:
+            pass
+        print(f"{path}: spoiled, so it is set aside as {SPOILED}; an earlier state is taken instead", file=sys.stderr, flush=True)
+        with suppress(FileNotFoundError):  # another process of the same run was first
+            os.replace(path, path.with_name(SPOILED))
+    return None
+
+
+def _digest(tensors: dict, facts: object) -> str:
+    """SHA-256 of tensors with their names, types and shapes, and of facts."""
+    import torch
+
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def check_weights(model: object, tensors: dict, path: Path | str) -> None:
+    """UserError that names the first mismatch between a model's state and `tensors`, if there is one."""
+    own = model.state_dict()
+    for name in [*own, *tensors]:
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+            have = tuple(tensors[name].shape) if name in tensors else "nothing"
+            want = tuple(own[name].shape) if name in own else "nothing"
+            raise UserError(f"{path}: weights of another architecture: '{name}' is {have} in the file, {want} in the model")
+
+
+def load_weights(model: object, tensors: dict, path: Path | str) -> object:
+    """`model` with `tensors` as its weights, strictly; UserError that names the first mismatch."""
+    check_weights(model, tensors, path)
+    model.load_state_dict(tensors)
+    return model

@@ -1,0 +1,112 @@
+"""Assets: files and folders that a study's user supplies (weights, statistics, images). Nothing here reaches for the network.
+
+The stage `asset` looks at one of them, checks its sha256 where the study knows it, and writes a small record. Later stages take the
+record: its own hash stands for the asset's content, so that a moved folder changes no result.
+"""
+
+import hashlib
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+from harness.store import artifacts
+from harness.study.sections import Asset
+from harness.study.study import Study
+from harness.study.typed import UserError
+
+ROOT = "assets"  # default folder, beside the Snakefile
+
+
+class Status(BaseModel):
+    """Where an asset is looked for, and whether it is there. `missing`, `present` (no sha256 to compare), `verified`, `wrong`."""
+
+    name: str
+    path: Path
+    state: Literal["missing", "present", "verified", "wrong"]
+    sha256: str | None = None
+    bytes: int | None = None
+
+
+def place(asset: Asset, root: Path) -> Path:
+    """Where an asset is, or ought to be: below the assets folder, else in the local cache of the hub. Never the network."""
+    path = Path(root) / asset.path
+    if path.exists() or asset.hub is None:
+        return path
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(asset.hub, asset.file or "config.json")
+    return Path(cached).parent if isinstance(cached, str) else path
+
+
+def look(name: str, asset: Asset, root: Path) -> Status:
+    """The state of an asset. A folder's sha256 is that of the file that the study names, else of its files' names and sizes."""
+    path = place(asset, root)
+    if not path.exists():
+        return Status(name=name, path=path, state="missing")
+    if path.is_dir() and asset.file and not (path / asset.file).is_file():
+        return Status(name=name, path=path / asset.file, state="missing")
+    found, size = _listing(path) if path.is_dir() else (None, path.stat().st_size)
+    if path.is_file() or asset.file:
+        found = artifacts.sha256(path / asset.file if asset.file else path)
+    state = "present" if asset.sha256 is None else "verified" if found.startswith(asset.sha256) else "wrong"
+    return Status(name=name, path=path, state=state, sha256=found, bytes=size)
+
+
+def missing_line(name: str, asset: Asset, root: Path) -> str:
+    """One line: what is missing, where to put it, where it comes from."""
+    path = Path(root) / asset.path
+    download = f"; hf download {asset.hub} --local-dir {path}" if asset.hub else ""
+    return f"asset '{name}' is missing: put it at {path} ({asset.source}{download})"
+
+
+def missing(study: Study, root: Path, names: Collection[str] | None = None) -> list[str]:
+    """A line for each of the study's assets (or of those `names`) that is not there."""
+    wanted = {name: study.assets[name] for name in study.assets if names is None or name in names}
+    return [missing_line(name, asset, root) for name, asset in wanted.items() if not place(asset, root).exists()]
+
+
+def record(study: Study, name: str, root: Path, out: Path) -> dict:
+    """Stage `asset`: write the record of the asset `name`; UserError if it is missing or another file than the study names."""
+    asset = study.assets[name]
+    status = look(name, asset, root)
+    if status.state == "missing":
+        raise UserError(missing_line(name, asset, root))
+    if status.state == "wrong":
+        raise UserError(
+            f"asset '{name}': {status.path} has sha256 {status.sha256[:16]}..., the study wants {asset.sha256}...; get it again from {asset.source}"
+        )
+    facts = {"path": str(status.path.resolve())}
+    with artifacts.artifact(out, stage="asset", module=__name__, config=asset, **facts) as path:
+        artifacts.write_json(path, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
+    return {"asset": name, "state": status.state, "sha256": status.sha256}
+
+
+def locate(record_file: Path) -> Path:
+    """Where the asset of a record is; UserError if it is gone or has another size."""
+    wanted = artifacts.read_json(record_file)
+    path = Path(artifacts.meta(record_file)["path"])
+    if not path.exists():
+        raise UserError(
+            f"asset '{wanted['name']}' is no longer at {path}; put it back, or delete {record_file} and run the same command again"
+        )
+    if path.is_file() and path.stat().st_size != wanted["bytes"]:
+        raise UserError(
+            f"asset '{wanted['name']}': {path} has another size than when it was checked; delete {record_file} to check it again"
+        )
+    return path
+
+
+def _listing(folder: Path) -> tuple[str, int]:
+    """(sha256 of the names and sizes of a folder's files, their bytes). Contents are checked by whoever reads them."""
+    lines, total = [], 0
+    for directory, _, files in os.walk(folder):
+        for file in files:
+            path = Path(directory, file)
+            if not file.startswith("."):
+                size = path.stat().st_size
+                lines.append(f"{path.relative_to(folder).as_posix()} {size}")
+                total += size
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest(), total

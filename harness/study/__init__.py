@@ -1,0 +1,1 @@
+"""Studies and methods, typed. Imports nothing of the harness."""

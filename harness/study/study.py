@@ -1,0 +1,287 @@
+"""Typed studies: everything but the method. One YAML file each in harness/studies/. Read by the Snakefile, so no torch here."""
+
+import copy
+import math
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from harness.study.sections import (
+    Asset,
+    Data,
+    DecoderSection,
+    Denoiser,
+    EncoderSection,
+    Evaluation,
+    Job,
+    LatentSection,
+    Outliers,
+    Population,
+    PretrainedEncoder,
+    Sampling,
+    Search,
+    Shapes,
+    TrainedEncoder,
+    TrainedJudge,
+    TrainedVae,
+    VaeEncoder,
+    VitDecoder,
+)
+from harness.study.typed import Strict, UserError, check_seeds, explain, merge, nearest
+
+STUDIES = Path(__file__).resolve().parents[1] / "studies"
+
+
+class Study(Strict):
+    name: str
+    title: str
+    seeds: list[int]
+    methods: list[str] | None = None  # rows of the table; None: every file in baselines/
+    job: Job = Job()
+    data: Data
+    encoder: EncoderSection
+    outliers: Literal["planted", "none", "natural"]  # natural: whatever the pretrained encoder grows
+    planted: list[Population] = Field(default=[])
+    search: Search | None = None
+    latents: LatentSection
+    decoder: DecoderSection
+    denoiser: Denoiser
+    sampling: Sampling
+    evaluation: Evaluation
+    outlier_statistics: Outliers
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        check_seeds(self.seeds)
+        self._encoder_fits()
+        if self.grid % self.denoiser.patch:
+            raise ValueError(f"denoiser.patch {self.denoiser.patch} does not divide the latent grid {self.grid}")
+        if isinstance(self.decoder, VitDecoder) and self.decoder.patch * self.grid != self.data.image_size:
+            raise ValueError(f"decoder.patch {self.decoder.patch} x grid {self.grid} is not data.image_size {self.data.image_size}")
+        for field, decays in (("ema", [self.ema]), ("averages", self.sampling.averages)):
+            for decay in decays:
+                if decay not in self.denoiser.ema:
+                    raise ValueError(f"sampling.{field} {decay} is not one of denoiser.ema {self.denoiser.ema}")
+        if self.ema in self.sampling.averages or len(set(self.sampling.averages)) < len(self.sampling.averages):
+            raise ValueError(f"sampling.averages names a decay twice, or the one of sampling.ema, {self.ema}: {self.sampling.averages}")
+        needs = {"evaluation.kid_subset": self.evaluation.kid_subset, "the judge's features": self.features + 1}
+        if isinstance(self.data, Shapes):
+            needs["GenEval, one image of each prompt,"] = self.classes
+        having = {"sampling.count": self.sampling.count}
+        if self.evaluation.reconstruction or not self.evaluation.references:
+            having["data.reference"] = self.data.reference
+        for what, least in needs.items():
+            for where, have in having.items():
+                if have < least:
+                    raise ValueError(f"{where} {have} is too few: {what} needs at least {least}")
+        return self
+
+    @model_validator(mode="after")
+    def _views_fit(self) -> "Study":
+        kept, search = [*self.snapshots, self.steps], self.sampling.guidance_search
+        if len(set(kept)) < len(kept):
+            raise ValueError(f"denoiser.snapshots {self.denoiser.snapshots} are not all at different steps: {kept}")
+        if search and search.seed in self.seeds:
+            raise ValueError(f"sampling.guidance_search.seed {search.seed} is one of the study's seeds; guidance is chosen on another")
+        if search and search.count <= self.features:
+            raise ValueError(f"sampling.guidance_search.count {search.count} is too few: the judge has {self.features} features")
+        return self
+
+    def _encoder_fits(self) -> None:
+        encoder = self.encoder
+        if self.has_vit:
+            size = self.data.image_size if isinstance(encoder, TrainedEncoder) else encoder.image_size
+            where = "data.image_size" if isinstance(encoder, TrainedEncoder) else "encoder.image_size"
+            if size % encoder.patch:
+                raise ValueError(f"encoder.patch {encoder.patch} does not divide {where} {size}")
+            if encoder.width % encoder.heads:
+                raise ValueError(f"encoder.width {encoder.width} is not a multiple of heads {encoder.heads}")
+            if self.search is None or not isinstance(self.decoder, VitDecoder):
+                raise ValueError("a ViT encoder needs the sections search and decoder (kind vit)")
+            for population in self.planted:
+                if population.layer >= encoder.depth or population.neurons > encoder.mlp:
+                    raise ValueError(f"planted layer {population.layer} does not exist in an encoder of depth {encoder.depth}")
+        elif isinstance(self.decoder, VitDecoder):
+            raise ValueError(f"encoder {encoder.kind} decodes itself: decoder must be {{kind: encoder}}")
+        if isinstance(encoder, VaeEncoder | TrainedVae) and self.data.image_size % encoder.downsampling:
+            raise ValueError(f"encoder.downsampling {encoder.downsampling} does not divide data.image_size {self.data.image_size}")
+        if isinstance(self.decoder, VitDecoder) and self.decoder.width % self.decoder.heads:
+            raise ValueError(f"decoder.width {self.decoder.width} is not a multiple of heads {self.decoder.heads}")
+        if self.outliers == "planted" and not isinstance(encoder, TrainedEncoder):
+            raise ValueError("outliers can be planted only into an encoder that the study trains")
+
+    @property
+    def family(self) -> str:
+        return family(self.name)
+
+    @property
+    def has_vit(self) -> bool:
+        """Whether the encoder makes tokens, which have norms, outliers and registers."""
+        return isinstance(self.encoder, TrainedEncoder | PretrainedEncoder)
+
+    def average_file(self, out: Path, decay: float) -> Path:
+        """Where the weights of an EMA decay are: `out` for the one that is sampled, its neighbour for another."""
+        return out if decay == self.ema else out.with_name(f"{out.stem}-ema{decay:g}{out.suffix}")
+
+    def snapshot_file(self, out: Path, step: int) -> Path:
+        """Where what `out` is of the last step is of an earlier one."""
+        return out.parent / f"step{step}" / out.name
+
+    @property
+    def grid(self) -> int:
+        """Side of a latent."""
+        encoder = self.encoder
+        if isinstance(encoder, TrainedEncoder):
+            return self.data.image_size // encoder.patch
+        if isinstance(encoder, PretrainedEncoder):
+            return encoder.image_size // encoder.patch
+        return self.data.image_size // (encoder.downsampling if isinstance(encoder, VaeEncoder | TrainedVae) else 1)
+
+    @property
+    def channels(self) -> int:
+        """Of a latent."""
+        encoder = self.encoder
+        if self.has_vit:
+            return encoder.width
+        return encoder.channels if isinstance(encoder, VaeEncoder | TrainedVae) else 3
+
+    @property
+    def latent_shape(self) -> tuple[int, int, int]:
+        return self.channels, self.grid, self.grid
+
+    @property
+    def classes(self) -> int:
+        """Labels; the null label of classifier-free guidance is one more."""
+        return self.data.classes
+
+    @property
+    def time_shift(self) -> float:
+        if self.denoiser.time_shift == "latent":
+            return math.sqrt(self.channels * self.grid**2 / 4096)
+        return self.denoiser.time_shift
+
+    @property
+    def features(self) -> int:
+        """Width of the judge's features."""
+        judge = self.evaluation.judge
+        return judge.width if isinstance(judge, TrainedJudge) else judge.features
+
+    @property
+    def ema(self) -> float:
+        """Decay of the weights that are sampled."""
+        return self.denoiser.ema[0] if self.sampling.ema is None else self.sampling.ema
+
+    @property
+    def sampled(self) -> list[float]:
+        """Decays whose weights are sampled: that of every score first."""
+        return [self.ema, *self.sampling.averages]
+
+    @property
+    def steps(self) -> int:
+        """Of the denoiser's training."""
+        return self.denoiser.training.length(self.data.train_images)
+
+    @property
+    def snapshots(self) -> list[int]:
+        """Training steps before the last whose weights are kept, sampled and scored, too."""
+        return [self.denoiser.training.in_steps(length, self.data.train_images) for length in self.denoiser.snapshots]
+
+    @property
+    def backbones(self) -> list[str]:
+        """Encoders that the study has: `plain`, and `trained_registers` where one was trained with registers."""
+        encoder = self.encoder
+        both = isinstance(encoder, TrainedEncoder) or (isinstance(encoder, PretrainedEncoder) and encoder.trained_registers)
+        return ["plain", "trained_registers"] if both else ["plain"]
+
+    @property
+    def assets(self) -> dict[str, Asset]:
+        """Everything that the study's user supplies, by the field that names it."""
+        found = dict(_assets(self, ""))
+        if isinstance(self.decoder, VitDecoder) and set(self.backbones) <= set(self.decoder.released):  # no decoder is trained
+            found = {name: asset for name, asset in found.items() if not name.startswith(("decoder.perceptual", "decoder.adversarial"))}
+        return found
+
+
+def _assets(value: object, where: str) -> Iterator[tuple[str, Asset]]:
+    if isinstance(value, Asset):
+        yield where, value
+    elif isinstance(value, BaseModel):
+        for field in type(value).model_fields:
+            yield from _assets(getattr(value, field), f"{where}.{field}".lstrip("."))
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from _assets(item, f"{where}.{key}")
+    elif isinstance(value, list):
+        for item in value:
+            yield from _assets(item, f"{where}.{getattr(item, 'name', '')}".rstrip("."))
+
+
+# ---------------------------------------------------------------------------------------------------------------- loading
+
+
+def family(name: str) -> str:
+    """What a study shares with those that tables and figures set beside it: its name up to the first underscore."""
+    return name.partition("_")[0]
+
+
+def study_names() -> list[str]:
+    """Studies that can be run; a file whose name starts with `_` is only there to be extended."""
+    return sorted(path.stem for path in STUDIES.glob("*.yaml") if not path.stem.startswith("_"))
+
+
+def load_study(name: str) -> Study:
+    """The study `harness/studies/<name>.yaml`, on top of the one it `extends`."""
+    return parse_study(name, read_study(nearest(name, study_names(), "study")))
+
+
+def parse_study(name: str, values: dict) -> Study:
+    try:
+        return Study.model_validate({**values, "name": name})
+    except ValidationError as error:
+        raise UserError(f"study '{name}': {explain(error, Study)}") from None
+
+
+def read_study(name: str) -> dict:
+    """The raw values of a study file, on top of those it `extends`: a name, or a list of them, later over earlier; shared bases once."""
+    values: dict = {}
+    for own in _files(name).values():
+        values = merge(values, own)
+    return values
+
+
+def bases(name: str) -> list[str]:
+    """The names that a study file `extends`, as it lists them; UserError where the file cannot be read."""
+    return _own(name)[0]
+
+
+def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict]:
+    """Own values of every file that `name` is made of, by file, in the order they are laid; `above` are the files that extend it."""
+    found: dict[str, dict] = {}
+    parents, own = _own(name)
+    known = [path.stem for path in STUDIES.glob("*.yaml") if path.stem not in (name, *above)]  # no study is its own base
+    for parent in parents:
+        for base, values in _files(nearest(parent, known, "study"), (name, *above)).items():
+            found.setdefault(base, values)
+    return {**found, name: own}
+
+
+@cache
+def _parsed(text: str) -> object:
+    return yaml.safe_load(text)
+
+
+def _own(name: str) -> tuple[list[str], dict]:
+    path = STUDIES / f"{name}.yaml"
+    try:
+        values = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that there is not
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise UserError(f"{path}: expected a mapping of study fields")
+    parents = values.pop("extends", None) or []
+    parents = parents if isinstance(parents, list) else [parents]
+    return parents, values

@@ -1,0 +1,1 @@
+"""What the Snakefile imports: the DAG and its targets. No torch."""

@@ -1,0 +1,152 @@
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+from toy import SIDE, make_assets, toy_study
+
+from harness.data import stage as data
+from harness.encoder import encode, latents
+from harness.store import artifacts, assets
+from harness.study.typed import UserError
+
+
+def test_two_builds_have_the_same_checksum(study, built, tmp_path):
+    assert data.make(study.data, tmp_path / "again")["sha256"] == artifacts.checked(built.data)
+
+
+def test_reads_what_hugging_face_reads(study, built):
+    from datasets import load_from_disk
+
+    ours, theirs = data.load(built.data, "reference"), load_from_disk(str(built.data / "reference"))
+    assert np.array_equal(ours.images, np.stack([np.asarray(image) for image in theirs["image"]]))
+    assert ours.labels.tolist() == list(theirs["label"])
+    assert data.captions(study.data, ours.labels) == list(theirs["caption"])
+    assert theirs["caption"][0] == f"a handwritten {data.WORDS[ours.labels[0]]}"
+
+
+def test_splits_are_disjoint_and_have_every_class(study, built):
+    train, reference = data.load(built.data, "train"), data.load(built.data, "reference")
+    assert len(train) + len(reference) == 1797
+    assert len(reference) == study.data.reference
+    assert set(reference.labels) == set(train.labels) == set(range(10))
+
+
+def test_a_changed_source_is_noticed(study, tmp_path):
+    with pytest.raises(UserError, match="sha256"):
+        data.make(study.data.model_copy(update={"sha256": "0" * 64}), tmp_path / "d")
+    with pytest.raises(UserError, match="leaves nothing to train on"):
+        data.make(study.data.model_copy(update={"reference": 1797}), tmp_path / "d")
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(arrays(np.uint8, (2, 4, 4, 3)))
+def test_pixels_and_back(images):
+    assert np.array_equal(data.to_uint8(data.to_pixels(images)), images)
+
+
+@given(st.floats(-3, 3))
+def test_uint8_rounds_and_clips(value):
+    found = data.to_uint8(torch.full((1, 3, 1, 1), value))[0, 0, 0, 0]
+    assert abs(found - np.clip((value + 1) * 127.5, 0, 255)) <= 0.5 + 1e-4
+
+
+# ------------------------------------------------------------------------------------------------------- folders of images
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A toy study over a folder of JPEGs, with the records of its assets."""
+    root = tmp_path_factory.mktemp("folder")
+    study = toy_study("imagenet256_jit_h")
+    make_assets(study, root / "assets")
+    for name in ("data.train", "data.held_out"):
+        assets.record(study, name, root / "assets", root / "records" / f"{name}.json")
+    data.make(study.data, root / "data", root / "records")
+    return SimpleNamespace(root=root, study=study)
+
+
+def test_a_folder_of_images_is_indexed_by_class_and_decoded_on_demand(folder):
+    split = data.load(folder.root / "data", "train")
+    assert split.files == sorted(split.files)
+    assert split.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert split[3].shape == (SIDE, SIDE, 3)
+    assert np.array_equal(data.to_uint8(split.pixels([3, 0])), np.stack([split[3], split[0]]))
+    assert len(data.load(folder.root / "data", "reference")) == folder.study.data.reference
+
+
+def test_captions_are_class_names(folder):
+    assert data.captions(folder.study.data, [0, 1]) == ["a photo of a tench", "a photo of a goldfish"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": 7}, "6 images, data.train_images says 7; is the folder complete"),
+        ({"classes": 4}, "3 class folders, data.classes says 4"),
+        ({"reference": 67}, "66 images, data.reference wants 67"),
+    ],
+)
+def test_a_folder_that_is_not_what_the_study_says_is_one_line(folder, tmp_path, changes, message):
+    with pytest.raises(UserError, match=message) as caught:
+        data.make(folder.study.data.model_copy(update=changes), tmp_path / "d", folder.root / "records")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "d").exists()
+
+
+@pytest.mark.parametrize("spoil", [lambda content: b"no image", lambda content: content[: len(content) // 2], lambda content: b""])
+def test_an_image_that_does_not_decode_is_named(folder, spoil):
+    split = data.load(folder.root / "data", "train")
+    path = split.root / split.files[2]
+    content = path.read_bytes()
+    path.write_bytes(spoil(content))
+    try:
+        with pytest.raises(UserError, match=re.escape(f"{path}: not a readable image")) as caught:
+            split.pixels([0, 2])
+        assert "\n" not in str(caught.value)
+    finally:
+        path.write_bytes(content)
+
+
+@given(width=st.integers(20, 200), height=st.integers(20, 200), size=st.sampled_from([8, 16, 20]))
+def test_centre_crop_is_square_and_keeps_a_flat_image(width, height, size):
+    image = Image.new("RGB", (width, height), (10, 200, 77))
+    found = data.centre_crop(image, size)
+    assert found.shape == (size, size, 3)
+    assert (found == [10, 200, 77]).all()
+
+
+def test_centre_crop_takes_the_middle():
+    pixels = np.zeros((32, 64, 3), dtype=np.uint8)
+    pixels[:, 16:48] = 255
+    assert (data.centre_crop(Image.fromarray(pixels), 32) == 255).all()
+
+
+def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder, tmp_path):
+    """Whatever was decoded ahead: a run that goes on at step 7 sees what it would have seen."""
+    encode.make_backbone(
+        folder.study, "plain", data_folder=folder.root / "data", asset_records=folder.root / "records", state=tmp_path, out=tmp_path / "b"
+    )
+    encode.make(folder.study, data_folder=folder.root / "data", backbone=tmp_path / "b", registers=None, out=tmp_path / "latents")
+    split = data.load(folder.root / "data", "train")
+
+    def batches(seed):
+        return latents.Batches(
+            tmp_path / "latents", seed=seed, batch=3, split=split, encoder=latents.load_encoder(folder.study, tmp_path / "b", None)
+        )
+
+    first, later = batches(0), batches(0)
+    steps = [first(step) for step in range(9)]
+    for step in (7, 2, 8):
+        again = later(step)
+        assert torch.equal(again.latents, steps[step].latents)
+        assert torch.equal(again.labels, steps[step].labels)
+    assert not torch.equal(batches(1)(0).latents, steps[0].latents)
+    plain = {data.to_uint8(split.pixels([i])).tobytes() for i in range(len(split))}
+    mirrored = [data.to_uint8(batch.latents[i : i + 1]).tobytes() not in plain for batch in steps for i in range(3)]
+    assert 0.2 < np.mean(mirrored) < 0.8
