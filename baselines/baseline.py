@@ -1,5 +1,5 @@
 """The untouched pipeline: plain encoder, plain denoiser, every token in the loss."""
 
-from harness.study.typed import Method
+from harness import Method
 
 METHOD = Method(title="baseline (RAE-DiT)")

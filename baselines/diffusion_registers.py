@@ -1,5 +1,5 @@
 """Diffusion registers alone: learned tokens in the denoiser, encoder untouched."""
 
-from harness.study.typed import Method
+from harness import Method
 
 METHOD = Method(title="+ diffusion registers", diffusion_registers=True)

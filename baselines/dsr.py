@@ -1,6 +1,6 @@
 """Dual-Stage Registers for an encoder without trained registers: recursive TTR and diffusion registers."""
 
-from harness.study.typed import EncoderRegisters, Method
+from harness import EncoderRegisters, Method
 
 METHOD = Method(
     title="+ DSR",

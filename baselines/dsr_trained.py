@@ -1,5 +1,5 @@
 """Dual-Stage Registers for an encoder with trained registers: those, and diffusion registers."""
 
-from harness.study.typed import EncoderRegisters, Method
+from harness import EncoderRegisters, Method
 
 METHOD = Method(title="+ DSR (trained)", encoder=EncoderRegisters(kind="trained"), diffusion_registers=True)

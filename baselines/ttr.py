@@ -1,5 +1,5 @@
 """Test-time registers: one round of search for register neurons in the encoder."""
 
-from harness.study.typed import EncoderRegisters, Method
+from harness import EncoderRegisters, Method
 
 METHOD = Method(title="+ TTR", encoder=EncoderRegisters(kind="test_time", rounds=1))

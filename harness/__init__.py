@@ -7,4 +7,7 @@ for _switch in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE",
     os.environ.setdefault(_switch, "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
+from harness.study.method import DiffusionRegisters, EncoderRegisters, LossMask, Method  # noqa: E402 (after the switches)
+
+__all__ = ["DiffusionRegisters", "EncoderRegisters", "LossMask", "Method"]
 __version__ = "0.1.0"

@@ -8,9 +8,10 @@ from harness.denoiser import sample
 from harness.denoiser import train as denoiser
 from harness.encoder import encode
 from harness.evaluation import guidance, maps, outliers, references, scores
-from harness.evaluation import train_judge as judge
+from harness.evaluation.clip import make_clip
+from harness.evaluation.judge import make_judge
 from harness.store import assets
-from harness.study import typed as config
+from harness.study.method import EncoderRegisters, load_method
 from harness.workflow.dag import Run
 
 
@@ -30,16 +31,16 @@ class Pipeline:
         for name in study.assets:
             assets.record(study, name, self.asset_root, self.records / f"{name}.json")
         data.make(study.data, self.data, self.records)
-        judge.make_judge(study, data_folder=self.data, assets=self.records, state=self.state, out=self.judge)
+        make_judge(study, data_folder=self.data, assets=self.records, state=self.state, out=self.judge)
         if study.evaluation.clip:
-            judge.make_clip(study, data_folder=self.data, assets=self.records, state=self.state, out=self.clip)
+            make_clip(study, data_folder=self.data, assets=self.records, state=self.state, out=self.clip)
         references.make(study, data_folder=self.data, judge=self.judge, assets=self.records, out=self.references)
         for key in encoders:
             self._encoder(key)
         return self
 
     def _encoder(self, key):
-        study, name = self.study, config.EncoderRegisters.from_key(key).backbone
+        study, name = self.study, EncoderRegisters.from_key(key).backbone
         if name not in self.backbones:
             self.backbones[name] = self.root / "backbones" / name
             encode.make_backbone(study, name, data_folder=self.data, asset_records=self.records, state=self.state, out=self.backbones[name])
@@ -70,7 +71,7 @@ class Pipeline:
 
     def run(self, method, seeds):
         """Denoiser, samples, scores, outlier statistics and token maps of a method."""
-        study, encoder = self.study, self.encoders[config.load_method(method).encoder.key]
+        study, encoder = self.study, self.encoders[load_method(method).encoder.key]
         folders = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
         for seed in seeds:
             self.train(method, seed)
@@ -97,13 +98,13 @@ class Pipeline:
         self.runs[method] = folders
 
     def train(self, method, seed):
-        encoder, out = self.encoders[config.load_method(method).encoder.key], self.root / "runs" / method / f"seed{seed}"
+        encoder, out = self.encoders[load_method(method).encoder.key], self.root / "runs" / method / f"seed{seed}"
         options = {"method_name": method, "seed": seed, "latents_file": encoder.latents, "state": self.state, **encoder.images}
         denoiser.train(self.study, **options, out=out / "denoiser.safetensors")
 
     def draw(self, method, seeds, folder="", **view):
         """Samples; `view`: guidance or steps, and then in `folder` of the run."""
-        encoder = self.encoders[config.load_method(method).encoder.key]
+        encoder = self.encoders[load_method(method).encoder.key]
         for seed in seeds:
             run = self.root / "runs" / method / f"seed{seed}"
             sample.draw(
@@ -121,7 +122,7 @@ class Pipeline:
 
     def score(self, method, seeds, folder="", **view):
         """Scores of what `draw` drew."""
-        encoder = self.encoders[config.load_method(method).encoder.key]
+        encoder = self.encoders[load_method(method).encoder.key]
         runs = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
         scores.score_runs(
             self.study,
@@ -141,7 +142,7 @@ class Pipeline:
 
     def choose_guidance(self, method):
         """Stage `guidance`, with a denoiser of its held-out seed."""
-        encoder, seed = self.encoders[config.load_method(method).encoder.key], self.study.sampling.guidance_search.seed
+        encoder, seed = self.encoders[load_method(method).encoder.key], self.study.sampling.guidance_search.seed
         self.train(method, seed)
         out = self.root / "runs" / method / "guidance.json"
         guidance.search(

@@ -18,12 +18,14 @@ from harness.denoiser import train as denoiser
 from harness.encoder import latents
 from harness.encoder import tower as encoder
 from harness.evaluation import clip, references
-from harness.evaluation import train_judge as judge
-from harness.report import rows
-from harness.results import schema
+from harness.evaluation.judge import load_judge
+from harness.report import figure_specs, rows
+from harness.results.scores import scores_of
 from harness.store import artifacts, assets, foreign
+from harness.store.files import write_json
+from harness.store.tensors import load_tensors, save_tensors
 from harness.study import study as studies
-from harness.study import typed as config
+from harness.study.method import METHODS, Method, load_method
 from harness.study.typed import UserError
 from harness.workflow import dag
 
@@ -96,13 +98,20 @@ def mutated(draw):
 def used(study, root):
     """What the Snakefile asks of a study."""
     run = dag.Run(study, study.seeds, ["baseline"])
-    known = [run.config(), run.encoders, run.other_averages, run.averages("x.json"), run.records("data", "encoder"), dag.figures_of(study)]
+    known = [
+        run.config(),
+        run.encoders,
+        run.other_averages,
+        run.averages("x.json"),
+        run.records("data", "encoder"),
+        tuple(figure_specs.figure_names(study)),
+    ]
     for method in study.methods or ["baseline", "masked", "dsr"]:
         dag.check_fits(study, method)
     return [
         *known,
         assets.missing(study, root),
-        schema.scores_of(study),
+        scores_of(study),
         [run.asset(name) for name in study.assets],
         study.model_dump_json(),
     ]
@@ -191,15 +200,15 @@ def test_a_mutated_snakemake_config_is_valid_or_refused(monkeypatch, values, nam
 @settings(many, max_examples=150)
 @given(st.data())
 def test_a_mutated_method_file_is_valid_or_refused(tmp_path, monkeypatch, draws):
-    path = config.METHODS / f"{draws.draw(st.sampled_from(['baseline', 'masked', 'dsr', 'recursive_ttr']))}.py"
+    path = METHODS / f"{draws.draw(st.sampled_from(['baseline', 'masked', 'dsr', 'recursive_ttr']))}.py"
     lines = path.read_bytes().splitlines(keepends=True)
     number = draws.draw(st.integers(0, len(lines) - 1))
     lines[number] = draws.draw(spoiled_bytes(lines[number]))
     (tmp_path / "mine.py").write_bytes(b"".join(lines))
     with monkeypatch.context() as patch:
-        patch.setattr(config, "METHODS", tmp_path)
-        method = one_line(lambda: config.load_method("mine"))
-    assert method is None or isinstance(method, config.Method)
+        patch.setattr("harness.study.method.METHODS", tmp_path)
+        method = one_line(lambda: load_method("mine"))
+    assert method is None or isinstance(method, Method)
 
 
 # --------------------------------------------------------------------------------------------------------------- artifacts
@@ -232,19 +241,19 @@ def readers(study, runs, tmp_path_factory):
     run, variant = root / "runs" / "dsr" / "seed0", root / "encoders" / "ttr_until_clean"
     record = root / "assets" / "weights.json"
     with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(root)) as path:
-        artifacts.write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
+        write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     found = {
         root / "data": lambda path: data.load(path, "reference").labels,
         root / "backbones" / "plain": encoder.load,
         variant / "registers.json": lambda path: artifacts.read_json(path)["neurons"],
         variant / "latents.safetensors": latents.held_out,
-        variant / "decoder.safetensors": lambda path: artifacts.load_tensors(path)[0],
+        variant / "decoder.safetensors": lambda path: load_tensors(path)[0],
         run / "denoiser.safetensors": lambda path: [denoiser.load(study, "dsr", path), artifacts.meta(path)["filtered_share"]],
         run / "samples.npz": sample.load,
         run / "scores.json": lambda path: rows._read(path).model_dump_json(),
         run / "outliers.json": lambda path: rows._read(path).model_dump_json(),
         run / "outliers.parquet": artifacts.checked,
-        root / "judge.safetensors": lambda path: judge.load_judge(study, path),
+        root / "judge.safetensors": lambda path: load_judge(study, path),
         root / "clip": lambda path: clip.load(path)[0],
         root / "references.safetensors": references.load_references,
         record: lambda path: [str(assets.locate(path)), artifacts.read_json(path)],
@@ -297,7 +306,7 @@ def foreign_files(tmp_path_factory):
     folder, tensors = tmp_path_factory.mktemp("foreign"), {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
     torch.save({"ema": tensors, "step": 3}, folder / "x.pt")
     torch.save(tensors, folder / "old.pth", _use_new_zipfile_serialization=False)
-    artifacts.save_tensors(folder / "x.safetensors", tensors)
+    save_tensors(folder / "x.safetensors", tensors)
     return folder
 
 

@@ -18,7 +18,7 @@ from harness.evaluation.frechet import Frechet
 from harness.evaluation.references import ReferenceStatistics
 from harness.machine import device as runtime
 from harness.store import artifacts
-from harness.study import typed as config
+from harness.study.method import load_method
 from harness.training import loop
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -42,7 +42,7 @@ def test_study_runs_end_to_end_at_toy_size(name, tmp_path):
     study = toy_study(name)
     pipeline = Pipeline(study, tmp_path / "results", make_assets(study, tmp_path / "assets"))
     methods = [study.methods[0], study.methods[-1]]
-    pipeline.prepare(sorted({config.load_method(method).encoder.key for method in methods}))
+    pipeline.prepare(sorted({load_method(method).encoder.key for method in methods}))
     for method in methods:
         pipeline.run(method, [0])
     rendered = render(study, methods, tmp_path / "results")

@@ -22,9 +22,11 @@ from harness.denoiser import train as denoiser
 from harness.report import figures, table
 from harness.report.figure_specs import figure_names, load_figure, part
 from harness.report.specs import Part
-from harness.results.schema import scores_of
+from harness.results.scores import scores_of
 from harness.store import artifacts
+from harness.store.tensors import load_tensors
 from harness.study import typed as config
+from harness.study.method import load_method
 from harness.study.study import parse_study, study_names
 
 
@@ -57,7 +59,7 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     study = toy_study(name)
     pipeline = Pipeline(study, tmp_path, make_assets(study, asset_root / name))
     methods = study.methods if name == "imagenet256_siglip2_b" else [study.methods[0], study.methods[-1]]
-    pipeline.prepare(sorted({config.load_method(method).encoder.key for method in methods}))
+    pipeline.prepare(sorted({load_method(method).encoder.key for method in methods}))
     for method in methods:
         pipeline.run(method, [0])
     rendered = render(study, methods, tmp_path)
@@ -71,7 +73,7 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
         for figure in drawn:
             figures.render(study, methods=methods, seeds=[0], results=tmp_path, out=rendered, figure=figure)
         assert {path.stem for path in rendered.glob("*.png")} == set(drawn) >= {"samples", "fid", "intervals"}
-    weights = [artifacts.load_tensors(path)[0] for path in sorted((tmp_path / "runs" / "baseline" / "seed0").glob("denoiser*.safetensors"))]
+    weights = [load_tensors(path)[0] for path in sorted((tmp_path / "runs" / "baseline" / "seed0").glob("denoiser*.safetensors"))]
     assert len(weights) == len(study.denoiser.ema)
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
 

@@ -5,6 +5,7 @@ import re
 from harness.denoiser import train as denoiser
 from harness.results.schema import Row
 from harness.study import typed as config
+from harness.study.method import load_method
 
 README = (config.ROOT / "README.md").read_text()
 
@@ -31,12 +32,12 @@ def test_the_two_lines_come_first_and_install_alike():
 def test_the_example_method_works(study, tmp_path, monkeypatch):
     example = README.split("```python\n")[1].split("```")[0]
     assert len(example.splitlines()) < 20
-    monkeypatch.setattr(config, "METHODS", tmp_path)
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
     (tmp_path / "early_registers.py").write_text(example)
     model = denoiser.build(study, "early_registers")
     assert model.register_tokens.shape[1] == 8
     assert not model.register_tokens.any()
-    assert config.load_method("early_registers").encoder.key == "ttr_until_clean"
+    assert load_method("early_registers").encoder.key == "ttr_until_clean"
 
 
 def test_every_field_of_a_row_is_explained():

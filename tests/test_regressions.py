@@ -21,7 +21,7 @@ from harness.results.schema import ScoreFile, rows_of
 from harness.store import artifacts
 from harness.study import typed as config
 from harness.study.study import parse_study, read_study
-from harness.training.state import Weights
+from harness.training.ema import Weights
 
 METHOD = "diffusion_registers"
 POOL, STORED, FRESH = range(24), 8, 4

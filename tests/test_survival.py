@@ -23,9 +23,12 @@ from harness.denoiser import sample
 from harness.denoiser import train as denoiser
 from harness.encoder import encode
 from harness.evaluation import outliers, scores
-from harness.evaluation import train_judge as judge
+from harness.evaluation.judge import make_judge
 from harness.report import figures, rows
 from harness.store import artifacts, assets
+from harness.store.files import write_json
+from harness.store.provenance import provenance
+from harness.store.tensors import load_checkpoint, save_checkpoint, save_tensors
 from harness.study import typed as config
 from harness.study.typed import UserError
 
@@ -52,7 +55,7 @@ def names(folder):
 
 def killed_at(step, work):
     """Run `work` in a process that is killed at its `step`th change of the disk; whether that was before its end."""
-    artifacts.provenance()  # known before the fork: the child runs no other program
+    provenance()  # known before the fork: the child runs no other program
     child = os.fork()
     if child == 0:
         left = [step]
@@ -99,13 +102,13 @@ def test_a_kill_at_any_step_leaves_the_old_the_new_or_a_refusal(tmp_path, how, a
 
 def test_a_kill_at_any_step_of_a_checkpoint_leaves_one_of_the_last_two(tmp_path):
     def save(step):
-        artifacts.save_checkpoint(tmp_path, {"a": torch.full((3,), float(step))}, step=step)
+        save_checkpoint(tmp_path, {"a": torch.full((3,), float(step))}, step=step)
 
     save(0)
     save(1)
     step, wanted = 0, {1}
     while killed_at(step, lambda: save(2)):
-        tensors, facts = artifacts.load_checkpoint(tmp_path)
+        tensors, facts = load_checkpoint(tmp_path)
         assert facts["step"] in (0, 1, 2)
         assert (tensors["a"] == facts["step"]).all()
         wanted.add(facts["step"])
@@ -131,7 +134,7 @@ def largest_file(size):
 
 
 def write_tensors(path):
-    artifacts.save_tensors(path, {"a": torch.zeros(30_000)})
+    save_tensors(path, {"a": torch.zeros(30_000)})
 
 
 def write_arrays(path):
@@ -159,10 +162,10 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_is_finished(tmp_path, wr
 
 
 def test_a_full_disk_keeps_the_checkpoint(tmp_path):
-    artifacts.save_checkpoint(tmp_path, {"a": torch.zeros(10)}, step=1)
+    save_checkpoint(tmp_path, {"a": torch.zeros(10)}, step=1)
     with largest_file(50_000), pytest.raises(OSError, match="File too large"):
-        artifacts.save_checkpoint(tmp_path, {"a": torch.zeros(30_000)}, step=2)
-    assert artifacts.load_checkpoint(tmp_path)[1] == {"step": 1}
+        save_checkpoint(tmp_path, {"a": torch.zeros(30_000)}, step=2)
+    assert load_checkpoint(tmp_path)[1] == {"step": 1}
     assert names(tmp_path) == ["checkpoint.before.safetensors"]
 
 
@@ -205,7 +208,7 @@ def read_only(tmp_path_factory):
     root = os.geteuid() == 0
     with tempfile.TemporaryDirectory() as folder:
         path = make(Path(folder) / "results" / "x")
-        artifacts.provenance()
+        provenance()
         os.chmod(folder, 0o755)
         os.chmod(path.parent, 0o555)
         if root:
@@ -235,7 +238,7 @@ def test_times_of_files_decide_nothing(study, built, tmp_path):
     for number, path in enumerate([folder, artifacts.sidecar(folder), *folder.rglob("*")]):
         then = time.time() + (-1) ** number * 10 * 365 * 86400
         os.utime(path, (then, then))
-    judge.make_judge(study, data_folder=folder, assets=built.records, state=tmp_path / "state", out=tmp_path / "judge")
+    make_judge(study, data_folder=folder, assets=built.records, state=tmp_path / "state", out=tmp_path / "judge")
     assert artifacts.sha256(tmp_path / "judge") == artifacts.sha256(built.judge)
 
 
@@ -243,7 +246,7 @@ def test_a_clock_that_jumps_changes_no_result(study, built, tmp_path, monkeypatc
     """Back and forth by days between any two looks at it."""
     now, jumps = time.time(), iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: now + 86400 * (-1) ** next(jumps) * (next(jumps) % 7))
-    judge.make_judge(study, data_folder=built.data, assets=built.records, state=tmp_path / "state", out=tmp_path / "judge")
+    make_judge(study, data_folder=built.data, assets=built.records, state=tmp_path / "state", out=tmp_path / "judge")
     assert artifacts.sha256(tmp_path / "judge") == artifacts.sha256(built.judge)
     assert 0 <= artifacts.meta(tmp_path / "judge")["seconds"] < 3600
 
@@ -266,10 +269,10 @@ def results(study, runs, tmp_path_factory):
     made = root / "made"
     shown = {"methods": ["dsr"], "seeds": [0], "results": root, "out": root / "drawn"}
     with artifacts.artifact(root / "assets" / "weights.json", stage="asset", module="harness.store.assets", path=str(root)) as record:
-        artifacts.write_json(record, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
+        write_json(record, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     return SimpleNamespace(
         root=root,
-        judge=lambda: judge.make_judge(study, data_folder=root / "data", assets=root / "assets", state=root / "state", out=made),
+        judge=lambda: make_judge(study, data_folder=root / "data", assets=root / "assets", state=root / "state", out=made),
         latents=lambda: encode.make(study, **given, out=made),
         decoder=lambda: decoder.make(
             study,

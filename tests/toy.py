@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from harness.encoder import tower as encoders
-from harness.store import artifacts
+from harness.store.tensors import save_tensors
 from harness.study import typed as config
-from harness.study.sections import PretrainedEncoder, VaeEncoder
+from harness.study.sections.encoder import PretrainedEncoder, VaeEncoder
 from harness.study.study import load_study, parse_study, read_study
 
 SIDE = 32  # pixels
@@ -189,7 +189,7 @@ def _clip(_study, _name, path):
         "text_cfg": {**tower, "heads": 2},
     }
     torch.manual_seed(0)
-    artifacts.save_tensors(path / "open_clip_model.safetensors", open_clip.CLIP(**cfg).state_dict())
+    save_tensors(path / "open_clip_model.safetensors", open_clip.CLIP(**cfg).state_dict())
     (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": {"size": 32}}))
 
 

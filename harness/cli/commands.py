@@ -8,10 +8,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.store import artifacts
 from harness.store.assets import ROOT
+from harness.store.files import write_text
+from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
-from harness.study.typed import load_method, merge
+from harness.study.typed import merge
 
 COMMANDS = ("plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
 
@@ -64,7 +65,7 @@ def compute(a: argparse.Namespace) -> int:
     from harness.plan import compute_table
     from harness.workflow.dag import SIZED
 
-    artifacts.write_text(a.out, compute_table(SIZED))
+    write_text(a.out, compute_table(SIZED))
     return 0
 
 

@@ -16,8 +16,9 @@ from typing import NoReturn
 from harness import __version__
 from harness.cli.commands import COMMANDS, add_commands
 from harness.store.artifacts import Finished
+from harness.study.method import EncoderRegisters, load_method
 from harness.study.study import Study, load_study
-from harness.study.typed import EncoderRegisters, UserError, check_seeds, did_you_mean, load_method, nearest
+from harness.study.typed import UserError, check_seeds, did_you_mean, nearest
 
 ABOUT = """Benchmark and reproducibility harness for Dual-Stage Registers (arXiv 2605.05206).
 
@@ -43,13 +44,13 @@ def data(study: Study, a: argparse.Namespace) -> object:
 
 
 def judge(study: Study, a: argparse.Namespace) -> object:
-    from harness.evaluation.train_judge import make_judge
+    from harness.evaluation.judge import make_judge
 
     return make_judge(study, data_folder=a.data, assets=a.records, state=a.state, out=a.out)
 
 
 def clip(study: Study, a: argparse.Namespace) -> object:
-    from harness.evaluation.train_judge import make_clip
+    from harness.evaluation.clip import make_clip
 
     return make_clip(study, data_folder=a.data, assets=a.records, state=a.state, out=a.out)
 

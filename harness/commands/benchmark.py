@@ -15,12 +15,13 @@ from harness.denoiser.samplers import integrate
 from harness.denoiser.train import build, loss_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost
-from harness.machine.device import allow_tf32, device, seed_initialisation, stream
+from harness.machine.device import allow_tf32, device
+from harness.machine.streams import seed_initialisation, stream
 from harness.plan.model import PEAKS
 from harness.plan.stages import precision_of
-from harness.store import artifacts
+from harness.store.files import write_text
+from harness.study.method import load_method
 from harness.study.study import Study
-from harness.study.typed import load_method
 from harness.training.loop import fit
 
 WARM_UP = 3  # steps before the clock starts: compilation, allocation
@@ -41,7 +42,7 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float | Non
     model.eval().requires_grad_(False)
     sample_seconds, sample_memory = _sampling(study, denoise)
     nfe, flops = sampling.nfe, price["gflops"] * 1e9
-    registers = load_method(method).registers(study)
+    registers = load_method(method).registers(study.denoiser.registers)
     train_peak, sample_peak = (peak_tflops or PEAKS[precision] for precision in (precision_of(training), sampling.precision))
     return {
         "study": study.name,
@@ -134,4 +135,4 @@ def append(line: dict[str, object], out: Path) -> None:
     writer = csv.DictWriter(text, fieldnames=list(line), lineterminator="\n")
     writer.writeheader()
     writer.writerows([*old, line])
-    artifacts.write_text(out, text.getvalue())
+    write_text(out, text.getvalue())

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 
 from harness.store import artifacts, foreign
-from harness.study.sections import OwnDecoder
+from harness.store.tensors import check_weights, save_tensors
+from harness.study.sections.decoder import OwnDecoder
 from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.workflow.dag import check_fits
@@ -23,11 +24,11 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
     found = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
         model = _model(study, method, part)
-    artifacts.check_weights(model, tensors, checkpoint)
+    check_weights(model, tensors, checkpoint)
     facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": found, "study": study.name, "part": part, "method": method}
     config = study.denoiser if part == "denoiser" else study.decoder
     with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
-        artifacts.save_tensors(path, tensors)
+        save_tensors(path, tensors)
     return {"written": str(out), "parameters": sum(tensor.numel() for tensor in tensors.values()), "sha256": found}
 
 

@@ -21,7 +21,7 @@ from harness.denoiser.architectures import DiTDH, LightningDiT
 from harness.denoiser.flow import at_time, flow_loss, shift_time, velocity
 from harness.denoiser.samplers import euler, time_grid
 from harness.machine.device import device
-from harness.store import artifacts
+from harness.store.tensors import load_weights
 from harness.study.typed import UserError, explain
 
 LIMIT = 1e-5  # float32 of another order of summation stays below; the released code in float64 is within 1.4e-6 of itself
@@ -126,7 +126,7 @@ def _computed(path: Path, config: dict[str, Any], tensors: Tensors) -> Tensors:
 
 def _loaded(model: nn.Module, tensors: Tensors, path: Path) -> nn.Module:
     weights = {name.removeprefix("state."): value for name, value in tensors.items() if name.startswith("state.")}
-    artifacts.load_weights(model, weights, path)
+    load_weights(model, weights, path)
     return model.eval().to(device())
 
 

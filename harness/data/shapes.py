@@ -11,7 +11,7 @@ from itertools import combinations, permutations, product
 
 import numpy as np
 
-from harness.study.sections import Shapes
+from harness.study.sections.data import Shapes
 
 COLOURS = {"red": (220, 45, 40), "green": (40, 170, 60), "blue": (50, 90, 220), "yellow": (235, 200, 40)}
 OUTLINES: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {  # in a box from -1 to 1, y downwards

@@ -31,7 +31,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
-from harness.store import artifacts, foreign
+from harness.store import foreign
+from harness.store.tensors import load_weights
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHIFT = 0.125  # DiffAug's translation, of the image's side
@@ -113,7 +114,7 @@ class Discriminator(nn.Module):
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(**shape)
-        artifacts.load_weights(model.backbone, foreign.read(dino), dino)
+        load_weights(model.backbone, foreign.read(dino), dino)
         return model
 
     def train(self, mode: bool = True) -> Self:

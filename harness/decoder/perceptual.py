@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.models.vgg import make_layers
 
-from harness.store import artifacts, foreign
+from harness.store import foreign
+from harness.store.tensors import load_weights
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, between its poolings
 WIDTHS = (64, 128, 256, 512, 512)
@@ -47,8 +48,8 @@ class Perceptual(nn.Module):
         """
         model = cls(widths)
         tensors = foreign.read(vgg)
-        artifacts.load_weights(model.vgg, {name: x for name, x in tensors.items() if not name.startswith("classifier.")}, vgg)
-        artifacts.load_weights(model.heads, foreign.read(heads), heads)
+        load_weights(model.vgg, {name: x for name, x in tensors.items() if not name.startswith("classifier.")}, vgg)
+        load_weights(model.heads, foreign.read(heads), heads)
         return model
 
     def features(self, images: Tensor) -> Iterator[Tensor]:

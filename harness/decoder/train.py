@@ -13,14 +13,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.data import stage as data
+from harness.data.images import to_uint8
 from harness.decoder.vit import ViTDecoder
 from harness.encoder import autoencoder
-from harness.encoder.latents import Batches, Whitening, load_encoder
-from harness.machine.device import autocast, device, seed_initialisation
+from harness.encoder.latents import Batches, load_encoder
+from harness.encoder.whitening import Whitening
+from harness.machine.device import autocast, device
+from harness.machine.streams import seed_initialisation
 from harness.store import artifacts, assets, foreign
-from harness.study.sections import OwnDecoder, PixelEncoder
+from harness.store.tensors import load_tensors, load_weights, save_tensors
+from harness.study.method import EncoderRegisters
+from harness.study.sections.decoder import OwnDecoder
+from harness.study.sections.encoder import PixelEncoder
 from harness.study.study import Study
-from harness.study.typed import EncoderRegisters
 from harness.training.loop import Opponent, fit
 
 SEED = 0  # one decoder per encoder variant, shared by the seeds
@@ -59,8 +64,8 @@ def make(
     record = asset_records / f"decoder.released.{name}.json"
     source = assets.locate(record)
     with artifacts.artifact(out, stage="decoder", module=__name__, config=study.decoder, inputs=[record]) as path:
-        model = artifacts.load_weights(build(study), foreign.read(source), source)
-        artifacts.save_tensors(path, model.state_dict())
+        model = load_weights(build(study), foreign.read(source), source)
+        save_tensors(path, model.state_dict())
     return {"decoder": "published", "file": str(source)}
 
 
@@ -101,7 +106,7 @@ def _train(
             ema=[config.ema] if config.ema else [],
             opponent=losses.opponent,
         )
-        artifacts.save_tensors(path, weights)
+        save_tensors(path, weights)
     return {
         "decoder": "trained",
         "losses": ["l1", *(["lpips"] if config.perceptual else []), *(["adversarial"] if config.adversarial else [])],
@@ -178,8 +183,8 @@ class _Losses:
 def load(study: Study, path: Path) -> autoencoder.Decoder:
     """Raw latents -> pixels, on the device. `path`: the decoder's weights; the encoder's folder where that decodes itself."""
     if not isinstance(study.decoder, OwnDecoder):
-        tensors, _ = artifacts.load_tensors(path)
-        model = artifacts.load_weights(build(study), tensors, path).eval().requires_grad_(False).to(device())
+        tensors, _ = load_tensors(path)
+        model = load_weights(build(study), tensors, path).eval().requires_grad_(False).to(device())
         return autoencoder.vit_decoder(model)
     artifacts.checked(path)
     if isinstance(study.encoder, PixelEncoder):
@@ -193,4 +198,4 @@ def load(study: Study, path: Path) -> autoencoder.Decoder:
 def images_of(decode: autoencoder.Decoder, whitening: Whitening, clean: Tensor, size: int) -> np.ndarray:
     """Whitened latents (N, C, H, W) -> (N, H, W, 3) uint8, `size` images at once."""
     whitening = whitening.to(device())
-    return np.concatenate([data.to_uint8(decode(whitening.unwhiten(part.to(device())))) for part in clean.split(size)])
+    return np.concatenate([to_uint8(decode(whitening.unwhiten(part.to(device())))) for part in clean.split(size)])

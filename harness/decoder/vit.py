@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.denoiser.layers import sincos_2d
+from harness.encoder.positions import sincos_2d
 
 
 class SelfAttention(nn.Module):

@@ -12,8 +12,8 @@ from harness.denoiser.layers import (
     PatchEmbedding,
     RotaryTable,
     check_width,
-    sincos_2d,
 )
+from harness.encoder.positions import sincos_2d
 
 
 class DiTDH(Denoiser):

@@ -12,8 +12,8 @@ from harness.denoiser.layers import (
     SinusoidTimeEmbedding,
     check_insertion,
     check_width,
-    sincos_2d,
 )
+from harness.encoder.positions import sincos_2d
 
 
 class BottleneckPatchEmbedding(nn.Module):

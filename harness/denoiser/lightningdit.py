@@ -11,8 +11,8 @@ from harness.denoiser.layers import (
     PatchEmbedding,
     RotaryTable,
     check_width,
-    sincos_2d,
 )
+from harness.encoder.positions import sincos_2d
 
 
 class LightningDiT(Denoiser):

@@ -9,16 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.data import stage as data
+from harness.data.images import to_uint8
 from harness.decoder import train as decoders
 from harness.denoiser import train as denoisers
 from harness.denoiser.flow import velocity
 from harness.denoiser.samplers import Field, autoguidance, classifier_free, integrate, sde_grid, time_grid
-from harness.encoder import latents
+from harness.encoder.whitening import load_whitening
 from harness.machine import processes
-from harness.machine.device import Progress, autocast, device, stream
+from harness.machine.device import autocast, device
+from harness.machine.progress import Progress
+from harness.machine.streams import stream
 from harness.results.schema import Choice
 from harness.store import artifacts, assets, foreign, shards
+from harness.store.tensors import load_weights
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -69,7 +72,7 @@ def weak_model(study: Study, asset_records: Path | None) -> nn.Module | None:
     if weak is None:
         return None
     path = assets.locate(asset_records / "sampling.guidance.weak.weights.json")
-    model = artifacts.load_weights(denoisers.of_shape(study, weak), foreign.read(path), path)
+    model = load_weights(denoisers.of_shape(study, weak), foreign.read(path), path)
     return model.eval().requires_grad_(False).to(device())
 
 
@@ -158,7 +161,7 @@ class Sampler:
     def __init__(self, study: Study, decoder: Path, latents_file: Path, asset_records: Path | None) -> None:
         records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
         self.inputs = [decoder, latents_file, *records]
-        self.whitening, self.decode_raw = latents.load_whitening(latents_file).to(device()), decoders.load(study, decoder)
+        self.whitening, self.decode_raw = load_whitening(latents_file).to(device()), decoders.load(study, decoder)
         self.weak = weak_model(study, asset_records)
 
     def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
@@ -197,7 +200,7 @@ def _batch(
     with autocast(section.precision):
         pixels = decode(final)
     finite = pixels.isfinite().flatten(1).all(1).cpu().numpy()
-    return {"images": data.to_uint8(pixels.nan_to_num(nan=-1.0)), "labels": labels.numpy(), "finite": finite}
+    return {"images": to_uint8(pixels.nan_to_num(nan=-1.0)), "labels": labels.numpy(), "finite": finite}
 
 
 def _stop(*paths: Path) -> dict[str, str] | None:

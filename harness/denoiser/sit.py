@@ -12,8 +12,8 @@ from harness.denoiser.layers import (
     PlainLayerNorm,
     SinusoidTimeEmbedding,
     check_width,
-    sincos_2d,
 )
+from harness.encoder.positions import sincos_2d
 
 
 class Mlp(nn.Module):

@@ -14,18 +14,22 @@ from harness.denoiser.flow import at_time, flow_loss, sample_time
 from harness.denoiser.text import TextEmbedding
 from harness.encoder.latents import Batch, Batches, load_encoder
 from harness.machine import processes
-from harness.machine.device import autocast, device, seed_initialisation
+from harness.machine.device import autocast, device
+from harness.machine.streams import seed_initialisation
 from harness.store import artifacts
-from harness.study.sections import Shape, Shapes
+from harness.store.tensors import load_tensors, load_weights, save_tensors
+from harness.study.method import LossMask, denoiser_hook, load_method, method_file
+from harness.study.sections.data import Shapes
+from harness.study.sections.denoiser import Shape
 from harness.study.study import Study
-from harness.study.typed import LossMask, UserError, denoiser_hook, load_method, method_file
+from harness.study.typed import UserError
 from harness.training import snapshots
 from harness.training.loop import Diverged, Loss, fit
 
 
 def build(study: Study, method_name: str) -> nn.Module:
     """The method's denoiser with fresh weights from the global generator."""
-    registers = load_method(method_name).registers(study)
+    registers = load_method(method_name).registers(study.denoiser.registers)
     count, start = (registers.count, registers.start) if registers else (0, 0)
     model = of_shape(study, study.denoiser, registers=count, register_start=start)
     hook = denoiser_hook(method_name)
@@ -164,12 +168,12 @@ def train(
                 known = {"status": "ok"} if weights else {key: found[key] for key in ("status", "reason")}
                 known |= {"processes": processes.count()}
                 with artifacts.artifact(study.snapshot_file(Path(out), step), found=known, **made, step=step) as file:
-                    artifacts.save_tensors(file, weights or {})
+                    save_tensors(file, weights or {})
             for decay, weights in zip(config.ema, averages, strict=True):
                 if decay != study.ema:
                     with artifacts.artifact(study.average_file(Path(out), decay), found=found, **made, ema=decay) as file:
-                        artifacts.save_tensors(file, weights)
-            artifacts.save_tensors(path, averages[config.ema.index(study.ema)])
+                        save_tensors(file, weights)
+            save_tensors(path, averages[config.ema.index(study.ema)])
     if processes.rank():
         return {}
     record = artifacts.meta(out)
@@ -179,5 +183,5 @@ def train(
 
 def load(study: Study, method_name: str, path: Path) -> nn.Module:
     """The trained denoiser, frozen, on the device."""
-    tensors, _ = artifacts.load_tensors(path)
-    return artifacts.load_weights(build(study, method_name), tensors, path).eval().requires_grad_(False).to(device())
+    tensors, _ = load_tensors(path)
+    return load_weights(build(study, method_name), tensors, path).eval().requires_grad_(False).to(device())

@@ -10,17 +10,25 @@ import torch
 from torch import Tensor
 
 from harness.data import stage as data
+from harness.data.folder import OnDisk
+from harness.data.images import Split
 from harness.encoder import autoencoder
 from harness.encoder import tower as encoders
 from harness.encoder import train as train_encoder
-from harness.encoder.latents import Moments, load_encoder, token_norms
+from harness.encoder.latents import load_encoder, token_norms
 from harness.encoder.register_search import search_registers
 from harness.encoder.test_time_registers import mlp_output_layer, released_neurons
-from harness.machine.device import Progress, device, stream
+from harness.encoder.whitening import Moments
+from harness.machine.device import device
+from harness.machine.progress import Progress
+from harness.machine.streams import stream
 from harness.store import artifacts, assets
-from harness.study.sections import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, TrainedVae, VaeEncoder
+from harness.store.files import write_json
+from harness.store.tensors import save_tensors
+from harness.study.method import EncoderRegisters
+from harness.study.sections.encoder import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, TrainedVae, VaeEncoder
 from harness.study.study import Study
-from harness.study.typed import EncoderRegisters, UserError
+from harness.study.typed import UserError
 
 BATCH = 256
 NORM_IMAGES = 10_000  # at most: training images whose token norms are kept, where the latents themselves are not
@@ -38,7 +46,7 @@ def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: 
     if isinstance(section, PixelEncoder):
         with artifacts.artifact(out, stage="encoder", module=__name__, config=section) as folder:
             _emptied(folder)
-            artifacts.write_json(folder / "encoder.json", {"kind": "pixels"})
+            write_json(folder / "encoder.json", {"kind": "pixels"})
         return {"encoder": "pixels"}
     field = "encoder.weights" if isinstance(section, VaeEncoder) else f"encoder.{name}.weights"
     record = asset_records / f"{field}.json"
@@ -111,14 +119,14 @@ def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Pa
             "precision": len(found & truth) / len(found) if found and truth else None,
             "recall": len(found & truth) / len(truth) if truth else None,
         }
-        artifacts.write_json(path, result)
+        write_json(path, result)
     return result
 
 
-def _search_images(split: data.Split, section: Search) -> Callable[[], Iterator[Tensor]]:
+def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tensor]]:
     """Batches of the images that are searched over, decoded anew at each pass. Files are sorted by class, so these are spread out."""
     count = min(section.images, len(split))
-    rows = np.linspace(0, len(split), count, endpoint=False).astype(int) if isinstance(split, data.OnDisk) else np.arange(count)
+    rows = np.linspace(0, len(split), count, endpoint=False).astype(int) if isinstance(split, OnDisk) else np.arange(count)
     return lambda: (split.pixels(part.tolist()).to(device()) for part in torch.from_numpy(rows).split(section.batch))
 
 
@@ -159,12 +167,12 @@ def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | N
         tensors |= {"reference.latents": (torch.cat(raw) - mean) / std, "reference.labels": torch.from_numpy(held_out.labels)}
         if layers[0] is not None:
             tensors["reference.norms"] = torch.cat(layers)
-        artifacts.save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
+        save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
     return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
 
 
 def _encoded(
-    encoder: autoencoder.Encoder, split: data.Split, rows: np.ndarray, *, flip: bool, what: str
+    encoder: autoencoder.Encoder, split: Split, rows: np.ndarray, *, flip: bool, what: str
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
     """(raw latents, layer norms) of `rows`, batch by batch; every second image mirrored where training mirrors half of them."""
     progress = Progress(f"encode {what}", len(rows), "images")

@@ -13,74 +13,25 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from harness.data import stage as data
+from harness.data.images import Split
 from harness.encoder.autoencoder import Encoder, Noise, pixel_encoder, vae_encoder, vit_encoder
+from harness.encoder.whitening import Whitening
 from harness.machine import processes
-from harness.machine.device import device, stream
+from harness.machine.device import device
+from harness.machine.streams import stream
 from harness.store import artifacts
-from harness.study.sections import PixelEncoder, TrainedVae, VaeEncoder
+from harness.store.tensors import load_tensors
+from harness.study.method import LossMask
+from harness.study.sections.encoder import PixelEncoder, TrainedVae, VaeEncoder
 from harness.study.study import Study
-from harness.study.typed import LossMask
-from harness.training.loop import batch_indices
+from harness.training.order import batch_indices
 
 if TYPE_CHECKING:
     from harness.encoder.tower import VisionEncoder
 
-EPSILON = 1e-5  # added to the variance, as released (rae.py:179-182)
 NORMS = ("pre_ln", "post_ln", "whitened")
 AHEAD = 2  # steps whose images are decoded before they are needed
 AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 2 GiB of activations then
-
-
-class Moments:
-    """Exact streaming mean and variance in float64, per channel or per channel and position; `none`: mean 0 and variance 1."""
-
-    def __init__(self, whitening: str) -> None:
-        self.whitening = whitening
-        self.axes = (0, 2, 3) if whitening == "channel" else (0,)
-        self.count, self.mean, self.squares = 0, torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
-
-    def add(self, batch: Tensor) -> None:
-        """(B, C, H, W). Chan's update: merges a batch's moments without cancellation."""
-        batch = batch.double()
-        count = batch.numel() // batch[0].numel() * (batch.shape[2] * batch.shape[3] if len(self.axes) == 3 else 1)
-        mean = batch.mean(self.axes, keepdim=True)[0]
-        squares = (batch - mean).square().sum(self.axes, keepdim=True)[0]
-        delta, total = mean - self.mean, self.count + count
-        self.mean = self.mean + delta * (count / total)
-        self.squares = self.squares + squares + delta.square() * (self.count * count / total)
-        self.count = total
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, float32, (C, 1, 1) or (C, H, W)."""
-        if self.whitening == "none":
-            return torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
-        return self.mean.float(), (self.squares / self.count + EPSILON).sqrt().float()
-
-
-@dataclass(frozen=True)
-class Whitening:
-    """Mean and standard deviation of raw latents, (C, 1, 1) or (C, H, W)."""
-
-    mean: Tensor
-    std: Tensor
-
-    def whiten(self, raw: Tensor) -> Tensor:
-        return (raw - self.mean) / self.std
-
-    def unwhiten(self, latents: Tensor) -> Tensor:
-        """Whitened (B, C, H, W) -> the encoder's own, what the decoder reads."""
-        return latents * self.std + self.mean
-
-    def to(self, place: torch.device) -> "Whitening":
-        return Whitening(self.mean.to(place), self.std.to(place))
-
-
-def load_whitening(path: Path) -> Whitening:
-    """The statistics of a latents file, without reading its latents; all of it is compared with its record."""
-    artifacts.checked(path)
-    with safe_open(path, "pt") as file:
-        return Whitening(file.get_tensor("mean"), file.get_tensor("std"))
 
 
 @dataclass(frozen=True)
@@ -94,7 +45,7 @@ class HeldOut:
 
 
 def held_out(path: Path) -> HeldOut:
-    tensors, _ = artifacts.load_tensors(path)
+    tensors, _ = load_tensors(path)
     whitening = Whitening(tensors["mean"], tensors["std"])
     return HeldOut(tensors["reference.latents"], tensors["reference.labels"], tensors.get("reference.norms"), whitening)
 
@@ -128,8 +79,8 @@ class Batches:
     UserError from the first batch if the processes do not divide it.
     """
 
-    def __init__(self, path: Path, *, seed: int, batch: int, split: data.Split | None = None, encoder: Encoder | None = None) -> None:
-        tensors, facts = artifacts.load_tensors(path)
+    def __init__(self, path: Path, *, seed: int, batch: int, split: Split | None = None, encoder: Encoder | None = None) -> None:
+        tensors, facts = load_tensors(path)
         self.whitening = Whitening(tensors["mean"], tensors["std"]).to(device())
         self.norms = {name: tensors[f"train.norm.{name}"] for name in NORMS if f"train.norm.{name}" in tensors}
         self.cached, self.labels = tensors.get("train.latents"), tensors["train.labels"]

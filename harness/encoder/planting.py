@@ -8,10 +8,10 @@ of many images fire rather than most tokens of one class. A population adds a la
 import torch
 from torch import Tensor
 
-from harness.data.stage import brightness
+from harness.data.images import brightness
 from harness.encoder.test_time_registers import mlp_output_layer
 from harness.encoder.tower import VisionEncoder
-from harness.study.sections import Population
+from harness.study.sections.encoder import Population
 
 IMAGE_DIRECTIONS = 9  # principal components of the images' mean tokens that are taken out; ten classes span nine
 JITTER = 0.05  # how far the input directions of one population's neurons differ

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from harness.encoder.test_time_registers import Neurons, TestTimeRegisters, mlp_output_layer
 from harness.encoder.tower import VisionEncoder
-from harness.study.sections import Search
-from harness.study.typed import EncoderRegisters, UserError
+from harness.study.method import EncoderRegisters
+from harness.study.sections.encoder import Search
+from harness.study.typed import UserError
 
 QUIET = 0.5  # |activation| below which the sparsity filter counts a token as quiet
 Images = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what starts a pass over batches of them

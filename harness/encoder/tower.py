@@ -27,7 +27,9 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from harness.store import artifacts
-from harness.study.sections import TrainedEncoder
+from harness.store.files import write_json
+from harness.store.tensors import load_tensors, save_tensors
+from harness.study.sections.encoder import TrainedEncoder
 from harness.study.typed import UserError
 
 transformers_logging.set_verbosity_error()
@@ -286,9 +288,9 @@ def save(model: VisionEncoder, folder: Path) -> None:
     """`save_pretrained` for the tower; beside it learned registers, and an image size that is not the tower's own."""
     model.tower.save_pretrained(folder)
     if model.registers is not None:
-        artifacts.save_tensors(Path(folder) / "registers.safetensors", {"registers": model.registers})
+        save_tensors(Path(folder) / "registers.safetensors", {"registers": model.registers})
     if model.image_size != model.tower.config.image_size:
-        artifacts.write_json(Path(folder) / "image_size.json", model.image_size)
+        write_json(Path(folder) / "image_size.json", model.image_size)
 
 
 def load(folder: Path) -> VisionEncoder:
@@ -297,7 +299,7 @@ def load(folder: Path) -> VisionEncoder:
     registers, size = Path(folder) / "registers.safetensors", Path(folder) / "image_size.json"
     model = from_pretrained(folder, image_size=int(size.read_text()) if size.exists() else None)
     if registers.exists():
-        tokens = artifacts.load_tensors(registers, check=False)[0]["registers"]
+        tokens = load_tensors(registers, check=False)[0]["registers"]
         model.registers = nn.Parameter(tokens, requires_grad=False)
         model.append_tokens(model._learned)
     return model

@@ -11,11 +11,13 @@ from torch import nn
 from harness.data import stage as data
 from harness.encoder import tower as encoders
 from harness.encoder.planting import plant
-from harness.machine.device import seed_initialisation, stream
+from harness.machine.streams import seed_initialisation, stream
 from harness.store import artifacts
+from harness.store.files import write_json
 from harness.study.study import Study
 from harness.study.typed import UserError
-from harness.training.loop import batch_indices, fit
+from harness.training.loop import fit
+from harness.training.order import batch_indices
 
 SEED = 0  # the encoder is part of the study, as a pretrained one would be; the run's seed does not reach it
 
@@ -65,7 +67,7 @@ def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out:
                 )
         shutil.rmtree(folder, ignore_errors=True)
         encoders.save(model, folder)
-        artifacts.write_json(folder / "planted.json", planted)
+        write_json(folder / "planted.json", planted)
     return {"planted": planted}
 
 

@@ -8,10 +8,12 @@ import torch.nn.functional as F
 
 from harness.data import stage as data
 from harness.encoder import vae
-from harness.machine.device import device, seed_initialisation, stream
+from harness.machine.device import device
+from harness.machine.streams import seed_initialisation, stream
 from harness.store import artifacts
 from harness.study.study import Study
-from harness.training.loop import batch_indices, fit
+from harness.training.loop import fit
+from harness.training.order import batch_indices
 
 SEED = 0  # the encoder is part of the study; the run's seed does not reach it
 

@@ -6,7 +6,7 @@ from diffusers import AutoencoderKL
 from diffusers.utils import logging
 from torch import Tensor, nn
 
-from harness.study.sections import TrainedVae, VaeEncoder
+from harness.study.sections.encoder import TrainedVae, VaeEncoder
 from harness.study.typed import UserError
 
 logging.set_verbosity_error()

@@ -11,7 +11,7 @@ from statistics import NormalDist, stdev
 import torch
 from torch import Tensor
 
-from harness.machine.device import stream
+from harness.machine.streams import stream
 from harness.results.schema import LEVEL
 
 SEED = 0  # of every resample: the same for all studies, methods and seeds, so that what they share cancels in differences

@@ -1,6 +1,7 @@
 """open_clip models: a small one over the words of a study's captions, or a published one from a file or folder."""
 
 import json
+import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,15 +10,26 @@ from pathlib import Path
 import numpy as np
 import open_clip
 import torch
+import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
 from harness.data import stage as data
+from harness.data.captions import captions
+from harness.data.images import to_pixels
+from harness.evaluation.judge import SEED, _record
 from harness.machine.device import device
+from harness.machine.streams import seed_initialisation
 from harness.store import artifacts, foreign
-from harness.study.sections import OpenClip, TrainedClip
+from harness.store.assets import locate
+from harness.store.files import write_json
+from harness.store.tensors import load_weights, save_tensors
+from harness.study.sections.evaluation import OpenClip, TrainedClip
+from harness.study.study import Study
 from harness.study.typed import UserError, nearest
+from harness.training.loop import fit
+from harness.training.order import batch_indices
 
 WEIGHTS, CONFIG, WORDS = "open_clip_model.safetensors", "open_clip_config.json", "words.json"
 LOCAL = "local-dir"  # name of a model whose asset is a folder with its own configuration
@@ -63,11 +75,11 @@ def model_config(clip: TrainedClip, image_size: int, tokenizer: WordTokenizer) -
 def save(folder: Path, model: torch.nn.Module, config: dict, tokenizer: WordTokenizer | None, preprocess: dict | None = None) -> None:
     """An open_clip `local-dir:` folder, with the words of a small model beside it."""
     folder.mkdir(parents=True, exist_ok=True)
-    artifacts.save_tensors(folder / WEIGHTS, model.state_dict())
+    save_tensors(folder / WEIGHTS, model.state_dict())
     preprocess = preprocess or {"mean": [0.5] * 3, "std": [0.5] * 3}
-    artifacts.write_json(folder / CONFIG, {"model_cfg": config, "preprocess_cfg": preprocess})
+    write_json(folder / CONFIG, {"model_cfg": config, "preprocess_cfg": preprocess})
     if tokenizer:
-        artifacts.write_json(folder / WORDS, {"words": tokenizer.words, "context": tokenizer.context})
+        write_json(folder / WORDS, {"words": tokenizer.words, "context": tokenizer.context})
 
 
 def load(folder: Path) -> tuple[torch.nn.Module, Tokenizer, Preprocess]:
@@ -79,7 +91,7 @@ def load(folder: Path) -> tuple[torch.nn.Module, Tokenizer, Preprocess]:
     model = open_clip.create_model(f"local-dir:{folder}").to(device()).eval().requires_grad_(False)
     words = Path(folder) / WORDS
     if words.is_file():
-        return model, WordTokenizer(**json.loads(words.read_text())), data.to_pixels
+        return model, WordTokenizer(**json.loads(words.read_text())), to_pixels
     text = json.loads((Path(folder) / CONFIG).read_text())["model_cfg"]["text_cfg"]
     transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
 
@@ -114,7 +126,7 @@ def import_published(clip: OpenClip, source: Path, out: Path) -> dict:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{source}: open_clip cannot build the model {clip.model} ({str(error).splitlines()[0]})") from None
     own = model.state_dict()
-    artifacts.load_weights(model, {key: _like(value.float(), own.get(key)) for key, value in tensors.items()}, weights)
+    load_weights(model, {key: _like(value.float(), own.get(key)) for key, value in tensors.items()}, weights)
     save(out, model, config, None, preprocess)
     return {"model": clip.model, "parameters": sum(p.numel() for p in model.parameters()), "quick_gelu": bool(config.get("quick_gelu"))}
 
@@ -161,3 +173,51 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             "(OpenAI's ViT-L/14: timm/vit_large_patch14_clip_224.openai) and set evaluation.clip.model to its name with -quickgelu"
         )
     return foreign.read(path)
+
+
+def make_clip(study: Study, *, data_folder: Path | None, state: Path, out: Path, assets: Path | None = None) -> dict:
+    """Write an open_clip folder. To train it takes `data_folder`, to import it `assets`, the folder of records."""
+    config = study.evaluation.clip
+    if config is None:
+        raise UserError(f"study '{study.name}' has no CLIP model (evaluation.clip is null)")
+    if isinstance(config, TrainedClip):
+        return train_clip(study, data_folder=data_folder, state=state, out=out)
+    record = _record(assets, "evaluation.clip.weights")
+    with artifacts.artifact(out, stage="clip", module=__name__, config=config, inputs=[record]) as folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        return import_published(config, locate(record), folder)
+
+
+def train_clip(study: Study, *, data_folder: Path, state: Path, out: Path) -> dict:
+    """Write an open_clip folder; returns how often an unseen image is nearest to its own caption."""
+    import open_clip
+
+    config = study.evaluation.clip
+    split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+    texts, wanted = (captions(study.data, part.labels) for part in (split, held_out))
+    tokenizer = WordTokenizer.of(texts)
+    pixels, tokens = split.pixels().to(device()), tokenizer(texts).to(device())
+    with artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=config, inputs=[data_folder]) as (
+        folder,
+        checkpoints,
+    ):
+        seed_initialisation(SEED)
+        sizes = model_config(config, study.data.image_size, tokenizer)
+        model = open_clip.CLIP(**sizes).to(device())
+
+        def loss(step: int, _generator: torch.Generator) -> torch.Tensor:
+            rows = batch_indices(SEED, step, len(split), config.training.batch)
+            image, text, scale = model(pixels[rows], tokens[rows])
+            same = (tokens[rows][:, None] == tokens[rows][None]).all(-1).float()  # equal captions are all right answers
+            target, logits = same / same.sum(1, keepdim=True), scale * image @ text.T
+            return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+        fit(model, loss, config.training, images=len(split), name="clip", seed=SEED, state=checkpoints)
+        shutil.rmtree(folder, ignore_errors=True)
+        save(folder, model, sizes, tokenizer)
+    kinds = sorted(set(wanted))
+    with torch.no_grad():
+        images, words = held_out.pixels().to(device()), tokenizer(kinds).to(device())
+        similarity = model.encode_image(images, normalize=True) @ model.encode_text(words, normalize=True).T
+    right = [kinds[i] == caption for i, caption in zip(similarity.argmax(1).tolist(), wanted, strict=True)]
+    return {"nearest caption is the right one": sum(right) / len(right)}

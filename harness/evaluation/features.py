@@ -1,22 +1,21 @@
 """Features of images under the study's judge, through torch-fidelity's extractor interface: one pass serves every metric."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY, register_feature_extractor
 from torch_fidelity.utils import create_feature_extractor, get_featuresdict_from_dataset
 
-from harness.evaluation.train_judge import load_judge
+from harness.evaluation.inception import InceptionExtractor
+from harness.evaluation.judge import load_judge
 from harness.machine.device import allow_tf32, device
 from harness.store import artifacts
-from harness.study.sections import Inception
+from harness.store.tensors import load_tensors
+from harness.study.sections.evaluation import Inception
 from harness.study.study import Study
 
 BATCH = 256
@@ -59,24 +58,6 @@ class JudgeExtractor(FeatureExtractorBase):
         return tuple(features[name] for name in self.features_list)
 
 
-class InceptionExtractor(FeatureExtractorInceptionV3):
-    """torch-fidelity's Inception with `tensors`, strictly checked; `weights` is the file they come from, for messages.
-
-    The constructor it inherits downloads or unpickles weights: it gets an empty pickle.
-    """
-
-    def __init__(self, name: str, features_list: list[str], tensors: dict[str, Tensor], weights: Path, **_options: object) -> None:
-        empty = io.BytesIO()
-        torch.save({}, empty)
-        empty.seek(0)
-        super().__init__(name, features_list, feature_extractor_weights_path=empty)
-        counters = {key: value for key, value in self.state_dict().items() if key.endswith(".num_batches_tracked")}
-        artifacts.load_weights(self, counters | tensors, weights)  # the published file has no counters, and nothing reads them
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> object:
-        return super().load_state_dict(state_dict, strict=strict and bool(state_dict), assign=assign)
-
-
 class Extractor:
     """Images -> {"features": (N, D), "logits": (N, classes)}, float32 on the CPU; `sha256` is that of the weights.
 
@@ -91,7 +72,7 @@ class Extractor:
         options = {"study": study, "weights": weights}
         if isinstance(judge, Inception):
             kind, self.layers = InceptionExtractor, {"features": str(judge.features), "logits": "logits_unbiased"}
-            options = {"tensors": artifacts.load_tensors(weights, check=False)[0], "weights": weights}
+            options = {"tensors": load_tensors(weights, check=False)[0], "weights": weights}
         name = f"judge-{self.sha256}"  # torch-fidelity caches and registers by name, so the weights are part of it
         if name not in FEATURE_EXTRACTORS_REGISTRY:
             register_feature_extractor(name, kind)

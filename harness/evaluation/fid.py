@@ -7,7 +7,7 @@ from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from harness.evaluation.references import ReferenceStatistics, symmetric_root
-from harness.results.schema import CLEAN_FID_WIDEST
+from harness.results.scores import CLEAN_FID_WIDEST
 from harness.study.typed import UserError
 
 TOLERANCE = 1e-3  # relative; measured difference is below 1e-6 where samples outnumber features

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from harness.evaluation.bootstrap import ERRORS, SEED, Measured, around, resamples
 from harness.evaluation.references import ReferenceStatistics
-from harness.machine.device import device, stream
+from harness.machine.device import device
+from harness.machine.streams import stream
 
 ROWS = 8192  # at once: the copy of a resample's rows stays small
 BLOCKS, FROM, ROTATIONS = 30, 16, 3  # of FID-infinity

@@ -17,6 +17,7 @@ from harness.evaluation.scored import About, attempt, stop_of
 from harness.machine import processes
 from harness.results.schema import Candidate, Choice, chosen_text
 from harness.store import artifacts, shards
+from harness.store.files import write_text
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -81,7 +82,7 @@ def search(
                 **status,
             )
             found |= status
-            artifacts.write_text(path, choice.model_dump_json(indent=2) + "\n")
+            write_text(path, choice.model_dump_json(indent=2) + "\n")
     if processes.rank():
         return {}
     choice = Choice.model_validate(artifacts.read_json(out))
@@ -120,6 +121,6 @@ def _try(
             lost = status["status"] != "ok"
             candidate = candidate.model_copy(update={"reason": status["reason"]}) if lost else judged(candidate, arrays["images"])
             with artifacts.artifact(done, stage="candidate", module=__name__) as path:
-                artifacts.write_text(path, candidate.model_dump_json() + "\n")
+                write_text(path, candidate.model_dump_json() + "\n")
             shutil.rmtree(folder)
     return candidate

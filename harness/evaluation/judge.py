@@ -1,8 +1,21 @@
 """The judge of the embedded studies: a small classifier whose features take the place of Inception's."""
 
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from harness.data import stage as data
+from harness.evaluation.inception import import_inception
+from harness.machine.device import device
+from harness.machine.streams import seed_initialisation
+from harness.store import artifacts
+from harness.store.tensors import load_tensors, load_weights, save_tensors
+from harness.study.sections.evaluation import TrainedJudge
+from harness.study.study import Study
+from harness.training.loop import fit
+from harness.training.order import batch_indices
 
 
 class Judge(nn.Module):
@@ -30,3 +43,50 @@ class Judge(nn.Module):
         features, _ = self(pixels)
         self.std.copy_(features.std(0))
         self.mean.copy_(features.mean(0))
+
+
+SEED = 0  # part of the protocol, not of a run
+
+
+def make_judge(study: Study, *, data_folder: Path | None, state: Path, out: Path, assets: Path | None = None) -> dict:
+    """Write the weights that `Extractor` reads. To train them takes `data_folder`, to import them `assets`, the folder of records."""
+    if isinstance(study.evaluation.judge, TrainedJudge):
+        return train_judge(study, data_folder=data_folder, state=state, out=out)
+    return import_inception(study, _record(assets, "evaluation.judge.weights"), out)
+
+
+def _record(assets: Path | None, field: str) -> Path:
+    return Path(assets or ".") / f"{field}.json"
+
+
+def build(study: Study) -> Judge:
+    return Judge(study.evaluation.judge.width, study.classes, study.data.image_size)
+
+
+def train_judge(study: Study, *, data_folder: Path, state: Path, out: Path) -> dict:
+    """Write the judge's weights; returns its accuracy on the reference split, which it never saw."""
+    config = study.evaluation.judge
+    split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+    pixels, labels = split.pixels().to(device()), torch.from_numpy(split.labels).to(device())
+    with artifacts.trained_artifact(out, state=state, stage="judge", module=__name__, config=config, inputs=[data_folder]) as (
+        path,
+        checkpoints,
+    ):
+        seed_initialisation(SEED)
+        judge = build(study).to(device())
+
+        def loss(step: int, _generator: torch.Generator) -> torch.Tensor:
+            rows = batch_indices(SEED, step, len(split), config.training.batch)
+            return F.cross_entropy(judge(pixels[rows])[1], labels[rows])
+
+        fit(judge, loss, config.training, images=len(split), name="judge", seed=SEED, state=checkpoints)
+        judge.calibrate(pixels)
+        save_tensors(path, judge.state_dict())
+    with torch.no_grad():
+        correct = judge(held_out.pixels().to(device()))[1].argmax(1).cpu().numpy() == held_out.labels
+    return {"accuracy on held-out images": float(correct.mean())}
+
+
+def load_judge(study: Study, path: Path) -> Judge:
+    tensors, _ = load_tensors(path)
+    return load_weights(build(study), tensors, path).eval().requires_grad_(False)

@@ -8,7 +8,7 @@ from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, k
 
 from harness.evaluation.bootstrap import ERRORS, Measured, around, resamples
 from harness.machine.device import device
-from harness.study.sections import Evaluation
+from harness.study.sections.evaluation import Evaluation
 from harness.study.typed import UserError
 
 ROWS = 1024  # of kernels at once

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from harness.data import stage as data
+from harness.data.images import brightness
 from harness.decoder import train as decoders
 from harness.denoiser import train as denoisers
 from harness.denoiser.flow import at_time, clean_of
 from harness.denoiser.layers import Attention
 from harness.encoder import latents
 from harness.encoder.autoencoder import Decoder
+from harness.encoder.whitening import Whitening
 from harness.evaluation.made import check_run
 from harness.evaluation.outliers import noise_of
 from harness.evaluation.scored import stop_of
@@ -192,7 +194,7 @@ def make(
     with artifacts.artifact(out, found=found, **made) as path:
         if stop is None:
             model = denoisers.load(study, method_name, denoiser)
-            bright = data.brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
+            bright = brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
             settings = {"size": config.batch, "factor": config.factor}
             levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, **settings) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
@@ -209,9 +211,7 @@ def make(
     return {"images": len(rows), "status": found.get("reason", "ok")}
 
 
-def decoded(
-    study: Study, decode: Decoder, whitening: latents.Whitening, clean: Tensor, noise: Tensor, t: float, output: Tensor
-) -> np.ndarray:
+def decoded(study: Study, decode: Decoder, whitening: Whitening, clean: Tensor, noise: Tensor, t: float, output: Tensor) -> np.ndarray:
     """(B, H, W, 3) uint8: the images that a denoiser's output (B, C, H, W) at noise level t stands for."""
     config, times = study.denoiser, torch.full((len(clean),), t)
     predicted = clean_of(at_time(clean, noise, times), output, times, config.prediction, config.t_min)
@@ -242,7 +242,7 @@ def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: 
         for name, values in (("norms", [state.norm(dim=-1) for state in states[1:]]), ("attention", attention)):
             for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
                 maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
-        maps |= _components(tokens, data.brightness(pixels, model.grid), study.outlier_statistics.factor)
+        maps |= _components(tokens, brightness(pixels, model.grid), study.outlier_statistics.factor)
         with open(path, "wb") as npz:
             np.savez(npz, **_arrays(maps), rows=rows)
     return {"images": len(rows), "layers": len(states) - 1}

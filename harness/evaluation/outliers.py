@@ -21,11 +21,15 @@ from harness.encoder import latents
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
 from harness.evaluation.made import chain, check_run, made
 from harness.evaluation.scored import About, attempt, stop_of
-from harness.machine.device import device, stream
-from harness.results.schema import BY_BLOCK, BY_THRESHOLD, NONE, Score, ScoreFile, scores_of, thresholds_of
+from harness.machine.device import device
+from harness.machine.streams import stream
+from harness.results.schema import NONE, Score, ScoreFile
+from harness.results.scores import BY_BLOCK, BY_THRESHOLD, scores_of, thresholds_of
 from harness.store import artifacts
+from harness.store.files import write_text
+from harness.study.method import load_method
 from harness.study.study import Study
-from harness.study.typed import UserError, load_method
+from harness.study.typed import UserError
 
 QUANTILES = (0.01, 0.25, 0.75, 0.99, 0.999)
 RESAMPLES = 200  # of the images
@@ -149,7 +153,7 @@ def measure_runs(
                 details={name: place for name, place in places(encoder + blocks).items() if scores[name].value is not None},
                 **hashes,
             )
-            artifacts.write_text(summary, file.model_dump_json(indent=2) + "\n")
+            write_text(summary, file.model_dump_json(indent=2) + "\n")
         printed[f"seed{seed}"] = {name: score.status if score.value is None else score.value for name, score in file.scores.items()}
     return printed
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
 from harness.evaluation.bootstrap import ERRORS, SEED, Measured, around, share
-from harness.machine.device import device, stream
+from harness.machine.device import device
+from harness.machine.streams import stream
 from harness.study.typed import UserError
 
 ROWS = 1024  # of distances at once

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from harness.data import stage as data
+from harness.data.images import Split
 from harness.evaluation.bootstrap import Measured, by_resampling, means, resamples
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid, symmetric_distance
@@ -15,7 +15,7 @@ from harness.study.typed import UserError
 OF = "held-out images"
 
 
-def psnr(images: np.ndarray, truth: data.Split, resampled: int) -> dict[str, Measured]:
+def psnr(images: np.ndarray, truth: Split, resampled: int) -> dict[str, Measured]:
     """(N, H, W, 3) uint8 -> `psnr`, dB, mean over images."""
     error = np.array([((image.astype(np.float64) - truth[i]) ** 2).mean() for i, image in enumerate(images)])
     values = 10 * np.log10(255**2 / np.maximum(error, 1e-3))

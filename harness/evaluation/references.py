@@ -20,9 +20,10 @@ from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from harness.data import stage as data
 from harness.evaluation.features import Extractor
-from harness.results.schema import HELD_OUT, references_of
+from harness.results.scores import HELD_OUT, references_of
 from harness.store import artifacts
 from harness.store.assets import locate
+from harness.store.tensors import load_tensors, save_tensors
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -98,13 +99,13 @@ def make(study: Study, *, data_folder: Path, judge: Path, out: Path, assets: Pat
             }
         facts = {one.name: {"sha256": one.sha256, "statistics": one.statistics, "images": one.n} for one in made}
         listed = [{"name": name, **one} for name, one in facts.items()]  # a list, because the file sorts the keys of a mapping
-        artifacts.save_tensors(path, tensors, references=listed, extractor=extract.sha256)
+        save_tensors(path, tensors, references=listed, extractor=extract.sha256)
     return facts
 
 
 def load_references(path: Path) -> dict[str, ReferenceStatistics]:
     """By name, in the order of `references_of`."""
-    tensors, facts = artifacts.load_tensors(path)
+    tensors, facts = load_tensors(path)
     return {
         one["name"]: ReferenceStatistics(
             one["name"],

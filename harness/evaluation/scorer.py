@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from harness.data import stage as data
+from harness.data.captions import captions
 from harness.data.shapes import scenes_of
 from harness.decoder import train as decoders
 from harness.denoiser import sample as samples
@@ -27,9 +28,10 @@ from harness.evaluation.precision_recall import precision_recall
 from harness.evaluation.reconstruction import psnr, rfid
 from harness.evaluation.references import ReferenceStatistics
 from harness.evaluation.scored import About, Stop, attempt, stop_of
-from harness.results.schema import CLEAN_FID_WIDEST, HELD_OUT, NONE, Score, scores_of
+from harness.results.schema import NONE, Score
+from harness.results.scores import CLEAN_FID_WIDEST, HELD_OUT, scores_of
 from harness.store import artifacts
-from harness.study.sections import Shapes
+from harness.study.sections.data import Shapes
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -174,5 +176,5 @@ class Scorer:
         return attempt(["clip_score"], About(seen.n, NONE, self.clip[0]), lambda: self._clip_score(seen), seen.stop)
 
     def _clip_score(self, seen: Seen) -> dict[str, Measured]:
-        values = clip_scores(seen.images, data.captions(self.study.data, seen.labels), *self.clip[1])
+        values = clip_scores(seen.images, captions(self.study.data, seen.labels), *self.clip[1])
         return {"clip_score": by_resampling(values.mean().item(), means("clip_score", values, self.resamples))}

@@ -9,8 +9,10 @@ from harness.evaluation.frechet import scarce
 from harness.evaluation.made import chain, check_run, made
 from harness.evaluation.references import ReferenceStatistics, load_references
 from harness.evaluation.scorer import Scorer
-from harness.results.schema import ScoreFile, plain_view, references_of, scores_of
+from harness.results.schema import ScoreFile, plain_view
+from harness.results.scores import references_of, scores_of
 from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
 
@@ -75,7 +77,7 @@ def score_runs(
                     made=making,
                     **hashes,
                 )
-                artifacts.write_text(temporary, file.model_dump_json(indent=2) + "\n")
+                write_text(temporary, file.model_dump_json(indent=2) + "\n")
             values = {name: score.value for name, score in file.scores.items()}
             of = ", ".join([f"seed{seed}", *(f"{key} {value:g}" for key, value in facts.items() if view != plain)])
             printed[of] = {name: file.scores[name].status if v is None else round(v, 4) for name, v in values.items()}

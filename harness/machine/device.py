@@ -3,12 +3,9 @@
 import fcntl
 import importlib.util
 import os
-import sys
 import tempfile
-import time
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from harness.machine import processes
@@ -94,38 +91,3 @@ def allow_tf32(allowed: bool) -> None:
 def autocast(precision: str) -> torch.autocast:
     """Context in which matrix products take bf16 inputs, for precision `bf16`; no change for `fp32`."""
     return torch.autocast(device().type, torch.bfloat16, enabled=precision == "bf16")
-
-
-def stream(seed: int, purpose: str, index: int = 0, place: str | torch.device = "cpu") -> torch.Generator:
-    """A generator that depends on (seed, purpose, index) and nothing else. A GPU's draws are other numbers than a CPU's."""
-    words = [seed, index, *purpose.encode()]
-    return torch.Generator(place).manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
-
-
-def seed_initialisation(seed: int) -> None:
-    """Seed the global generator that layers draw their first weights from."""
-    torch.manual_seed(stream(seed, "initialisation").initial_seed())
-
-
-class Progress:
-    """One line every `every` seconds: done, rate, time left. Lines, because jobs run side by side and into logs.
-
-    Of the processes that share a stage, the first one speaks.
-    """
-
-    def __init__(self, what: str, total: int, unit: str = "steps", start: int = 0, every: float = 5.0) -> None:
-        self.what, self.total, self.unit, self.start, self.every = what, total, unit, start, every
-        self.began = self.spoke = time.monotonic()
-
-    def update(self, done: int, note: str = "") -> None:
-        now = time.monotonic()
-        if now - self.spoke < self.every or done == self.start or processes.rank():
-            return
-        self.spoke = now
-        rate = (done - self.start) / (now - self.began)
-        left = (self.total - done) / rate
-        print(
-            f"{self.what}: {done}/{self.total} {self.unit}, {rate:.3g}/s, {left // 60:.0f}:{left % 60:02.0f} left{note}",
-            file=sys.stderr,
-            flush=True,
-        )

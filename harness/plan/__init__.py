@@ -9,8 +9,9 @@ from harness.plan.markdown import render
 from harness.plan.model import UTILISATION, Plan, Stage
 from harness.plan.stages import Stages
 from harness.store import assets as asset_files
+from harness.study.method import load_method, method_names
 from harness.study.study import Study
-from harness.study.typed import UserError, load_method, method_names
+from harness.study.typed import UserError
 from harness.workflow import dag
 
 __all__ = ["Plan", "Stage", "compute_table", "make", "plan", "render", "sizes"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from harness.plan.model import AssetPlan, State
 from harness.store import artifacts
 from harness.store.assets import place
-from harness.study.sections import Asset
+from harness.study.sections.asset import Asset
 
 HASHED = 10**9  # bytes; larger files are hashed only when asked for
 DIGITS = 12  # of a sha256, shown

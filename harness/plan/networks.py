@@ -6,12 +6,14 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor, nn
 
+from harness.data.captions import captions
 from harness.decoder.vit import Layer
 from harness.evaluation import cost
 from harness.evaluation.cost import Price
-from harness.study.sections import PixelEncoder, TrainedClip, TrainedEncoder, TrainedJudge, TrainedVae, VaeEncoder
+from harness.study.method import EncoderRegisters, denoiser_hook, load_method
+from harness.study.sections.encoder import PixelEncoder, TrainedEncoder, TrainedVae, VaeEncoder
+from harness.study.sections.evaluation import TrainedClip, TrainedJudge
 from harness.study.study import Study
-from harness.study.typed import EncoderRegisters, denoiser_hook, load_method
 
 EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
 INCEPTION_SIDE = 299  # pixels that Inception is fed
@@ -95,7 +97,7 @@ class Networks:
     @cached_property
     def judge(self) -> Price:
         if isinstance(self.study.evaluation.judge, TrainedJudge):
-            from harness.evaluation.train_judge import build
+            from harness.evaluation.judge import build
 
             return cost.price(lambda: build(self.study), 1, 3, self.size, self.size)
         return _inception()
@@ -106,15 +108,14 @@ class Networks:
         section = self.study.evaluation.clip
         if not isinstance(section, TrainedClip):
             return _published_clip(section.model) if section else None
-        from harness.data import stage as data
         from harness.evaluation import clip as clips
 
-        words = clips.WordTokenizer.of(data.captions(self.study.data, range(self.study.classes)))
+        words = clips.WordTokenizer.of(captions(self.study.data, range(self.study.classes)))
         return _clip(clips.model_config(section, self.size, words))
 
     def _key(self, method_name: str) -> object:
         """The same for methods whose denoisers cost the same."""
-        return method_name if denoiser_hook(method_name) else load_method(method_name).registers(self.study)
+        return method_name if denoiser_hook(method_name) else load_method(method_name).registers(self.study.denoiser.registers)
 
     def denoiser(self, method_name: str) -> Price:
         key = self._key(method_name)

@@ -11,20 +11,14 @@ from torch import Tensor
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
 from harness.plan.networks import Networks
-from harness.results.schema import HELD_OUT, references_of
-from harness.study.sections import (
-    ImageFolder,
-    PixelEncoder,
-    PretrainedEncoder,
-    TrainedClip,
-    TrainedEncoder,
-    TrainedJudge,
-    TrainedVae,
-    Training,
-    VitDecoder,
-)
+from harness.results.scores import HELD_OUT, references_of
+from harness.study.method import EncoderRegisters, load_method
+from harness.study.sections.data import ImageFolder
+from harness.study.sections.decoder import VitDecoder
+from harness.study.sections.encoder import PixelEncoder, PretrainedEncoder, TrainedEncoder, TrainedVae
+from harness.study.sections.evaluation import TrainedClip, TrainedJudge
+from harness.study.sections.training import Training
 from harness.study.study import Study
-from harness.study.typed import EncoderRegisters, load_method
 
 TRAINED = 3  # forward passes that a forward and a backward cost
 FLOAT = 4  # bytes

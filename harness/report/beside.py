@@ -12,8 +12,8 @@ from harness.report.cells import EMPTY, Cell, empty, named
 from harness.report.markup import Grid
 from harness.report.specs import Column
 from harness.report.statistics import Estimate, by_seed, estimate
-from harness.results.schema import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
-from harness.study.sections import TrainedJudge
+from harness.results.scores import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
+from harness.study.sections.evaluation import TrainedJudge
 from harness.study.study import Study
 
 PAGE = 26  # lines

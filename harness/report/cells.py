@@ -7,8 +7,10 @@ import pandas as pd
 
 from harness.report.specs import Column
 from harness.report.statistics import by_seed, difference, estimate, holm
-from harness.results.schema import LEVEL, score_info
-from harness.study.typed import UserError, load_method
+from harness.results.schema import LEVEL
+from harness.results.scores import score_info
+from harness.study.method import load_method
+from harness.study.typed import UserError
 
 EMPTY = "–"
 

@@ -20,7 +20,8 @@ import pandas as pd
 
 from harness.report.rows import PROTOCOL
 from harness.report.statistics import Estimate, estimate, holm
-from harness.results.schema import LEVEL, OUTLIER_SCORES, View
+from harness.results.schema import LEVEL, View
+from harness.results.scores import OUTLIER_SCORES
 from harness.study.typed import UserError
 
 RATE = 0.05  # chance of any false difference in a report

@@ -9,7 +9,7 @@ from harness.report import rows as row_files
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.statistics import Estimate
 from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge, number, seeds_text
-from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study.study import Study
 
 HEADINGS = ["Claim", "Verdict", "Effect [95 % interval]", "Seeds", "Seeds needed", "Paper", "Source"]
@@ -19,8 +19,8 @@ def render(study: Study, *, methods: list[str], seeds: list[int], results: Path,
     """Write `out` (.md), and beside it .csv."""
     claims, rows = load_claims(spec), row_files.collect(study, methods, seeds, results)
     page, lines = document(study, rows, methods, seeds, claims)
-    artifacts.write_text(out.with_suffix(".csv"), lines)
-    artifacts.write_text(out, page)
+    write_text(out.with_suffix(".csv"), lines)
+    write_text(out, page)
     return {"verdicts": dict(Counter(one.verdict for one in judge(claims, rows, study, methods))), "claims": str(out)}
 
 

@@ -25,9 +25,11 @@ from harness.report.page import without_places
 from harness.report.specs import TableSpec, load_spec, load_table
 from harness.report.trace import relative
 from harness.store import artifacts
+from harness.store.files import atomic
 from harness.store.provenance import commit as commit_of
+from harness.study.method import load_method, method_file
 from harness.study.study import Study, parse_study
-from harness.study.typed import ROOT, UserError, load_method, method_file
+from harness.study.typed import ROOT, UserError
 
 MANIFEST = "manifest.json"
 SPECS = {"table1.yaml": "tables/table1.yaml", "claims.yaml": "claims.yaml"}  # name in the zip -> path below reports/
@@ -98,7 +100,7 @@ def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
         **{f"records/{name}{artifacts.META}": as_json(record) for name, record in records.items()},
     }
     members[MANIFEST] = as_json({name: hashlib.sha256(content).hexdigest() for name, content in members.items()})
-    with artifacts.atomic(out) as temporary:
+    with atomic(out) as temporary:
         pack(temporary, members)
     return {"files": len(members), "bytes": out.stat().st_size, "out": str(out)}
 

@@ -8,10 +8,11 @@ import yaml
 from pydantic import Field, ValidationError
 
 from harness.report.specs import Part, load_table, parts
-from harness.results.schema import score_info, scores_of
+from harness.results.scores import score_info, scores_of
 from harness.study import places
+from harness.study.method import load_method, method_names
 from harness.study.study import Study, study_names
-from harness.study.typed import ROOT, Strict, UserError, explain, load_method, method_names, nearest
+from harness.study.typed import ROOT, Strict, UserError, explain, nearest
 
 FILE = ROOT / "reports" / "figures.yaml"
 Need = Literal["rows", "samples", "latents", "data", "maps", "encoder_maps", "steps", "outliers", "registers"]

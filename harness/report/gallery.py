@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 
 from harness.report.figure_specs import figure_names, load_figure
-from harness.store import artifacts
+from harness.store.files import atomic, write_text
 from harness.study.study import Study
 from harness.study.typed import ROOT, UserError
 
@@ -21,13 +21,13 @@ def render(study: Study, *, reports: Path, out: Path, readme: Path = ROOT / "REA
     if not names:
         raise UserError(f"{reports}: has no figure of study '{study.name}'; render some first (stage figures)")
     for name in names:
-        with artifacts.atomic(out.parent / f"{name}.png") as temporary:
+        with atomic(out.parent / f"{name}.png") as temporary:
             shutil.copyfile(reports / f"{name}.png", temporary)
-    artifacts.write_text(out, f"# Figures of '{study.name}'\n\n{pictures(names)}\n")
+    write_text(out, f"# Figures of '{study.name}'\n\n{pictures(names)}\n")
     text = readme.read_text(encoding="utf-8")
     renewed = with_section(text, study.name, section_of(names, out))
     if renewed != text:
-        artifacts.write_text(readme, renewed)
+        write_text(readme, renewed)
     return {"figures": names, "readme": renewed != text}
 
 

@@ -12,6 +12,7 @@ from harness.report.check import ORDER, Line, Neurons, Report, cells, check
 from harness.report.rows import from_csv, to_csv
 from harness.results.schema import LEVEL, NONE, View
 from harness.store import artifacts
+from harness.store.files import write_json, write_text
 from harness.study import places
 from harness.study.study import load_study
 from harness.study.typed import UserError
@@ -108,8 +109,8 @@ def update(fresh: pd.DataFrame, against: Path, neurons: Neurons) -> str:
     lines = [f"{against}: {fresh['method'].nunique()} methods, seeds {_seeds(fresh)}, {fresh['score'].nunique()} scores"]
     if against.is_file():
         lines += _changes(fresh, against) or ["nothing changed"]
-    artifacts.write_text(against, to_csv(fresh))
-    artifacts.write_json(against.with_suffix(".json"), neurons)
+    write_text(against, to_csv(fresh))
+    write_json(against.with_suffix(".json"), neurons)
     return "\n".join(lines)
 
 

@@ -8,9 +8,10 @@ from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, cells
 from harness.report.markup import Grid
 from harness.report.specs import Column, Part, TableSpec, columns_of, has
-from harness.results.schema import OUTLIER_SCORES
+from harness.results.scores import OUTLIER_SCORES
+from harness.study.method import load_method
 from harness.study.study import Study
-from harness.study.typed import UserError, load_method
+from harness.study.typed import UserError
 
 SHARED = ("n", "reference", "extractor", "code")  # what the rows of all groups of a column have in common
 
@@ -112,5 +113,5 @@ def fact(name: str, study: Study, method: str) -> str:
         return f"{config.training.epochs or config.training.steps / config.training.epoch(study.data.train_images):.3g}"
     if name == "size":
         return f"{config.width} × {config.depth}"
-    registers = load_method(method).registers(study)
+    registers = load_method(method).registers(study.denoiser.registers)
     return f"{registers.count} from block {registers.start}" if registers else EMPTY

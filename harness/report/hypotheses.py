@@ -7,9 +7,10 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.report.cells import named
-from harness.results.schema import score_info, scores_of
+from harness.results.scores import score_info, scores_of
+from harness.study.method import load_method
 from harness.study.study import Study, study_names
-from harness.study.typed import Share, Strict, UserError, explain, load_method, nearest
+from harness.study.typed import Share, Strict, UserError, explain, nearest
 
 COUNTED = ("parameters", "gflops")  # scores that are no estimates: one value decides
 

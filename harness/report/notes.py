@@ -8,8 +8,8 @@ from harness.report import rows as row_files
 from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.results.schema import CHOSEN, OUTLIER_SCORES, scores_of
-from harness.study.sections import TrainedJudge
+from harness.results.scores import CHOSEN, OUTLIER_SCORES, scores_of
+from harness.study.sections.evaluation import TrainedJudge
 from harness.study.study import Study
 
 RUNS_NAMED = 3  # of those that differ in library versions or device

@@ -15,7 +15,7 @@ from harness.report.cells import Cell
 from harness.report.markup import escape, formula
 from harness.report.specs import Column, load_table, table_names
 from harness.report.table import Content
-from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -26,7 +26,7 @@ def render(study: Study, *, methods: list[str], seeds: list[int], out: Path, tab
     """Write `out` (.tex) from the CSVs of `tables` (None: all that are there), which lie beside it."""
     names = [name for name in table_names(study) if (out.parent / f"{name}.csv").is_file()] if tables is None else tables
     text = document(study, contents(study, methods, seeds, out.parent, names))
-    artifacts.write_text(out, text)
+    write_text(out, text)
     return {"commands": text.count(r"\newcommand"), "out": str(out)}
 
 

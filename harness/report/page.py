@@ -17,15 +17,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from harness.report import beside, claims, hypotheses, table, verdicts
 from harness.report import rows as row_files
 from harness.report.cells import Cell, named
-from harness.report.figure_specs import load_figure
+from harness.report.figure_specs import figure_names, load_figure
 from harness.report.grids import label, rows_of
 from harness.report.markup import footnotes
 from harness.report.sheets import Sheet, difference_sheets, environment, score_sheets, sheet_id
 from harness.report.specs import Column, Part, TableSpec, load_table, table_names
-from harness.store import artifacts
+from harness.store.files import write_text
+from harness.study.method import load_method
 from harness.study.study import Study
-from harness.study.typed import ROOT, UserError, load_method
-from harness.workflow.dag import figures_of
+from harness.study.typed import ROOT, UserError
 
 TEMPLATE = "page.html.j2"
 MAIN = "table1"
@@ -55,7 +55,7 @@ def render(
 ) -> dict:
     """Write `out` (.html); `reports` is the folder of the study's figures and further tables. `tables`, `figures`: which (None: all that are there)."""
     rows = row_files.collect(study, methods, seeds, results)
-    named = figures_of(study) if figures is None else figures
+    named = figure_names(study) if figures is None else figures
     figures = {name: path.read_bytes() for name in named if (path := reports / f"{name}.png").is_file()}
     others, left_out = {}, {}
     for name in table_names(study) if tables is None else tables:
@@ -71,7 +71,7 @@ def render(
                 others.pop(name, None)
     given = {"spec": load_table(MAIN), "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml")}
     text = document(study, rows, methods, seeds, figures=figures, others=others, **given)
-    artifacts.write_text(out, text)
+    write_text(out, text)
     return {"page": str(out), "bytes": len(text.encode()), "figures": list(figures), "tables": [MAIN, *others], "left_out": left_out}
 
 

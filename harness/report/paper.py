@@ -7,9 +7,10 @@ from typing import Annotated, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from harness.results.schema import BY_BLOCK, score_info
+from harness.results.scores import BY_BLOCK, score_info
+from harness.study.method import load_method, method_names
 from harness.study.study import load_study, study_names
-from harness.study.typed import ROOT, Count, Positive, UserError, explain, load_method, method_names, nearest
+from harness.study.typed import ROOT, Count, Positive, UserError, explain, nearest
 
 FILE = ROOT / "harness" / "report" / "paper.yaml"
 

@@ -8,8 +8,10 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from harness.results.schema import CHOSEN, OUTLIER_SCORES, Row, Score, ScoreFile, View, plain_view, rows_of, score_info
+from harness.results.schema import Row, Score, ScoreFile, View, plain_view, rows_of
+from harness.results.scores import CHOSEN, OUTLIER_SCORES, score_info
 from harness.store import artifacts
+from harness.store.files import atomic
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -104,7 +106,7 @@ def to_csv(table: pd.DataFrame) -> str:
 
 def to_parquet(table: pd.DataFrame, path: Path) -> None:
     """The long table with `seconds`."""
-    with artifacts.atomic(path) as temporary:
+    with atomic(path) as temporary:
         table.to_parquet(temporary, index=False)
 
 

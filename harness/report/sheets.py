@@ -9,7 +9,8 @@ import pandas as pd
 from harness.report.cells import named
 from harness.report.specs import Part
 from harness.report.statistics import Estimate, by_seed, difference, estimate
-from harness.results.schema import CHOSEN, NONE, OUTLIER_SCORES, score_info
+from harness.results.schema import NONE
+from harness.results.scores import CHOSEN, OUTLIER_SCORES, score_info
 from harness.study.study import Study
 
 DIGITS = 16  # of a hash; all of them are in table1.csv

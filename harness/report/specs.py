@@ -12,10 +12,11 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from harness.report import paper
-from harness.results.schema import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
+from harness.results.scores import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
 from harness.study import places
+from harness.study.method import load_method, method_names
 from harness.study.study import Study, family, study_names
-from harness.study.typed import ROOT, Strict, UserError, explain, load_method, method_names, nearest
+from harness.study.typed import ROOT, Strict, UserError, explain, nearest
 
 TABLES = ROOT / "reports" / "tables"
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}

@@ -12,7 +12,7 @@ from harness.report.markup import Grid, floating, footnotes, markdown, superscri
 from harness.report.notes import notes
 from harness.report.specs import Part, TableSpec, load_spec, paper_groups, parts, views
 from harness.results.schema import Row
-from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study import places
 from harness.study.study import Study
 
@@ -100,11 +100,11 @@ def render(study: Study, *, methods: list[str], seeds: list[int], results: Path,
     rows = collect(study, methods, seeds, results, wanted)
     text, tex = document(study, rows, methods, seeds, wanted)
     if wanted.of_one_study:
-        artifacts.write_text(out.with_name("times.csv"), row_files.times(results).to_csv(index=False, lineterminator="\n"))
+        write_text(out.with_name("times.csv"), row_files.times(results).to_csv(index=False, lineterminator="\n"))
         row_files.to_parquet(rows, out.with_name("rows.parquet"))
         if lines := beside.lines(study, rows, methods):
-            artifacts.write_text(out.with_name("paper.csv"), beside.to_csv(lines))
-    artifacts.write_text(out.with_suffix(".csv"), row_files.to_csv(rows))
-    artifacts.write_text(out.with_suffix(".tex"), tex)
-    artifacts.write_text(out, text)
+            write_text(out.with_name("paper.csv"), beside.to_csv(lines))
+    write_text(out.with_suffix(".csv"), row_files.to_csv(rows))
+    write_text(out.with_suffix(".tex"), tex)
+    write_text(out, text)
     return {"rows": len(rows), "table": str(out)}

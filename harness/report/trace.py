@@ -9,7 +9,8 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from harness.report import rows as row_files
-from harness.results.schema import CHOSEN, NONE, OUTLIER_SCORES, Row, ScoreFile, View, rows_of, score_info
+from harness.results.schema import NONE, Row, ScoreFile, View, rows_of
+from harness.results.scores import CHOSEN, OUTLIER_SCORES, score_info
 from harness.store import artifacts
 from harness.store.assets import locate
 from harness.study.typed import UserError, digest, nearest

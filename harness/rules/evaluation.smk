@@ -19,7 +19,7 @@ if RUN.at_home("judge"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.evaluation.train_judge"),
+            code=dag.code_hash("harness.evaluation.judge"),
             config=RUN.config("evaluation.judge", "data.image_size"),
             data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
         message:
@@ -47,7 +47,7 @@ if RUN.at_home("clip"):
             runtime=JOB.minutes,
             gpu=JOB.gpus,
         params:
-            code=dag.code_hash("harness.evaluation.train_judge"),
+            code=dag.code_hash("harness.evaluation.clip"),
             config=RUN.config("evaluation.clip", "data.image_size"),
             data=lambda wildcards, input: f"--data {input.data}" if input.data else "",
         message:

@@ -13,7 +13,8 @@ from typing import Literal
 from pydantic import BaseModel
 
 from harness.store import artifacts
-from harness.study.sections import Asset
+from harness.store.files import write_json
+from harness.study.sections.asset import Asset
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -80,7 +81,7 @@ def record(study: Study, name: str, root: Path, out: Path) -> dict:
         )
     facts = {"path": str(status.path.resolve())}
     with artifacts.artifact(out, stage="asset", module=__name__, config=asset, **facts) as path:
-        artifacts.write_json(path, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
+        write_json(path, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
     return {"asset": name, "state": status.state, "sha256": status.sha256}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.store import artifacts
+from harness.store.tensors import load_tensors
 from harness.study.typed import UserError
 
 CONTAINERS = ("ema", "model_ema1", "state_dict", "model", "module")  # where checkpoints keep their weights; averages first
@@ -19,7 +19,7 @@ def read(path: Path | str) -> dict[str, Tensor]:
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     if path.suffix == ".safetensors":
-        return unwrapped(artifacts.load_tensors(path, check=False)[0], path)
+        return unwrapped(load_tensors(path, check=False)[0], path)
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:

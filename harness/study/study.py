@@ -10,27 +10,23 @@ from typing import Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from harness.study.sections import (
-    Asset,
-    Data,
-    DecoderSection,
-    Denoiser,
+from harness.study.sections.asset import Asset
+from harness.study.sections.data import Data, Shapes
+from harness.study.sections.decoder import DecoderSection, VitDecoder
+from harness.study.sections.denoiser import Denoiser
+from harness.study.sections.encoder import (
     EncoderSection,
-    Evaluation,
-    Job,
     LatentSection,
-    Outliers,
     Population,
     PretrainedEncoder,
-    Sampling,
     Search,
-    Shapes,
     TrainedEncoder,
-    TrainedJudge,
     TrainedVae,
     VaeEncoder,
-    VitDecoder,
 )
+from harness.study.sections.evaluation import Evaluation, Outliers, TrainedJudge
+from harness.study.sections.job import Job
+from harness.study.sections.sampling import Sampling
 from harness.study.typed import Strict, UserError, check_seeds, explain, merge, nearest
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"

@@ -8,19 +8,21 @@ import math
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from harness.machine import processes
-from harness.machine.device import Progress, allow_tf32, device, stream
-from harness.store import artifacts
-from harness.study.sections import Training
+from harness.machine.device import allow_tf32, device
+from harness.machine.progress import Progress
+from harness.machine.streams import stream
+from harness.store.tensors import CHECKPOINT
+from harness.study.sections.training import Training
 from harness.study.typed import UserError
+from harness.training.ema import Weights
 from harness.training.snapshots import Snapshots
-from harness.training.state import State, Weights
+from harness.training.state import State
 
 CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
 SAVE_EVERY = 10.0  # least seconds between checkpoints; when they fall does not change the result
@@ -42,9 +44,7 @@ class Diverged(UserError):  # noqa: N818 (a state of the training)
             f"{count} steps had no finite loss or gradient, training.skips allows {training.skips}: step {step}, learning rate {lr:.3g}"
         )
         where = (
-            f"the last checkpoint is kept in {state}"
-            if state and (state / artifacts.CHECKPOINT).exists()
-            else "it came before the first checkpoint"
+            f"the last checkpoint is kept in {state}" if state and (state / CHECKPOINT).exists() else "it came before the first checkpoint"
         )
         super().__init__(f"{name}: {self.reason}; lower training.lr in the study ({where})")
 
@@ -158,16 +158,3 @@ def rate(step: int, training: Training, images: int) -> float:
     done, length = min(step, end) - start, max(1, end - start)
     left = 0.5 * (1 + math.cos(math.pi * done / length)) if schedule.decay == "cosine" else 1 - done / length
     return schedule.final + (1 - schedule.final) * left
-
-
-def batch_indices(seed: int, step: int, count: int, batch: int) -> Tensor:
-    """Rows of the training set for `step`: every epoch is a permutation drawn from (seed, epoch); the remainder is dropped."""
-    batch = min(batch, count)
-    epoch, place = divmod(step, count // batch)
-    return _epoch_order(seed, epoch, count)[place * batch : (place + 1) * batch]
-
-
-@lru_cache(maxsize=2)
-def _epoch_order(seed: int, epoch: int, count: int) -> Tensor:
-    """An epoch's permutation, drawn once rather than at each of its steps."""
-    return torch.randperm(count, generator=stream(seed, "epoch", epoch))

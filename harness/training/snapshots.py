@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness.store import artifacts
-from harness.training.state import Weights
+from harness.store.tensors import load_checkpoint, save_checkpoint
+from harness.training.ema import Weights
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Snapshots:
         """Write the average, as the state of `model`, whose own weights stay as they are."""
         own = [parameter.detach().clone() for parameter in weights.parameters]
         torch._foreach_copy_(weights.parameters, weights.averages[self.average])
-        artifacts.save_checkpoint(_folder(state, step), model.state_dict(), step=step)
+        save_checkpoint(_folder(state, step), model.state_dict(), step=step)
         torch._foreach_copy_(weights.parameters, own)
 
 
 def load(state: Path, step: int) -> dict[str, Tensor] | None:
     """The weights that were kept after `step`; None where the training has not come there."""
-    found = artifacts.load_checkpoint(_folder(state, step))
+    found = load_checkpoint(_folder(state, step))
     return found[0] if found else None
 
 

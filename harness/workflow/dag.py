@@ -12,20 +12,21 @@ from typing import NoReturn
 
 from pydantic_core import to_jsonable_python
 
-from harness.report.figure_specs import figure_names
-from harness.store.artifacts import code_hash, sha256
+from harness.store.artifacts import sha256
 from harness.store.assets import ROOT, missing
 from harness.store.locks import attempt
+from harness.store.provenance import code_hash
 from harness.study import places
-from harness.study.sections import OwnDecoder, TrainedClip, TrainedJudge
+from harness.study.method import EncoderRegisters, in_order, load_method, method_file, method_names
+from harness.study.sections.decoder import OwnDecoder
+from harness.study.sections.evaluation import TrainedClip, TrainedJudge
 from harness.study.study import Study, load_study
-from harness.study.typed import EncoderRegisters, UserError, check_seeds, digest, in_order, load_method, method_file, method_names, nearest
+from harness.study.typed import UserError, check_seeds, digest, nearest
 
 __all__ = [
     "Run",
     "checked_config",
     "code_hash",
-    "figures_of",
     "paper_sizes",
     "published_neurons",
     "put_own_python_first",
@@ -237,11 +238,6 @@ def say_missing(study: Study, root: str, names: Collection[str] | None = None) -
             _said.add(line)
 
 
-def figures_of(study: Study) -> tuple[str, ...]:
-    """The figures of a study, in the order of reports/figures.yaml."""
-    return tuple(figure_names(study))
-
-
 SIZES = ["siglip2_b_dit_s", "siglip2_b_dit_b", "siglip2_b_dit_l", "siglip2_b", "siglip2_b_ditdh", "siglip2_so400m", "sit_xl", "jit_h"]
 SIZED = [f"imagenet256_{name}" for name in SIZES]  # one study for each size of denoiser in the paper, in the order of compute.md
 
@@ -265,7 +261,7 @@ def report_data() -> str:
 def check_fits(study: Study, method: str) -> None:
     """UserError where a method asks for what the study's encoder does not have."""
     wanted = load_method(method)
-    registers = wanted.registers(study)
+    registers = wanted.registers(study.denoiser.registers)
     if registers and registers.start >= study.denoiser.depth:
         raise UserError(
             f"method '{method}': diffusion registers start at block {registers.start}, study '{study.name}' has {study.denoiser.depth}"

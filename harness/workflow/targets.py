@@ -9,7 +9,8 @@ from functools import cache, cached_property
 from typing import TypeVar
 
 from harness.report import figure_specs, specs
-from harness.study.typed import UserError, digest, in_order
+from harness.study.method import in_order
+from harness.study.typed import UserError, digest
 from harness.workflow.dag import Run, check_fits, checked_config, stop
 
 OTHERS = ("claims", "numbers", "paper", "rows", "times")  # what else lies where tables and figures do

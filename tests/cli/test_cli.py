@@ -15,6 +15,7 @@ from harness.denoiser import train as denoisers
 from harness.denoiser.train import build
 from harness.plan.model import UTILISATION
 from harness.store import artifacts
+from harness.store.tensors import load_tensors
 from harness.study import typed as config
 from harness.study.study import load_study
 
@@ -158,7 +159,7 @@ def test_a_released_checkpoint_is_imported_with_its_provenance(monkeypatch, caps
     code, printed, _ = call(monkeypatch, capsys, *arguments)
     assert code == 0
     assert artifacts.sha256(path) in printed
-    tensors, _ = artifacts.load_tensors(out)
+    tensors, _ = load_tensors(out)
     assert set(tensors) == set(weights)
     assert all(torch.equal(tensors[name], weights[name]) for name in weights)
     assert artifacts.meta(out)["checkpoint_sha256"] == artifacts.sha256(path)
@@ -191,7 +192,7 @@ def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
     torch.save({f"decoder.{name}": value for name, value in weights.items()}, tmp_path / "model.pt")
     arguments = ["import", str(tmp_path / "model.pt"), "--study", "smoke", "--part", "decoder", "--out", str(tmp_path / "x.safetensors")]
     assert call(monkeypatch, capsys, *arguments)[0] == 0
-    found, _ = artifacts.load_tensors(tmp_path / "x.safetensors")
+    found, _ = load_tensors(tmp_path / "x.safetensors")
     assert all(torch.equal(found[name], weights[name]) for name in weights)
     code, _, err = call(monkeypatch, capsys, *arguments[:3], "imagenet256_sit_xl", *arguments[4:])
     assert code == 2

@@ -11,6 +11,8 @@ from PIL import Image
 from toy import SIDE, make_assets, toy_study
 
 from harness.data import stage as data
+from harness.data.captions import WORDS, captions
+from harness.data.images import centre_crop, to_pixels, to_uint8
 from harness.encoder import encode, latents
 from harness.store import artifacts, assets
 from harness.study.typed import UserError
@@ -26,8 +28,8 @@ def test_reads_what_hugging_face_reads(study, built):
     ours, theirs = data.load(built.data, "reference"), load_from_disk(str(built.data / "reference"))
     assert np.array_equal(ours.images, np.stack([np.asarray(image) for image in theirs["image"]]))
     assert ours.labels.tolist() == list(theirs["label"])
-    assert data.captions(study.data, ours.labels) == list(theirs["caption"])
-    assert theirs["caption"][0] == f"a handwritten {data.WORDS[ours.labels[0]]}"
+    assert captions(study.data, ours.labels) == list(theirs["caption"])
+    assert theirs["caption"][0] == f"a handwritten {WORDS[ours.labels[0]]}"
 
 
 def test_splits_are_disjoint_and_have_every_class(study, built):
@@ -47,12 +49,12 @@ def test_a_changed_source_is_noticed(study, tmp_path):
 
 @given(arrays(np.uint8, (2, 4, 4, 3)))
 def test_pixels_and_back(images):
-    assert np.array_equal(data.to_uint8(data.to_pixels(images)), images)
+    assert np.array_equal(to_uint8(to_pixels(images)), images)
 
 
 @given(st.floats(-3, 3))
 def test_uint8_rounds_and_clips(value):
-    found = data.to_uint8(torch.full((1, 3, 1, 1), value))[0, 0, 0, 0]
+    found = to_uint8(torch.full((1, 3, 1, 1), value))[0, 0, 0, 0]
     assert abs(found - np.clip((value + 1) * 127.5, 0, 255)) <= 0.5 + 1e-4
 
 
@@ -76,12 +78,12 @@ def test_a_folder_of_images_is_indexed_by_class_and_decoded_on_demand(folder):
     assert split.files == sorted(split.files)
     assert split.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert split[3].shape == (SIDE, SIDE, 3)
-    assert np.array_equal(data.to_uint8(split.pixels([3, 0])), np.stack([split[3], split[0]]))
+    assert np.array_equal(to_uint8(split.pixels([3, 0])), np.stack([split[3], split[0]]))
     assert len(data.load(folder.root / "data", "reference")) == folder.study.data.reference
 
 
 def test_captions_are_class_names(folder):
-    assert data.captions(folder.study.data, [0, 1]) == ["a photo of a tench", "a photo of a goldfish"]
+    assert captions(folder.study.data, [0, 1]) == ["a photo of a tench", "a photo of a goldfish"]
 
 
 @pytest.mark.parametrize(
@@ -116,7 +118,7 @@ def test_an_image_that_does_not_decode_is_named(folder, spoil):
 @given(width=st.integers(20, 200), height=st.integers(20, 200), size=st.sampled_from([8, 16, 20]))
 def test_centre_crop_is_square_and_keeps_a_flat_image(width, height, size):
     image = Image.new("RGB", (width, height), (10, 200, 77))
-    found = data.centre_crop(image, size)
+    found = centre_crop(image, size)
     assert found.shape == (size, size, 3)
     assert (found == [10, 200, 77]).all()
 
@@ -124,7 +126,7 @@ def test_centre_crop_is_square_and_keeps_a_flat_image(width, height, size):
 def test_centre_crop_takes_the_middle():
     pixels = np.zeros((32, 64, 3), dtype=np.uint8)
     pixels[:, 16:48] = 255
-    assert (data.centre_crop(Image.fromarray(pixels), 32) == 255).all()
+    assert (centre_crop(Image.fromarray(pixels), 32) == 255).all()
 
 
 def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder, tmp_path):
@@ -147,6 +149,6 @@ def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder,
         assert torch.equal(again.latents, steps[step].latents)
         assert torch.equal(again.labels, steps[step].labels)
     assert not torch.equal(batches(1)(0).latents, steps[0].latents)
-    plain = {data.to_uint8(split.pixels([i])).tobytes() for i in range(len(split))}
-    mirrored = [data.to_uint8(batch.latents[i : i + 1]).tobytes() not in plain for batch in steps for i in range(3)]
+    plain = {to_uint8(split.pixels([i])).tobytes() for i in range(len(split))}
+    mirrored = [to_uint8(batch.latents[i : i + 1]).tobytes() not in plain for batch in steps for i in range(3)]
     assert 0.2 < np.mean(mirrored) < 0.8

@@ -10,10 +10,12 @@ from pipeline import Pipeline
 
 from harness.data import shapes
 from harness.data import stage as data
+from harness.data.captions import captions
 from harness.data.shapes import COLOURS, KINDS, OUTLINES, PROMPTS, Thing
 from harness.denoiser import sample
 from harness.denoiser import train as denoiser
-from harness.results.schema import OF_PROMPTS, ScoreFile, scores_of
+from harness.results.schema import ScoreFile
+from harness.results.scores import OF_PROMPTS, scores_of
 from harness.study import typed as config
 from harness.study.study import load_study, parse_study, read_study
 from harness.study.typed import UserError
@@ -166,7 +168,7 @@ def test_every_stage_end_to_end(tmp_path):
     assert file.scores["geneval_unseen"].how.endswith("of 43 images")
     reference = data.load(done.data, "reference")
     assert np.array_equal(reference.images, shapes.split_of(study.data, "reference")[0])
-    assert data.captions(study.data, reference.labels)[0] == "a circle"
+    assert captions(study.data, reference.labels)[0] == "a circle"
 
 
 def test_colours_and_outlines_are_far_apart():

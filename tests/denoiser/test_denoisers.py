@@ -11,7 +11,8 @@ from torch.optim.adamw import adamw
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness.denoiser.architectures import ARCHITECTURES, DiTDH, JiT, LightningDiT, SiT
-from harness.denoiser.layers import RotaryTable, register_positions, sincos_2d
+from harness.denoiser.layers import RotaryTable, register_positions
+from harness.encoder.positions import sincos_2d
 from harness.study.typed import UserError
 
 SIZES = {"input_size": 4, "in_channels": 8, "hidden_size": 32, "depth": 3, "num_heads": 2, "num_classes": 10, "patch_size": 1}

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from test_denoisers import GOLDEN, build
 
 from harness.denoiser import flow
-from harness.machine.device import stream
+from harness.machine.streams import stream
 from harness.study.typed import UserError
 
 times = st.floats(0, 1)

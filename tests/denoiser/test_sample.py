@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from harness.denoiser import sample
 from harness.store import artifacts, shards
-from harness.study.sections import Guidance
+from harness.store.tensors import load_tensors, save_tensors
+from harness.study.sections.sampling import Guidance
 from harness.study.typed import UserError
 
 
@@ -218,10 +219,10 @@ def test_shards_beyond_the_set_or_of_another_length_are_refused(tmp_path):
 
 def with_record(source, target, change=lambda tensors: None, **facts):
     """A copy of a denoiser, changed, with its record."""
-    tensors, _ = artifacts.load_tensors(source)
+    tensors, _ = load_tensors(source)
     change(tensors)
     with artifacts.artifact(target, stage="denoiser", module="harness.denoiser.train", **facts) as path:
-        artifacts.save_tensors(path, tensors)
+        save_tensors(path, tensors)
     return target
 
 

@@ -10,8 +10,8 @@ from test_denoisers import GOLDEN, build
 
 from harness.denoiser import samplers
 from harness.denoiser.flow import shift_time, velocity
-from harness.machine.device import stream
-from harness.study.sections import Sampling
+from harness.machine.streams import stream
+from harness.study.sections.sampling import Sampling
 from harness.study.typed import UserError
 
 SAMPLERS = ["euler", "heun", "euler_maruyama"]

@@ -11,7 +11,7 @@ import torch
 from harness.encoder import tower as encoders
 from harness.encoder.register_search import score_neurons
 from harness.encoder.test_time_registers import mlp_output_layer
-from harness.study.sections import Search
+from harness.study.sections.encoder import Search
 
 DIGITS = {"width": 32, "depth": 6, "heads": 2, "mlp": 64, "patch": 8, "image_size": 32}
 SIGLIP2_B = {"width": 768, "depth": 4, "heads": 12, "mlp": 3072, "patch": 16, "image_size": 256}  # with 4 of its 12 layers

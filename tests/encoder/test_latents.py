@@ -4,11 +4,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import stage as data
+from harness.data.images import InMemory
 from harness.encoder import latents
+from harness.encoder.whitening import EPSILON, Moments, load_whitening
 from harness.machine import processes
-from harness.machine.device import stream
-from harness.study.typed import LossMask, UserError
+from harness.machine.streams import stream
+from harness.study.method import LossMask
+from harness.study.typed import UserError
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
@@ -17,14 +19,14 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 @given(sizes=sizes, offset=st.floats(-1e4, 1e4))
 def test_streamed_moments_are_exact_however_they_are_split(whitening, sizes, offset):
     values = torch.randn(sum(sizes), 3, 2, 2, generator=stream(0, "test")) + offset
-    moments = latents.Moments(whitening)
+    moments = Moments(whitening)
     for batch in values.split(sizes):
         moments.add(batch)
     axes = (0, 2, 3) if whitening == "channel" else (0,)
     mean, std = moments.result()
     exact = values.double()
     assert torch.allclose(mean, exact.mean(axes, keepdim=True)[0].float())
-    assert torch.allclose(std, (exact.var(axes, correction=0, keepdim=True)[0] + latents.EPSILON).sqrt().float(), rtol=1e-5)
+    assert torch.allclose(std, (exact.var(axes, correction=0, keepdim=True)[0] + EPSILON).sqrt().float(), rtol=1e-5)
 
 
 @pytest.fixture
@@ -64,9 +66,7 @@ def test_trap9_every_encoder_variant_is_whitened_by_the_same_exact_estimator(bui
     batches = latents.Batches(built.encoders[key].latents, seed=0, batch=32)
     raw = batches.whitening.unwhiten(batches.cached).double()
     assert torch.allclose(batches.whitening.mean.double(), raw.mean((0, 2, 3), keepdim=True)[0], atol=1e-5)
-    assert torch.allclose(
-        batches.whitening.std.double(), (raw.var((0, 2, 3), correction=0, keepdim=True)[0] + latents.EPSILON).sqrt(), rtol=1e-4
-    )
+    assert torch.allclose(batches.whitening.std.double(), (raw.var((0, 2, 3), correction=0, keepdim=True)[0] + EPSILON).sqrt(), rtol=1e-4)
 
 
 def test_the_statistics_alone_are_read_and_the_whole_file_is_checked(built, tmp_path, monkeypatch):
@@ -76,19 +76,19 @@ def test_the_statistics_alone_are_read_and_the_whole_file_is_checked(built, tmp_
     copy.write_bytes(path.read_bytes())
     sidecar = path.with_name(f"{path.name}.meta.json")
     copy.with_name(sidecar.name).write_text(sidecar.read_text())
-    alone = latents.load_whitening(copy)
+    alone = load_whitening(copy)
     assert torch.equal(alone.mean, whole.mean)
     assert torch.equal(alone.std, whole.std)
     content = bytearray(copy.read_bytes())
     content[-1] ^= 1  # of a latent
     copy.write_bytes(content)
     with pytest.raises(UserError, match="corrupted or truncated"):
-        latents.load_whitening(copy)
+        load_whitening(copy)
 
 
 def batches_as_they_come(path, batch):
     """Images encoded at each step, with noise as a VAE has it; mirrored half of the time."""
-    split = data.InMemory(np.random.default_rng(0).integers(0, 255, (1800, 4, 4, 3), dtype=np.uint8), np.zeros(1800))
+    split = InMemory(np.random.default_rng(0).integers(0, 255, (1800, 4, 4, 3), dtype=np.uint8), np.zeros(1800))
 
     def encoder(pixels, noise):
         return pixels.mean(1, keepdim=True).expand(-1, 32, -1, -1) + noise((32, 4, 4)), None

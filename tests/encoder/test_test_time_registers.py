@@ -15,8 +15,9 @@ from harness.encoder import tower as encoders
 from harness.encoder.register_search import score_neurons, search_registers
 from harness.encoder.test_time_registers import PUBLISHED, TestTimeRegisters, load_neurons, mlp_output_layer, released_neurons
 from harness.encoder.train import planted
-from harness.study.sections import Search
-from harness.study.typed import EncoderRegisters, UserError
+from harness.study.method import EncoderRegisters
+from harness.study.sections.encoder import Search
+from harness.study.typed import UserError
 
 FACTOR = 3.0
 SHAPE = {"width": 32, "depth": 4, "heads": 2, "mlp": 64, "patch": 8, "image_size": 32}

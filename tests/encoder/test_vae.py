@@ -12,7 +12,7 @@ from harness.data import stage as data
 from harness.decoder import train as decoder
 from harness.encoder import encode, latents, train_vae, vae
 from harness.machine import device as runtime
-from harness.store import artifacts
+from harness.store.tensors import load_tensors
 from harness.study import typed as config
 from harness.study.study import load_study, parse_study, read_study
 from harness.study.typed import UserError
@@ -57,7 +57,7 @@ def test_a_study_with_its_own_vae_runs_end_to_end(prepared):
 def test_the_scale_is_that_of_the_training_latents(prepared):
     """1 / standard deviation, so that the latents of the study have about unit variance."""
     settings = json.loads((folder_of(prepared) / "config.json").read_text())
-    tensors, _ = artifacts.load_tensors(prepared.encoders["plain"].latents)
+    tensors, _ = load_tensors(prepared.encoders["plain"].latents)
     assert tensors["train.latents"].shape == (1797 - 60, *tiny().latent_shape)
     assert tensors["train.latents"].std().item() == pytest.approx(1, abs=0.02)
     assert settings["scaling_factor"] != pytest.approx(1, abs=1e-3)

@@ -10,13 +10,15 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 from toy import inception_weights
 
 from harness.evaluation import features
-from harness.evaluation import train_judge as judge
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
 from harness.evaluation.inception_score import inception_score
+from harness.evaluation.judge import make_judge
 from harness.evaluation.precision_recall import precision_recall
-from harness.machine.device import set_up, stream
+from harness.machine.device import set_up
+from harness.machine.streams import stream
 from harness.store import artifacts, assets
+from harness.store.tensors import load_tensors
 from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
 
@@ -50,7 +52,7 @@ def imported(folder, study):
     name = "evaluation.judge.weights"
     assets.record(study, name, folder, folder / "records" / f"{name}.json")
     out = folder / "judge.safetensors"
-    return judge.make_judge(study, data_folder=folder / "data", assets=folder / "records", state=folder / "state", out=out), out
+    return make_judge(study, data_folder=folder / "data", assets=folder / "records", state=folder / "state", out=out), out
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +114,7 @@ def test_features_do_not_depend_on_the_batch(made, count, size):
 
 def test_the_imported_judge_is_complete_and_its_source_is_recorded(made):
     path = made[1]
-    tensors, _ = artifacts.load_tensors(path)
+    tensors, _ = load_tensors(path)
     assert sum(key.endswith("num_batches_tracked") for key in tensors) == 94
     assert [name.split("/")[-1] for name in artifacts.meta(path)["inputs"]] == ["evaluation.judge.weights.json"]
 

@@ -12,8 +12,8 @@ from harness.evaluation.fid import fid, symmetric_distance
 from harness.evaluation.frechet import Frechet, scarce, too_few
 from harness.evaluation.inception_score import inception_score
 from harness.evaluation.references import ReferenceStatistics
-from harness.machine.device import stream
-from harness.study.sections import Evaluation
+from harness.machine.streams import stream
+from harness.study.sections.evaluation import Evaluation
 
 WIDTH = 8
 TURN = torch.linalg.qr(torch.randn(WIDTH, WIDTH, generator=stream(0, "turn")))[0] * torch.linspace(0.6, 1.4, WIDTH)

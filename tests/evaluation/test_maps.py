@@ -8,6 +8,7 @@ from conftest import METHODS
 from sklearn.decomposition import PCA
 
 from harness.data import stage as data
+from harness.data.images import brightness, to_uint8
 from harness.decoder import train as decoders
 from harness.denoiser.architectures import ARCHITECTURES
 from harness.denoiser.flow import at_time
@@ -15,7 +16,7 @@ from harness.encoder import latents
 from harness.encoder import tower as encoders
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.evaluation import maps
-from harness.machine.device import stream
+from harness.machine.streams import stream
 from harness.store import artifacts
 
 SIZES = {"input_size": 8, "in_channels": 3, "patch_size": 2, "hidden_size": 32, "depth": 3, "num_heads": 2, "num_classes": 10}
@@ -126,7 +127,7 @@ def test_a_component_is_positive_at_the_largest_outlier_whatever_is_bright(sign)
 def test_brightness_is_the_mean_of_a_patch():
     pixels = torch.rand(2, 3, 8, 12, generator=stream(0, "test"))
     expected = pixels.mean(1).unflatten(1, (4, 2)).unflatten(3, (4, 3)).mean(dim=(2, 4))
-    torch.testing.assert_close(data.brightness(pixels, 4), expected.flatten(1))
+    torch.testing.assert_close(brightness(pixels, 4), expected.flatten(1))
 
 
 @every_architecture
@@ -184,7 +185,7 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
     raw = source.whitening.unwhiten(source.latents[rows])
     np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
-    bright = data.brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
+    bright = brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
     output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright, study.outlier_statistics.factor)
     np.testing.assert_allclose(found["components"][-1], output, atol=1e-3)
     np.testing.assert_allclose(found["explained"][-1], shares, rtol=1e-4)
@@ -240,7 +241,7 @@ def test_what_a_perfect_denoiser_predicts_is_the_reconstruction(study, built):
     source, decode = latents.held_out(encoder.latents), decoders.load(study, encoder.decoder)
     clean = source.latents[:3]
     noise = torch.randn(clean.shape, generator=stream(0, "noise"))
-    expected = data.to_uint8(decode(source.whitening.unwhiten(clean)))
+    expected = to_uint8(decode(source.whitening.unwhiten(clean)))
     found = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, clean)
     assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
     moved = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, noise)

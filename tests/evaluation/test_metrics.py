@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image as Pil
 
 from harness.data import stage as data
+from harness.data.captions import captions
 from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.clip_score import clip_scores
@@ -19,9 +20,9 @@ from harness.evaluation.inception_score import inception_score
 from harness.evaluation.kid import kid
 from harness.evaluation.precision_recall import precision_recall
 from harness.evaluation.references import ReferenceStatistics
-from harness.machine.device import stream
+from harness.machine.streams import stream
 from harness.store import artifacts
-from harness.study.sections import OpenClip
+from harness.study.sections.evaluation import OpenClip
 from harness.study.typed import UserError
 
 
@@ -134,7 +135,7 @@ def test_accuracy():
 def test_clip_score_prefers_the_right_caption(study, built):
     model, tokenizer, preprocess = clips.load(built.clip)
     split = data.load(built.data, "reference")
-    right, wrong = data.captions(study.data, split.labels), data.captions(study.data, (split.labels + 1) % 10)
+    right, wrong = captions(study.data, split.labels), captions(study.data, (split.labels + 1) % 10)
     good, bad = (clip_scores(split.images, captions, model, tokenizer, preprocess) for captions in (right, wrong))
     assert len(good) == len(bad) == len(split)
     assert 0 <= bad.min() <= good.max() <= 100

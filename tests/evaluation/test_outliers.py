@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from harness.denoiser.architectures import LightningDiT
 from harness.evaluation.outliers import denoiser_norms, filtered, layer_of, norm_statistics, worst
-from harness.machine.device import stream
-from harness.results.schema import ScoreFile, thresholds_of
+from harness.machine.streams import stream
+from harness.results.schema import ScoreFile
+from harness.results.scores import thresholds_of
 from harness.store import artifacts
 
 

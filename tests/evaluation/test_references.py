@@ -10,12 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from harness.data import stage as data
+from harness.data.images import InMemory
 from harness.evaluation import references
 from harness.evaluation.fid import fid
 from harness.evaluation.references import ReferenceStatistics, load_references, of_batch
-from harness.machine.device import stream
-from harness.results.schema import COMPARED, OF_PROMPTS, SCORES, references_of, score_info, scores_of
+from harness.machine.streams import stream
+from harness.results.scores import COMPARED, OF_PROMPTS, SCORES, references_of, score_info, scores_of
 from harness.store import artifacts, assets
 from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
@@ -153,7 +153,7 @@ def test_images_come_one_by_one_in_any_order(tmp_path_factory, count, order, sav
 def supplied(tmp_path, monkeypatch):
     """make(study) -> the loaded references, with `first.npz` and `second.npz` among the assets and a projection as the judge."""
     monkeypatch.setattr(references, "Extractor", Projection)
-    held_out = data.InMemory(images_of(40, "held out"), np.zeros(40, dtype=np.int64))
+    held_out = InMemory(images_of(40, "held out"), np.zeros(40, dtype=np.int64))
     monkeypatch.setattr(references.data, "load", lambda _folder, split: {"reference": held_out}[split])
     for name in ("data", "judge"):
         with artifacts.artifact(tmp_path / name, stage=name, module="harness.results.schema") as path:

@@ -17,9 +17,11 @@ from harness.evaluation.frechet import scarce
 from harness.evaluation.references import make as make_references
 from harness.evaluation.scored import About, attempt
 from harness.evaluation.scores import score_runs
-from harness.results.schema import COMPARED, NONE, OUTLIER_SCORES, ScoreFile, rows_of, scores_of
+from harness.results.schema import NONE, ScoreFile, rows_of
+from harness.results.scores import COMPARED, OUTLIER_SCORES, scores_of
 from harness.store import artifacts, assets
-from harness.study.sections import Reference
+from harness.store.tensors import load_tensors, save_tensors
+from harness.study.sections.evaluation import Reference
 from harness.study.typed import UserError
 
 REASON = "step 9: the loss is nan"
@@ -254,8 +256,8 @@ def test_of_a_denoiser_that_diverged_the_encoders_outliers_are_left(study, runs,
 
 def test_norms_that_are_not_finite_fail_the_denoisers_scores(study, runs, copied):
     path = copied / "denoiser.safetensors"
-    tensors, _ = artifacts.load_tensors(path)
-    artifacts.save_tensors(path, {name: torch.full_like(value, torch.nan) for name, value in tensors.items()})
+    tensors, _ = load_tensors(path)
+    save_tensors(path, {name: torch.full_like(value, torch.nan) for name, value in tensors.items()})
     artifacts.write_record(path, artifacts.meta(path) | {"sha256": artifacts.sha256(path)})
     file = measured(study, runs, copied, copied / "outliers.json")
     for name, score in file.scores.items():

@@ -17,6 +17,7 @@ from harness.report import rows as row_files
 from harness.report.trace import trace
 from harness.results.schema import Choice, View, plain_view
 from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study import typed as config
 from harness.study.study import parse_study
 from harness.study.typed import UserError
@@ -247,7 +248,7 @@ def test_views_are_collected_where_they_are_asked_for_and_never_mixed(viewed):
 def test_the_csv_of_every_view_can_be_read_and_traced(viewed, tmp_path):
     study = viewed.study
     table = row_files.collect(study, METHODS, SEEDS, viewed.root, views={"steps", "guided"})
-    artifacts.write_text(tmp_path / "rows.csv", row_files.to_csv(table))
+    write_text(tmp_path / "rows.csv", row_files.to_csv(table))
     assert row_files.to_csv(row_files.from_csv(tmp_path / "rows.csv")) == (tmp_path / "rows.csv").read_text()
     texts = {}
     for name, options in {"plain": {}, "step": {"step": 3}, "guided": {"guided": True}}.items():

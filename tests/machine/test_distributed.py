@@ -13,6 +13,7 @@ import torch
 from harness.machine import device as runtime
 from harness.machine import processes
 from harness.store import artifacts
+from harness.store.tensors import load_tensors
 from harness.study.typed import UserError
 
 
@@ -43,12 +44,12 @@ def test_two_processes_train_alike_and_draw_the_same_samples(study, runs, tmp_pa
     assert (one["processes"], two["processes"]) == (1, 2)
     assert two["losses"] == pytest.approx(one["losses"], rel=1e-4)
     assert two["losses"] != one["losses"]  # each has seen half of the batch
-    one, two = (artifacts.load_tensors(folder / "denoiser.safetensors")[0] for folder in (alone, tmp_path))
+    one, two = (load_tensors(folder / "denoiser.safetensors")[0] for folder in (alone, tmp_path))
     for name, tensor in one.items():
         torch.testing.assert_close(two[name], tensor, rtol=2e-2, atol=2e-3)
     earlier = tmp_path / "step4" / "denoiser.safetensors"
     assert (artifacts.meta(earlier)["processes"], artifacts.meta(earlier)["step"]) == (2, 4)
-    assert not torch.equal(*(artifacts.load_tensors(path)[0]["x_embedder.proj.weight"] for path in (earlier, tmp_path / earlier.name)))
+    assert not torch.equal(*(load_tensors(path)[0]["x_embedder.proj.weight"] for path in (earlier, tmp_path / earlier.name)))
     assert json.loads((tmp_path / "printed-1.json").read_text()) == [{}, {}]
     assert json.loads((tmp_path / "printed-0.json").read_text())[0]["status"] == "ok"
     assert not list((tmp_path / "state").iterdir())

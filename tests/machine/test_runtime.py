@@ -6,6 +6,8 @@ import torch
 
 from harness.machine import device as runtime
 from harness.machine import processes
+from harness.machine.progress import Progress
+from harness.machine.streams import stream
 from harness.study.typed import UserError
 
 
@@ -44,14 +46,14 @@ def test_a_study_without_gpus_stays_on_the_cpu(monkeypatch):
 
 
 def test_streams_differ_by_seed_purpose_and_index():
-    draws = {torch.rand(1, generator=runtime.stream(*words)).item() for words in [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1)]}
+    draws = {torch.rand(1, generator=stream(*words)).item() for words in [(0, "a"), (1, "a"), (0, "b"), (0, "a", 1)]}
     assert len(draws) == 4
 
 
 def test_of_several_processes_the_first_one_speaks(monkeypatch, capsys):
     for rank in (0, 1):
         monkeypatch.setattr(processes, "_place", [rank, 2])
-        runtime.Progress(f"process {rank}", 10, every=0).update(5)
+        Progress(f"process {rank}", 10, every=0).update(5)
     said = capsys.readouterr().err
     assert "process 0: 5/10" in said
     assert "process 1" not in said

@@ -16,7 +16,7 @@ from harness.plan.markdown import flops_text
 from harness.plan.networks import EXTRA_TOKENS, VisionTower
 from harness.plan.stages import evaluations
 from harness.report import paper
-from harness.study.sections import Asset
+from harness.study.sections.asset import Asset
 from harness.study.study import load_study, parse_study, read_study, study_names
 from harness.study.typed import UserError
 

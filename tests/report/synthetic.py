@@ -3,7 +3,8 @@
 import pandas as pd
 
 from harness.report.rows import typed
-from harness.results.schema import SCORES, Row, score_info
+from harness.results.schema import Row
+from harness.results.scores import SCORES, score_info
 
 FIDS = {"baseline": [1.0, 1.1, 0.9], "masked": [1.05, 1.12, 0.93], "dsr": [0.5, 0.61, 0.41]}
 HASHES = dict(

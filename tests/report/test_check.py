@@ -14,8 +14,10 @@ from harness.report import gate
 from harness.report.check import EVERY, Cell, check, compare, detectable, two_sample
 from harness.report.rows import from_csv, to_csv, typed
 from harness.report.statistics import estimate
-from harness.results.schema import Row, score_info
+from harness.results.schema import Row
+from harness.results.scores import score_info
 from harness.store import artifacts
+from harness.store.files import write_json, write_text
 from harness.study import typed as config
 from harness.study.typed import UserError
 
@@ -238,10 +240,10 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     listed = tmp_path / "results" / "digits" / "encoders" / "ttr_1" / "registers.json"
     with artifacts.artifact(listed, stage="registers", module="harness.encoder.encode") as path:
-        artifacts.write_json(path, {"neurons": {"2": [3, 17]}, "rounds": [{"threshold": 1.25}]})
+        write_json(path, {"neurons": {"2": [3, 17]}, "rounds": [{"threshold": 1.25}]})
     rows = table(draws(np.random.default_rng(0), 3))
     rows.loc[rows["method"] == "ttr", "registers"] = artifacts.checked(listed)
-    artifacts.write_text("reports/digits/table1.csv", to_csv(rows))
+    write_text("reports/digits/table1.csv", to_csv(rows))
     return tmp_path
 
 
@@ -256,7 +258,7 @@ def test_update_then_check_then_a_change(folder):
     assert gate.gate("digits", renew=True)[0].endswith("\nnothing changed")
     rows = from_csv(folder / "reports/digits/table1.csv")
     rows.loc[(rows["method"] == "baseline") & (rows["score"] == "fid"), "value"] += 100
-    artifacts.write_text("reports/digits/table1.csv", to_csv(rows[rows["seed"] < 2]))
+    write_text("reports/digits/table1.csv", to_csv(rows[rows["seed"] < 2]))
     said, code = gate.gate("digits")
     assert code == 1
     assert said.splitlines()[1].startswith("difference  baseline")

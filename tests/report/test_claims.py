@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.report import claims, hypotheses
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.verdicts import judge
-from harness.results.schema import SCORES
+from harness.results.scores import SCORES
 from harness.study import typed as config
 from harness.study.study import load_study, parse_study
 from harness.study.typed import UserError

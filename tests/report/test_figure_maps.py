@@ -6,8 +6,9 @@ from figure_checks import check, drawn, problems, texts
 from harness.report.figures import FIGURES, encoder_maps, flows, maps
 from harness.report.figures.context import Context
 from harness.store import artifacts
+from harness.study.method import load_method
 from harness.study.study import load_study
-from harness.study.typed import UserError, load_method
+from harness.study.typed import UserError
 
 NAMES = [name for name, draw in FIGURES.items() if draw.__module__ in (encoder_maps.__name__, maps.__name__, flows.__name__)]
 IMAGES, ROWS = 5, [0, 3, 6, 9, 12]
@@ -19,7 +20,7 @@ def written(path, study, method, *, why=""):
     rng = np.random.default_rng(0)
     head = study.denoiser.head.depth if study.denoiser.head else 0
     times, blocks, patches = study.outlier_statistics.times, study.denoiser.depth + head, (study.grid // study.denoiser.patch) ** 2
-    registers = load_method(method).registers(study)
+    registers = load_method(method).registers(study.denoiser.registers)
     count, start = (registers.count, registers.start) if registers else (0, 0)
     shape = (len(times), blocks, IMAGES, patches)
     context = 32 if study.denoiser.architecture == "jit" else 0

@@ -15,8 +15,9 @@ from harness.report.figures import style
 from harness.report.figures.context import Context, Samples
 from harness.report.figures.grids import compared
 from harness.store import artifacts
+from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
-from harness.study.typed import UserError, load_method
+from harness.study.typed import UserError
 
 TINY = [name for name in figure_names(parse_study("tiny", tiny_values()), METHODS) if "maps" not in load_figure(name).needs]
 

@@ -14,9 +14,11 @@ from synthetic import FIDS, synthetic
 
 from harness.report import hypotheses, page, specs
 from harness.report.sheets import DIGITS, sheet_id
-from harness.results.schema import plain_view, scores_of
+from harness.results.schema import plain_view
+from harness.results.scores import scores_of
+from harness.study.method import method_names
 from harness.study.study import load_study
-from harness.study.typed import ROOT, method_names
+from harness.study.typed import ROOT
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 PNG = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAQAAAC1HAwCAAAAC0lEQVR42mNk+A8AAQUBAScY42YAAAAASUVORK5CYII=")

@@ -6,8 +6,9 @@ import pytest
 import yaml
 
 from harness.report import paper
+from harness.study.method import load_method
 from harness.study.study import load_study, study_names
-from harness.study.typed import UserError, load_method
+from harness.study.typed import UserError
 
 
 @pytest.fixture

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from synthetic import FIDS, HASHES, synthetic
 
 from harness.report import rows as row_files
-from harness.results.schema import Row, scores_of
+from harness.results.schema import Row
+from harness.results.scores import scores_of
 from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study.typed import UserError
 
 FIELDS = [*row_files.PROTOCOL, *row_files.ONE_TABLE]
@@ -41,7 +43,7 @@ def tables(draw):
 @given(tables())
 def test_the_csv_keeps_every_bit(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "kept.csv"
-    artifacts.write_text(path, row_files.to_csv(table))
+    write_text(path, row_files.to_csv(table))
     pd.testing.assert_frame_equal(row_files.from_csv(path), table, check_exact=True)
     assert row_files.to_csv(row_files.from_csv(path)) == path.read_text()
 

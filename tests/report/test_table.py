@@ -16,7 +16,7 @@ from harness.report import specs, table
 from harness.report.cells import cells
 from harness.report.markup import escape
 from harness.report.specs import Column
-from harness.results.schema import SCORES
+from harness.results.scores import SCORES
 from harness.study import typed as config
 from harness.study.typed import UserError
 

@@ -13,8 +13,10 @@ from synthetic import synthetic
 
 from harness.report import claims, export, hypotheses, numbers, page, paper, specs, table
 from harness.report import rows as row_files
-from harness.results.schema import chosen_text, plain_view, scores_of
+from harness.results.schema import chosen_text, plain_view
+from harness.results.scores import scores_of
 from harness.study import typed as config
+from harness.study.method import method_names
 from harness.study.study import load_study, study_names
 from harness.study.typed import UserError
 
@@ -24,7 +26,7 @@ TEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX w
 
 
 def methods_of(study):
-    return study.methods or config.method_names()
+    return study.methods or method_names()
 
 
 def rows_for(study, spec, seeds=(0, 1, 2), **changes):
@@ -156,7 +158,7 @@ def test_the_csv_alone_gives_the_same_table(tmp_path):
     rows = made("digits", "main")[1]
     (tmp_path / "main.csv").write_text(row_files.to_csv(rows))
     again = row_files.from_csv(tmp_path / "main.csv")
-    assert table.document(study, again, config.method_names(), [0, 1, 2], spec) == rendered("digits", "main")
+    assert table.document(study, again, method_names(), [0, 1, 2], spec) == rendered("digits", "main")
 
 
 # ------------------------------------------------------------------------------------------------------------ bad specifications

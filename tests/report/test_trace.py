@@ -9,6 +9,7 @@ from conftest import METHODS, SEEDS
 from harness.report import rows as row_files
 from harness.report.trace import ORDER, relative, trace
 from harness.store import artifacts
+from harness.store.files import write_text
 from harness.study.typed import UserError
 
 
@@ -22,7 +23,7 @@ def kept(study, runs, tmp_path_factory):
         if path.is_file():
             shutil.copy(path, folder / "results")
     table = row_files.to_csv(row_files.collect(study, METHODS, SEEDS, folder / "results"))
-    artifacts.write_text(folder / "table1.csv", table)
+    write_text(folder / "table1.csv", table)
     return folder
 
 
@@ -132,7 +133,7 @@ def test_a_changed_table_is_named(moved, field):
     rows = row_files.from_csv(moved / "table1.csv")
     chosen = rows["score"] == "fid"  # of every method: rows that differ in protocol are refused before
     rows.loc[chosen, field] = ~rows.loc[chosen, "dirty"] if field == "dirty" else CHANGED[field]
-    artifacts.write_text(moved / "table1.csv", row_files.to_csv(rows))
+    write_text(moved / "table1.csv", row_files.to_csv(rows))
     _, problems = traced(moved)
     assert len([problem for problem in problems if f"scores.json: {field} is" in problem]) == len(SEEDS)
 

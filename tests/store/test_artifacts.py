@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.store import artifacts, provenance
+from harness.store.provenance import code_hash
+from harness.store.tensors import load_checkpoint, load_tensors, load_weights, save_checkpoint, save_tensors
 from harness.study import typed as config
 from harness.study.typed import UserError
 
@@ -26,7 +28,7 @@ def test_record_says_how_it_came_about(tmp_path):
     record = artifacts.meta(tmp_path / "second")
     assert record["inputs"] == {str(first): artifacts.sha256(first)}
     assert set(record["provenance"]) == {"commit", "dirty", "python", "versions", "device", "threads", "tf32"}
-    assert record["code"] == artifacts.code_hash("harness.data.stage")
+    assert record["code"] == code_hash("harness.data.stage")
 
 
 def test_a_failed_stage_leaves_nothing_behind(tmp_path):
@@ -76,15 +78,15 @@ def test_missing_files_and_records(tmp_path):
 
 def test_weights_of_another_architecture_are_named():
     with pytest.raises(UserError, match=r"'weight' is \(3, 2\) in the file, \(2, 2\) in the model"):
-        artifacts.load_weights(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3).state_dict(), "x")
+        load_weights(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3).state_dict(), "x")
     with pytest.raises(UserError, match="'bias' is nothing in the file"):
-        artifacts.load_weights(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False).state_dict(), "x")
+        load_weights(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2, bias=False).state_dict(), "x")
 
 
 def test_not_safetensors(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not a readable safetensors file"):
-        artifacts.load_tensors(tmp_path / "x.safetensors", check=False)
+        load_tensors(tmp_path / "x.safetensors", check=False)
 
 
 STAGES = {
@@ -103,13 +105,13 @@ STAGES = {
 @pytest.mark.parametrize(
     ("file", "rerun"),
     [
-        ("evaluate/kid.py", {"scores"}),
-        ("evaluate/clip_score.py", {"scores"}),
+        ("evaluation/kid.py", {"scores"}),
+        ("evaluation/clip_score.py", {"scores"}),
         ("report/table.py", {"table"}),
-        ("models/flow.py", {"denoiser", "samples", "scores", "outliers"}),
-        ("models/register_search.py", {"latents"}),
-        ("models/planting.py", {"latents"}),
-        ("cli.py", set()),
+        ("denoiser/flow.py", {"denoiser", "samples", "scores", "outliers"}),
+        ("encoder/register_search.py", {"latents"}),
+        ("encoder/planting.py", {"latents"}),
+        ("cli/stages.py", set()),
     ],
 )
 def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch, file, rerun):
@@ -118,7 +120,7 @@ def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch
 
     def hashes():
         provenance.code_hash.cache_clear()
-        return {stage: artifacts.code_hash(module) for stage, module in STAGES.items()}
+        return {stage: code_hash(module) for stage, module in STAGES.items()}
 
     before = hashes()
     with open(tmp_path / "harness" / file, "a") as source:
@@ -132,17 +134,17 @@ def test_the_same_tensors_and_facts_are_the_same_bytes(tmp_path):
     """The library writes several metadata in an order that differs from call to call."""
     written = set()
     for number in range(12):
-        artifacts.save_tensors(tmp_path / f"{number}", {"b": torch.ones(2), "a": torch.zeros(3)}, one=1, two=[2], three="3", four=None)
+        save_tensors(tmp_path / f"{number}", {"b": torch.ones(2), "a": torch.zeros(3)}, one=1, two=[2], three="3", four=None)
         written.add((tmp_path / f"{number}").read_bytes())
     assert len(written) == 1
-    assert artifacts.load_tensors(tmp_path / "0", check=False)[1] == {"one": 1, "two": [2], "three": "3", "four": None}
+    assert load_tensors(tmp_path / "0", check=False)[1] == {"one": 1, "two": [2], "three": "3", "four": None}
 
 
 def test_others_may_read_an_artifact(tmp_path):
     """safetensors creates its files for the owner alone; results on a shared disk are read by a group."""
     os.umask(0o022)
     with artifacts.artifact(tmp_path / "x.safetensors", stage="test", module="harness.store.artifacts") as path:
-        artifacts.save_tensors(path, {"a": torch.zeros(1)})
+        save_tensors(path, {"a": torch.zeros(1)})
     assert (tmp_path / "x.safetensors").stat().st_mode & 0o777 == 0o644
 
 
@@ -182,12 +184,12 @@ TENSORS = {
 
 
 def save(folder, step):
-    artifacts.save_checkpoint(folder, TENSORS | {"step": torch.tensor(float(step))}, step=step, note="é")
+    save_checkpoint(folder, TENSORS | {"step": torch.tensor(float(step))}, step=step, note="é")
 
 
 def loaded(folder):
     """The step of the checkpoint, after a look at all of it."""
-    found = artifacts.load_checkpoint(folder)
+    found = load_checkpoint(folder)
     if found is None:
         return None
     tensors, facts = found

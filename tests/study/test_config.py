@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.study import typed as config
+from harness.study.method import EncoderRegisters, Method, denoiser_hook, in_order, load_method, method_file, method_names
 from harness.study.study import load_study, parse_study, read_study, study_names
-from harness.study.typed import EncoderRegisters, Method, UserError
+from harness.study.typed import UserError
 
 PAPER_METHODS = {"baseline", "masked", "ttr", "recursive_ttr", "trained_registers", "diffusion_registers", "dsr", "dsr_trained"}
 
@@ -24,16 +25,16 @@ def test_control_differs_from_digits_only_in_its_outliers():
 
 
 def test_all_methods_of_the_paper_are_there_and_baseline_comes_first():
-    names = config.method_names()
+    names = method_names()
     assert names[0] == "baseline"
     assert set(names) >= PAPER_METHODS
 
 
 def test_a_method_is_one_new_file(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "METHODS", tmp_path)
-    (tmp_path / "baseline.py").write_text("from harness.study.typed import Method\nMETHOD = Method(title='baseline')\n")
-    (tmp_path / "mine.py").write_text("from harness.study.typed import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\n")
-    assert config.method_names() == ["baseline", "mine"]
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
+    (tmp_path / "baseline.py").write_text("from harness import Method\nMETHOD = Method(title='baseline')\n")
+    (tmp_path / "mine.py").write_text("from harness import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\n")
+    assert method_names() == ["baseline", "mine"]
 
 
 @pytest.mark.parametrize(
@@ -42,17 +43,17 @@ def test_a_method_is_one_new_file(tmp_path, monkeypatch):
         ("METHOD = 3", "defines no METHOD"),
         ("import nothing_of_this_name", "cannot be read: ModuleNotFoundError"),
         (
-            "from harness.study.typed import Method\nMETHOD = Method(title='x', difusion_registers=True)",
+            "from harness import Method\nMETHOD = Method(title='x', difusion_registers=True)",
             "did you mean 'diffusion_registers'",
         ),
-        ("from harness.study.typed import *\nMETHOD = Method(title='x', loss_mask=LossMask(norm='l2'))", "norm"),
+        ("from harness import *\nMETHOD = Method(title='x', loss_mask=LossMask(norm='l2'))", "norm"),
     ],
 )
 def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
-    monkeypatch.setattr(config, "METHODS", tmp_path)
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
     (tmp_path / "bad.py").write_text(text)
     with pytest.raises(UserError, match=message) as caught:
-        config.load_method("bad")
+        load_method("bad")
     assert "\n" not in str(caught.value)
 
 
@@ -162,7 +163,7 @@ def test_unknown_names_come_with_the_nearest():
     with pytest.raises(UserError, match="unknown study 'digts', did you mean 'digits'"):
         load_study("digts")
     with pytest.raises(UserError, match="unknown method 'drs', did you mean 'dsr'"):
-        config.load_method("drs")
+        load_method("drs")
 
 
 @pytest.mark.parametrize(
@@ -179,10 +180,10 @@ def test_unknown_names_come_with_the_nearest():
     ],
 )
 def test_a_variant_is_its_method_with_one_field_changed(name, title, fields):
-    base = config.load_method(name.partition("-")[0]).model_dump()
-    assert config.load_method(name).model_dump() == base | fields | {"title": title}
-    assert config.method_file(name) == config.method_file(name.partition("-")[0])
-    assert name not in config.method_names()
+    base = load_method(name.partition("-")[0]).model_dump()
+    assert load_method(name).model_dump() == base | fields | {"title": title}
+    assert method_file(name) == method_file(name.partition("-")[0])
+    assert name not in method_names()
 
 
 @pytest.mark.parametrize(
@@ -199,20 +200,20 @@ def test_a_variant_is_its_method_with_one_field_changed(name, title, fields):
 )
 def test_a_variant_that_there_is_not_is_one_line(name, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        config.load_method(name)
+        load_method(name)
     assert "\n" not in str(caught.value)
 
 
 def test_a_variant_keeps_the_hook_of_its_method(tmp_path, monkeypatch):
-    monkeypatch.setattr(config, "METHODS", tmp_path)
-    text = "from harness.study.typed import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\ndef modify_denoiser(model): return model\n"
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
+    text = "from harness import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\ndef modify_denoiser(model): return model\n"
     (tmp_path / "mine.py").write_text(text)
-    assert config.denoiser_hook("mine-count4-start1") is not None
+    assert denoiser_hook("mine-count4-start1") is not None
 
 
 def test_variants_stand_below_their_method_by_start_and_count():
     names = ["diffusion_registers-count16-start1", "dsr", "diffusion_registers-count4-start1", "diffusion_registers-count4-start0"]
-    ordered = config.in_order([*names, "diffusion_registers", "baseline", "masked-whitened"])
+    ordered = in_order([*names, "diffusion_registers", "baseline", "masked-whitened"])
     assert ordered[:3] == ["baseline", "masked-whitened", "diffusion_registers"]
     assert ordered[3:] == [names[3], names[2], names[0], "dsr"]
 

@@ -12,10 +12,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.store import artifacts
-from harness.study.sections import Schedule, Training
+from harness.store.tensors import CHECKPOINT, load_checkpoint, save_checkpoint
+from harness.study.sections.training import Schedule, Training
 from harness.study.typed import UserError
 from harness.training import loop, state
+from harness.training.ema import Weights
+from harness.training.order import batch_indices
 
 TRAINING = Training(steps=60, batch=4, lr=1e-2)
 IMAGES = 40
@@ -84,7 +86,7 @@ def test_a_loss_that_stays_nan_names_step_and_rate_and_keeps_the_checkpoint(tmp_
         run(tmp_path, faults=faults)
     assert "\n" not in str(caught.value)
     assert (caught.value.step, caught.value.count) == (53, 17)
-    tensors, facts = artifacts.load_checkpoint(tmp_path)
+    tensors, facts = load_checkpoint(tmp_path)
     assert facts["step"] == 40
     assert all(torch.isfinite(value).all() for value in tensors.values())
     assert run(tmp_path)  # the partial run goes on
@@ -92,14 +94,14 @@ def test_a_loss_that_stays_nan_names_step_and_rate_and_keeps_the_checkpoint(tmp_
 
 def without_updates(steps, folder, ema=0.9, training=TRAINING):
     """A run whose optimiser does nothing at `steps`."""
-    original = state.Weights.update
+    original = Weights.update
 
     def update(weights, training, lr, step, loss):
         if step not in steps:
             original(weights, training, lr, step, loss)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state.Weights, "update", update)
+        patch.setattr(Weights, "update", update)
         return run(folder, ema, training)
 
 
@@ -176,14 +178,14 @@ def test_a_spoiled_checkpoint_costs_time_not_bytes(tmp_path, often, spoil):
     whole = {name: value.clone() for name, value in run(tmp_path / "whole").items()}
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "parts", stop_at=50)
-    checkpoint = tmp_path / "parts" / artifacts.CHECKPOINT
+    checkpoint = tmp_path / "parts" / CHECKPOINT
     checkpoint.write_bytes(spoil(checkpoint.read_bytes()))
     resumed = run(tmp_path / "parts")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_checkpoint_of_another_run_is_one_line(tmp_path):
-    artifacts.save_checkpoint(tmp_path, {"other": torch.zeros(1)}, step=20)
+    save_checkpoint(tmp_path, {"other": torch.zeros(1)}, step=20)
     with pytest.raises(UserError, match="its checkpoint is of another run") as caught:
         run(tmp_path)
     assert "\n" not in str(caught.value)
@@ -204,7 +206,7 @@ def test_a_killed_process_leaves_what_another_ends_in_the_same_bytes(tmp_path, o
     here = Path(__file__).parent
     done = subprocess.run([sys.executable, "-c", KILLED, here, here.parents[1], tmp_path / "parts"], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert artifacts.load_checkpoint(tmp_path / "parts")[1]["step"] == 40
+    assert load_checkpoint(tmp_path / "parts")[1]["step"] == 40
     whole = {name: value.clone() for name, value in run(tmp_path / "whole").items()}
     resumed = run(tmp_path / "parts")
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -249,7 +251,7 @@ def test_kept_weights_are_the_average_only_with_ema(tmp_path):
 def test_every_epoch_is_a_permutation(seed, count, batch):
     size = min(batch, count)
     steps = count // size
-    rows = torch.cat([loop.batch_indices(seed, step, count, batch) for step in range(steps, 2 * steps)])
+    rows = torch.cat([batch_indices(seed, step, count, batch) for step in range(steps, 2 * steps)])
     assert len(set(rows.tolist())) == len(rows) == steps * size
     assert rows.max() < count
 

@@ -16,8 +16,9 @@ from test_loop import IMAGES, TRAINING, interrupt, model_and_loss
 from harness.denoiser import train as denoiser
 from harness.encoder import latents
 from harness.store import artifacts
+from harness.store.tensors import CHECKPOINT, load_tensors
 from harness.study import typed as config
-from harness.study.sections import Schedule
+from harness.study.sections.training import Schedule
 from harness.study.study import parse_study
 from harness.training import loop
 from harness.training.snapshots import Snapshots, load
@@ -98,7 +99,7 @@ def test_a_killed_process_leaves_snapshots_that_are_not_made_again(tmp_path, oft
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in left} == left
 
 
-@pytest.mark.parametrize("lose", [shutil.rmtree, lambda folder: (folder / artifacts.CHECKPOINT).write_bytes(b"spoiled")])
+@pytest.mark.parametrize("lose", [shutil.rmtree, lambda folder: (folder / CHECKPOINT).write_bytes(b"spoiled")])
 @pytest.mark.parametrize("lost", [7, 33])
 def test_a_checkpoint_beyond_a_snapshot_that_was_lost_is_not_taken(tmp_path, often, lost, lose):
     whole = run(tmp_path / "whole")
@@ -173,4 +174,4 @@ def test_a_snapshot_that_was_not_reached_says_why(snapped, built, tmp_path, monk
     records = [artifacts.meta(tmp_path / f"step{step}" / "denoiser.safetensors") for step in (3, 8)]
     assert [record["status"] for record in records] == ["ok", "diverged"]
     assert "training.skips allows 2" in records[1]["reason"]
-    assert artifacts.load_tensors(tmp_path / "step8" / "denoiser.safetensors")[0] == {}
+    assert load_tensors(tmp_path / "step8" / "denoiser.safetensors")[0] == {}

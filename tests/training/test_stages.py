@@ -6,12 +6,14 @@ import torch
 from harness.decoder import train as decoder
 from harness.denoiser import train as denoiser
 from harness.encoder import latents
-from harness.machine import device as runtime
 from harness.machine import processes
+from harness.machine.streams import seed_initialisation, stream
 from harness.store import artifacts
-from harness.study import typed as config
+from harness.store.tensors import load_tensors
+from harness.study.method import load_method
 from harness.study.typed import UserError
 from harness.training import loop
+from harness.training.order import batch_indices
 
 
 def test_training_twice_gives_the_same_bytes(study, built, tmp_path):
@@ -29,7 +31,7 @@ def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_pa
     monkeypatch.setattr(loop, "CHECK_EVERY", 4)
     options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents}
     denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "whole.safetensors")
-    original = loop.batch_indices
+    original = batch_indices
 
     def stop(seed, step, *rest):
         if step == 9:
@@ -67,7 +69,7 @@ def test_a_training_that_diverges_is_recorded_and_its_last_weights_are_kept(stud
     assert [record["skipped_steps"] for record in records.values()] == [0, steps - 5, steps - 5]
     assert records["diverged"]["reason"].startswith(f"{steps - 5} steps had no finite loss or gradient, training.skips allows 3: step 8, ")
     assert records["diverged"]["losses"] == [*records["whole"]["losses"][:5], *[None] * (steps - 5)]
-    weights = {name: artifacts.load_tensors(tmp_path / f"{name}.safetensors")[0] for name in records}
+    weights = {name: load_tensors(tmp_path / f"{name}.safetensors")[0] for name in records}
     assert all(value.isfinite().all() and torch.equal(value, weights["ok"][key]) for key, value in weights["diverged"].items())
     assert artifacts.meta(tmp_path / "diverged-ema0.9.safetensors")["status"] == "diverged"
     assert denoiser.load(study, "baseline", tmp_path / "diverged.safetensors")
@@ -80,10 +82,10 @@ def test_the_losses_of_the_processes_add_up_to_the_one_of_the_batch(study, built
 
     def loss(rank, count):
         monkeypatch.setattr(processes, "_place", [rank, count])
-        runtime.seed_initialisation(0)
+        seed_initialisation(0)
         model = denoiser.build(changed, "baseline")
         batches = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
-        return sum(denoiser.loss_of(changed, None, float("inf"), batches, model)(3, runtime.stream(0, "step", 3))).item()
+        return sum(denoiser.loss_of(changed, None, float("inf"), batches, model)(3, stream(0, "step", 3))).item()
 
     for count in (2, 8):
         assert sum(loss(rank, count) for rank in range(count)) == pytest.approx(loss(0, 1), rel=1e-5)
@@ -120,7 +122,7 @@ def test_trap3_accumulation_changes_nothing_but_rounding(study, built, tmp_path)
         for method in ("baseline", "masked"):
             path = tmp_path / f"{method}-{size}.safetensors"
             denoiser.train(changed, method_name=method, seed=0, latents_file=latents_file, state=tmp_path / "s", out=path)
-            found.append(artifacts.load_tensors(path)[0])
+            found.append(load_tensors(path)[0])
     for whole, parts in ((found[0], found[2]), (found[1], found[3])):
         for name, tensor in whole.items():
             torch.testing.assert_close(parts[name], tensor, rtol=2e-2, atol=2e-3)
@@ -160,7 +162,7 @@ def test_bf16_trains_near_fp32_and_keeps_fp32_weights(study, built, tmp_path):
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         path = tmp_path / f"{precision}.safetensors"
         denoiser.train(changed, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
-        found[precision] = artifacts.load_tensors(path)[0]
+        found[precision] = load_tensors(path)[0]
     flat = {name: torch.cat([tensor.flatten() for tensor in tensors.values()]) for name, tensors in found.items()}
     assert flat["bf16"].dtype == torch.float32
     assert not torch.equal(flat["bf16"], flat["fp32"])
@@ -182,7 +184,7 @@ def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
     path = tmp_path / "masked.safetensors"
     found = denoiser.train(study, method_name="masked", seed=0, latents_file=built.encoders["plain"].latents, state=tmp_path, out=path)
     source = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
-    norms, limit = source.norms["pre_ln"], source.threshold(config.load_method("masked").loss_mask, study.outlier_statistics.factor)
+    norms, limit = source.norms["pre_ln"], source.threshold(load_method("masked").loss_mask, study.outlier_statistics.factor)
     assert found["filtered_share"] == pytest.approx((norms > limit).float().mean().item())
     assert found["filtered_share"] > 0
     assert artifacts.meta(path)["filtered_share"] == found["filtered_share"]
@@ -204,7 +206,7 @@ def test_weights_of_another_method_are_refused(study, built, tmp_path):
 
 def test_methods_start_from_the_same_weights(study):
     def first(method):
-        runtime.seed_initialisation(7)
+        seed_initialisation(7)
         return denoiser.build(study, method).state_dict()
 
     plain, registers = first("baseline"), first("diffusion_registers")
@@ -212,7 +214,7 @@ def test_methods_start_from_the_same_weights(study):
 
 
 HOOKED = """
-from harness.study.typed import Method
+from harness import Method
 METHOD = Method(title="quiet registers", diffusion_registers=True)
 def modify_denoiser(model):
     {body}
@@ -228,7 +230,7 @@ def modify_denoiser(model):
     ],
 )
 def test_a_method_can_change_the_denoiser(study, tmp_path, monkeypatch, body, message):
-    monkeypatch.setattr(config, "METHODS", tmp_path)
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
     (tmp_path / "mine.py").write_text(HOOKED.format(body=body))
     if message:
         with pytest.raises(UserError, match=message):

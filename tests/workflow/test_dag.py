@@ -12,8 +12,8 @@ import pytest
 from conftest import tiny_values
 
 from harness.study import typed as config
+from harness.study.method import method_names
 from harness.study.study import load_study, parse_study, study_names
-from harness.study.typed import method_names
 from harness.workflow.dag import Run
 from harness.workflow.targets import Targets
 

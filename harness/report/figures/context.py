@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.data import stage as data
+from harness.data.images import Split
 from harness.report import rows as row_files
 from harness.report.figure_specs import FigureSpec
 from harness.store import artifacts
@@ -51,7 +52,7 @@ class Context:
         """What the search for register neurons found for an encoder variant."""
         return artifacts.read_json(self._home("encoder") / "encoders" / encoder / "registers.json")
 
-    def reference(self) -> data.Split:
+    def reference(self) -> Split:
         """The held-out images."""
         return data.load(self._home("data") / "data", "reference")
 

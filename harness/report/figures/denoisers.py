@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context, lacking
 from harness.report.figures.style import SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
-from harness.results.schema import blocks_of
+from harness.results.scores import blocks_of
 
 BLOCKS_LABELLED = 12  # a deeper denoiser gets a taller map, with fewer ticks and no numbers in it
 

@@ -8,7 +8,7 @@ from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
 from harness.report.figures.flows import attention_panels, tokens_of
 from harness.report.figures.maps import Maps, Strip, framed, grid_of
 from harness.report.figures.style import Data
-from harness.study.typed import load_method
+from harness.study.method import load_method
 
 
 def encoder_pca(context: Context) -> tuple[Figure, Data]:

@@ -11,7 +11,7 @@ from safetensors import safe_open
 
 from harness.report.figures.context import Context
 from harness.report.figures.style import OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title
-from harness.study.typed import load_method
+from harness.study.method import load_method
 
 LAYERS_SHOWN = 8  # of a deep encoder, evenly spaced, first and last among them
 NORMS = {"pre_ln": "of the residual stream, before the final norm", "post_ln": "after the final norm", "whitened": "of the whitened latent"}

@@ -6,12 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from harness.data.stage import captions
+from harness.data.captions import captions
 from harness.report.figures.context import Context
 from harness.report.figures.style import PLAIN, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
-from harness.study.sections import Shapes
+from harness.study.method import load_method
+from harness.study.sections.data import Shapes
 from harness.study.study import Study
-from harness.study.typed import load_method
 
 CLASSES_SHOWN, SAMPLES_PER_CLASS = 10, 2
 COMPARED = 10_000  # samples, at most, from which the most different pairs are taken

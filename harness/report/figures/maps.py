@@ -20,8 +20,8 @@ from harness.report.figures.context import Context
 from harness.report.figures.encoders import outline
 from harness.report.figures.style import CHARACTERS, DIVERGING, OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.store import artifacts
+from harness.study.method import load_method
 from harness.study.study import Study
-from harness.study.typed import load_method
 
 PAPER_BLOCKS = {28: (3, 13, 21, 25, 26, 27)}  # of the paper's figures, by depth
 EVENLY, ALL = 4, 7  # blocks shown of a deep denoiser: so many evenly spaced, and the paper's; up to so many are all shown

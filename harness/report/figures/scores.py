@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from harness.report.figures.context import Context, lacking
 from harness.report.figures.style import DIVERGING, ONE_COLUMN, PLAIN, SMALL, TWO_COLUMNS, Data, colour_of, set_title, title_of
 from harness.report.statistics import by_seed, difference, estimate
-from harness.results.schema import score_info
-from harness.study.typed import load_method
+from harness.results.scores import score_info
+from harness.study.method import load_method
 
 COMPARED = ("fid", "is", "kid", "precision", "recall", "clip_score", "accuracy", "geneval")  # as many of them as the study has
 
@@ -110,7 +110,7 @@ def pooled(groups: list[pd.Series]) -> float:
 def ablation(context: Context) -> tuple[Figure, Data]:
     """FID by number of diffusion registers and block that they start at: mean ± half of its interval, coloured by the difference to the baseline."""
     study, table = context.study, context.table
-    found = {method: load_method(method).registers(study) for method in context.methods}
+    found = {method: load_method(method).registers(study.denoiser.registers) for method in context.methods}
     placed = {method: registers for method, registers in found.items() if registers and load_method(method).encoder.kind == "none"}
     counts, starts = (sorted({getattr(registers, field) for registers in placed.values()}) for field in ("count", "start"))
     grid, texts, lines = np.full((len(counts), len(starts)), np.nan), {}, []

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import matplotlib
 
+from harness.store.files import atomic, write_text
+
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
@@ -13,8 +15,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from harness.store import artifacts
-from harness.study.typed import load_method, method_names
+from harness.study.method import load_method, method_names
 
 # Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
 PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#8C6D31"]
@@ -49,14 +50,14 @@ Data = pd.DataFrame | dict[str, np.ndarray]
 def save(figure: Figure, data: Data, path: Path) -> None:
     """`path` as PNG and PDF, without dates or versions so that two runs give the same bytes, and its data beside it: CSV or NPZ."""
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
-        with artifacts.atomic(path.with_suffix(suffix)) as temporary:
+        with atomic(path.with_suffix(suffix)) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
         figure.set_layout_engine("none")  # the PDF is laid out as the PNG is
     plt.close(figure)
     if isinstance(data, pd.DataFrame):
-        artifacts.write_text(path.with_suffix(".csv"), data.to_csv(index=False, lineterminator="\n"))
+        write_text(path.with_suffix(".csv"), data.to_csv(index=False, lineterminator="\n"))
     else:
-        with artifacts.atomic(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
+        with atomic(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
             np.savez_compressed(file, **data)
 
 

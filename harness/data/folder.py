@@ -1,0 +1,78 @@
+"""The data source `image_folder`: files below two folders, a sub-folder a class, indexed and not copied."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from harness.store import artifacts, assets
+from harness.store.files import write_json
+from harness.study.sections.data import ImageFolder
+from harness.study.typed import UserError
+
+if TYPE_CHECKING:
+    import torch
+from harness.data.images import Split, _pool, centre_crop, to_pixels
+
+IMAGE_FILES = {".jpeg", ".jpg", ".png", ".webp"}
+
+
+class OnDisk(Split):
+    """Files below `root`, decoded and centre-cropped when asked for."""
+
+    def __init__(self, root: Path, files: list[str], labels: np.ndarray, image_size: int) -> None:
+        self.root, self.files, self.labels, self.image_size = root, files, labels, image_size
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        from PIL import Image, UnidentifiedImageError
+
+        path = self.root / self.files[index]
+        try:
+            with Image.open(path) as image:
+                return centre_crop(image.convert("RGB"), self.image_size)
+        except (OSError, SyntaxError, UnidentifiedImageError) as error:
+            raise UserError(
+                f"{path}: not a readable image ({error}); put a good copy in its place and run the same command again"
+            ) from None
+
+    def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
+        wanted = [int(i) for i in (range(len(self)) if rows is None else rows)]
+        return to_pixels(np.stack(list(_pool().map(self.__getitem__, wanted))))
+
+
+def _make_index(data: ImageFolder, out: Path, asset_records: Path) -> dict:
+    """`train.json` and `reference.json`: relative paths and labels. The folders themselves are named in the record."""
+    files = {"train": asset_records / "data.train.json", "reference": asset_records / "data.held_out.json"}
+    roots = {split: assets.locate(path) for split, path in files.items()}
+    index = {split: _walk(root, data.classes) for split, root in roots.items()}
+    found = len(index["train"]["files"])
+    if found != data.train_images:
+        raise UserError(f"{roots['train']}: {found} images, data.train_images says {data.train_images}; is the folder complete?")
+    held_out = len(index["reference"]["files"])
+    if held_out < data.reference:
+        raise UserError(f"{roots['reference']}: {held_out} images, data.reference wants {data.reference}")
+    every = np.linspace(0, held_out, data.reference, endpoint=False).astype(int)  # evenly spaced: the list is sorted by class
+    index["reference"] = {key: [values[i] for i in every] for key, values in index["reference"].items()}
+    counts = {split: len(part["files"]) for split, part in index.items()}
+    facts = {"counts": counts, "roots": {split: str(root) for split, root in roots.items()}, "image_size": data.image_size}
+    with artifacts.artifact(out, stage="data", module=__name__, config=data, inputs=files.values(), **facts) as folder:
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        for split, part in index.items():
+            write_json(folder / f"{split}.json", part)
+    return counts
+
+
+def _walk(root: Path, classes: int) -> dict[str, list]:
+    """Every image below `root`, by sorted sub-folder, which gives the label."""
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(folders) != classes:
+        raise UserError(f"{root}: {len(folders)} class folders, data.classes says {classes}; expected one sub-folder a class")
+    files, labels = [], []
+    for label, folder in enumerate(folders):
+        names = sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES)
+        files += names
+        labels += [label] * len(names)
+    return {"files": files, "labels": labels}

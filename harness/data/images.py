@@ -1,0 +1,80 @@
+"""Images in memory: splits, pixels, cropping."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+
+SPLIT_SEED = 0  # the split is part of the protocol, not of a run
+
+
+DECODERS = 16  # threads; decoding leaves Python's lock
+
+
+class Split:
+    """Images (H, W, 3) uint8 by number, `labels` (N,) int64. Subclasses say where the images are."""
+
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        raise NotImplementedError
+
+    def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
+        """(N, 3, H, W) float32 in [-1, 1] of `rows`, or of all images."""
+        return to_pixels(np.stack([self[int(i)] for i in (range(len(self)) if rows is None else rows)]))
+
+
+class InMemory(Split):
+    def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
+        self.images, self.labels = images, labels
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.images[index]
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(DECODERS)
+
+
+def centre_crop(image: "Image", size: int) -> np.ndarray:
+    """ADM's centre crop: halve with a box filter while twice too large, resize the short side bicubically, cut the middle square out."""
+    from PIL.Image import Resampling
+
+    while min(image.size) >= 2 * size:
+        image = image.resize((image.width // 2, image.height // 2), Resampling.BOX)
+    scale = size / min(image.size)
+    image = image.resize((round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC)
+    top, left = (image.height - size) // 2, (image.width - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]
+
+
+def to_pixels(images: np.ndarray) -> "torch.Tensor":
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) float32 in [-1, 1]."""
+    import torch
+
+    return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
+
+
+def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
+    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released sample_ddp.py:280 truncates)."""
+    import torch
+
+    return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+
+
+def brightness(pixels: "torch.Tensor", grid: int) -> "torch.Tensor":
+    """(N, 3, H, W) -> (N, grid * grid), the mean of each patch."""
+    import torch
+
+    return torch.nn.functional.adaptive_avg_pool2d(pixels.mean(dim=1, keepdim=True), grid).flatten(1)

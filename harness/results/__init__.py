@@ -1,0 +1,1 @@
+"""What a result is: the schema of a row, and the registry of scores."""

@@ -1,0 +1,112 @@
+"""Tensors in files: safetensors with their record checked, checkpoints, and weights that must fit a model."""
+
+import errno
+import hashlib
+import json
+import os
+import re
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+from harness.store.artifacts import checked
+from harness.store.files import atomic, remove_left_by_killed
+from harness.study.typed import UserError
+
+
+def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
+    """safetensors with JSON metadata, under one name: the library writes several names in an order that differs from run to run."""
+    from safetensors import SafetensorError
+    from safetensors.torch import save_file
+
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
+    path.touch()
+    mode = path.stat().st_mode  # as the user's umask has it; the library writes a file for its owner alone
+    try:
+        save_file(tensors, path, {"harness": json.dumps(metadata_, sort_keys=True)})
+    except SafetensorError as error:  # the library hides the number of an I/O error
+        number = re.search(r"os error (\d+)", str(error))
+        raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
+    path.chmod(mode)
+
+
+def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
+    """(tensors, metadata) of a safetensors file; UserError if it is not the file that was recorded."""
+    from safetensors import SafetensorError, safe_open
+
+    if check:
+        checked(path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata_ = json.loads((file.metadata() or {}).get("harness", "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata_ if isinstance(metadata_, dict) else {}
+    except (SafetensorError, ValueError, RuntimeError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({_line(error)}); delete it and run the same command again") from None
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+CHECKPOINT, BEFORE, SPOILED = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".spoiled"))
+
+
+def save_checkpoint(folder: Path | str, tensors: dict, **facts: object) -> None:
+    """Write `tensors` and `facts` (step=..., JSON values) as the checkpoint of `folder`, with their digest; the one before it stays."""
+    current = Path(folder) / CHECKPOINT
+    remove_left_by_killed(current)
+    if current.exists():
+        os.replace(current, current.with_name(BEFORE))  # before writing, so that two are on the disk, not three
+    with atomic(current) as temporary:
+        save_tensors(temporary, tensors, facts=facts, digest=_digest(tensors, facts))
+
+
+def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict, dict] | None:
+    """(tensors, facts) of the newest checkpoint of `folder` that is as it was written, of a step up to `latest`; None if there is none.
+
+    A spoiled one is set aside, with a line on stderr: training goes on from the one before it, or starts again.
+    """
+    for path in (Path(folder) / CHECKPOINT, Path(folder) / BEFORE):
+        try:
+            tensors, metadata_ = load_tensors(path, check=False)
+            if metadata_.get("digest") == _digest(tensors, metadata_.get("facts")):
+                if latest is None or metadata_["facts"]["step"] <= latest:
+                    return tensors, metadata_["facts"]
+                continue
+        except FileNotFoundError:
+            continue
+        except UserError:
+            pass
+        print(f"{path}: spoiled, so it is set aside as {SPOILED}; an earlier state is taken instead", file=sys.stderr, flush=True)
+        with suppress(FileNotFoundError):  # another process of the same run was first
+            os.replace(path, path.with_name(SPOILED))
+    return None
+
+
+def _digest(tensors: dict, facts: object) -> str:
+    """SHA-256 of tensors with their names, types and shapes, and of facts."""
+    import torch
+
+    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
+
+
+def check_weights(model: object, tensors: dict, path: Path | str) -> None:
+    """UserError that names the first mismatch between a model's state and `tensors`, if there is one."""
+    own = model.state_dict()
+    for name in [*own, *tensors]:
+        if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
+            have = tuple(tensors[name].shape) if name in tensors else "nothing"
+            want = tuple(own[name].shape) if name in own else "nothing"
+            raise UserError(f"{path}: weights of another architecture: '{name}' is {have} in the file, {want} in the model")
+
+
+def load_weights(model: object, tensors: dict, path: Path | str) -> object:
+    """`model` with `tensors` as its weights, strictly; UserError that names the first mismatch."""
+    check_weights(model, tensors, path)
+    model.load_state_dict(tensors)
+    return model

@@ -1,0 +1,158 @@
+"""Methods, typed: one file in baselines/ each, which says what a row does to the encoder, to the denoiser and to the loss."""
+
+import importlib.util
+import os
+import re
+from collections.abc import Callable, Iterable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Literal
+
+from pydantic import Field, ValidationError
+
+from harness.study.typed import ROOT, Count, Strict, UserError, did_you_mean, explain, nearest
+
+METHODS = ROOT / "baselines"
+
+
+class DiffusionRegisters(Strict):
+    count: Count
+    start: Annotated[int, Field(ge=0)]  # block before which the registers are prepended
+
+
+class EncoderRegisters(Strict):
+    """What a method does to the encoder.
+
+    `none`; `trained` (the encoder was trained with registers); `test_time` (register neurons are found and moved, in `rounds`
+    rounds of search or until no outlier is left).
+    """
+
+    kind: Literal["none", "trained", "test_time"] = "none"
+    rounds: Annotated[int, Field(ge=1)] | Literal["until_clean"] = 1
+
+    @property
+    def key(self) -> str:
+        """Name of the encoder variant; methods with the same key share its latents and its decoder."""
+        return {"none": "plain", "trained": "trained_registers", "test_time": f"ttr_{self.rounds}"}[self.kind]
+
+    @classmethod
+    def from_key(cls, key: str) -> "EncoderRegisters":
+        if match := re.fullmatch(r"ttr_(\d+|until_clean)", key):
+            return cls(kind="test_time", rounds=int(match[1]) if match[1].isdigit() else match[1])
+        kinds = {"plain": "none", "trained_registers": "trained"}
+        return cls(kind=kinds[nearest(key, [*kinds, "ttr_1", "ttr_until_clean"], "encoder")])
+
+    @property
+    def backbone(self) -> str:
+        return "trained_registers" if self.kind == "trained" else "plain"
+
+
+class LossMask(Strict):
+    """Zero the loss of tokens whose norm exceeds `outlier_statistics.factor` times the median of that norm.
+
+    The paper leaves open which norm (released rae.py:163-189 has all three): `pre_ln` residual stream, `post_ln` (constant, so inert), `whitened` latent.
+    """
+
+    norm: Literal["pre_ln", "post_ln", "whitened"]
+
+
+class Method(Strict):
+    """One row of a table. `diffusion_registers=True` takes the study's count and start."""
+
+    title: str
+    encoder: EncoderRegisters = EncoderRegisters()
+    diffusion_registers: bool | DiffusionRegisters = False
+    loss_mask: LossMask | None = None
+
+    def registers(self, default: DiffusionRegisters) -> DiffusionRegisters | None:
+        """Its diffusion registers; `default` are the study's."""
+        if isinstance(self.diffusion_registers, DiffusionRegisters):
+            return self.diffusion_registers
+        return default if self.diffusion_registers else None
+
+    def sort_key(self) -> tuple:
+        """Rows go from the untouched pipeline to the one with most registers."""
+        encoder = (["none", "test_time", "trained"].index(self.encoder.kind), str(self.encoder.rounds))
+        own = self.diffusion_registers if isinstance(self.diffusion_registers, DiffusionRegisters) else None
+        return (*encoder, bool(self.diffusion_registers), self.loss_mask is not None, (own.start, own.count) if own else (-1, -1))
+
+
+def method_names() -> list[str]:
+    """Every method in baselines/, `baseline` first. Their variants (`load_method`) are not listed."""
+    return in_order(_files())
+
+
+def in_order(methods: Iterable[str]) -> list[str]:
+    """Methods in the order of a table's rows, `baseline` first."""
+    return sorted(set(methods), key=lambda name: (name != "baseline", load_method(name).sort_key(), name))
+
+
+NORMS = {"pre_ln": "before the final norm", "post_ln": "after the final norm", "whitened": "after whitening"}
+
+
+VARIANT = re.compile(rf"(?P<file>.+?)-(?:count(?P<count>[1-9]\d*)-start(?P<start>0|[1-9]\d*)|(?P<norm>{'|'.join(NORMS)}))")
+
+
+def _files() -> list[str]:
+    return [file.removesuffix(".py") for file in os.listdir(METHODS) if file.endswith(".py") and not file.startswith("_")]
+
+
+def _variant(name: str) -> re.Match | None:
+    """What a name says beyond that of its file; None for the name of a file."""
+    return None if name in _files() else VARIANT.fullmatch(name)
+
+
+def _method_module(name: str) -> ModuleType:
+    path, known = method_file(name), _files()
+    if path.stem not in known or path.parent != METHODS:
+        raise UserError(
+            f"unknown method '{name}'{did_you_mean(name.partition('-')[0], known)}; a method is a file in baselines/, "
+            "or one with other diffusion registers (NAME-count16-start2) or another norm of its loss mask (NAME-whitened)"
+        )
+    return _executed(path, path.read_bytes())
+
+
+@cache
+def _executed(path: Path, content: bytes) -> ModuleType:
+    """The module of a method's file, as long as it has this content."""
+    name = path.stem
+    spec = importlib.util.spec_from_file_location(f"baselines.{name}", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except ValidationError as error:
+        raise UserError(f"baselines/{name}.py: {explain(error, Method)}") from None
+    except (Exception, SystemExit) as error:
+        raise UserError(f"baselines/{name}.py cannot be read: {type(error).__name__}: {error}") from None
+    if not isinstance(getattr(module, "METHOD", None), Method):
+        raise UserError(f"baselines/{name}.py defines no METHOD; write METHOD = Method(title=...)")
+    return module
+
+
+def load_method(name: str) -> Method:
+    """A method, or a variant of one: `FILE-count16-start2` has other diffusion registers, `FILE-whitened` another norm of its loss mask."""
+    method, variant = _method_module(name).METHOD, _variant(name)
+    if variant is None:
+        return method
+    field = "loss_mask" if variant["norm"] else "diffusion_registers"
+    if not getattr(method, field):
+        raise UserError(f"method '{name}': baselines/{variant['file']}.py has no {field}, so that there is no such variant of it")
+    if variant["norm"]:
+        changes = {"loss_mask": LossMask(norm=variant["norm"])}
+        return method.model_copy(update=changes | {"title": f"{method.title} (norm {NORMS[variant['norm']]})"})
+    registers = DiffusionRegisters(count=int(variant["count"]), start=int(variant["start"]))
+    return method.model_copy(
+        update={"diffusion_registers": registers, "title": f"{method.title} ({registers.count} from block {registers.start})"}
+    )
+
+
+def denoiser_hook(name: str) -> Callable | None:
+    """The method's optional `modify_denoiser(model) -> model`, for changes that Method has no field for."""
+    return getattr(_method_module(name), "modify_denoiser", None)
+
+
+def method_file(name: str) -> Path:
+    """The file of a method or of the method that it is a variant of."""
+    variant = _variant(name)
+    return METHODS / f"{variant['file'] if variant else name}.py"

@@ -1,0 +1,29 @@
+"""Assets of a study, and the bounded numbers that its sections share."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from harness.study.typed import Count, Strict
+
+NonNegative = Annotated[float, Field(ge=0)]
+
+
+Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+Interval = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]  # of t
+
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+
+
+class Asset(Strict):
+    """A file or folder from outside: weights, statistics, images. It is looked for at `path` below the assets folder."""
+
+    path: str
+    hub: str | None = None  # name on the Hugging Face hub: where `path` is not there, its folder in the hub's local cache is taken
+    source: str  # where it is published, for people
+    sha256: Sha256 | None = None  # or its first digits; None where none is published: what is found is recorded
+    file: str | None = None  # of a folder: the file whose sha256 stands for it; None: the names and sizes of all files do
+    bytes: Count | None = None  # size, for the plan

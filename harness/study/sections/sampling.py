@@ -1,0 +1,73 @@
+"""Section `sampling`."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from harness.study.sections.asset import Asset, Decay, Interval
+from harness.study.sections.denoiser import Shape
+from harness.study.typed import Count, Strict
+
+
+class Weak(Shape):
+    """The weaker model of autoguidance."""
+
+    weights: Asset
+
+
+class Guidance(Strict):
+    """Classifier-free guidance, or autoguidance where a weaker model is given; inside `interval` of t only."""
+
+    scale: Annotated[float, Field(ge=1)] = 1.0  # 1 = off
+    interval: Interval = (0.0, 1.0)
+    weak: Weak | None = None
+
+    @property
+    def text(self) -> str:
+        """`none`, or kind, scale and interval."""
+        if self.scale == 1:
+            return "none"
+        interval = "" if self.interval == (0.0, 1.0) else f" for t in [{self.interval[0]:g}, {self.interval[1]:g}]"
+        return f"{'autoguidance' if self.weak else 'classifier-free'}, scale {self.scale:g}{interval}"
+
+
+class GuidanceSearch(Strict):
+    """A grid of guidance, from which each method takes what has the lowest FID with a denoiser of a seed that is scored nowhere."""
+
+    scales: Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=1)]
+    intervals: Annotated[list[Interval], Field(min_length=1)] = Field(default=[(0.0, 1.0)])
+    seed: Annotated[int, Field(ge=0, lt=2**32)]  # of the denoiser and of the noise
+    count: Count  # samples of each
+
+    @property
+    def grid(self) -> list[tuple[float, Interval]]:
+        """(scale, interval) of every candidate; the first is no guidance."""
+        return [(1.0, (0.0, 1.0)), *((scale, interval) for scale in self.scales if scale > 1 for interval in self.intervals)]
+
+    @model_validator(mode="after")
+    def _differ(self) -> "GuidanceSearch":
+        if len(set(self.grid)) < len(self.grid) or len(self.grid) < 2:
+            raise ValueError("guidance_search needs at least one scale above 1, and names no scale or interval twice")
+        for low, high in self.intervals:
+            if low >= high:
+                raise ValueError(f"guidance_search.intervals: {low:g} to {high:g} holds no time")
+        return self
+
+
+class Sampling(Strict):
+    count: Count  # per run
+    batch: Count
+    sampler: Literal["euler", "heun", "euler_maruyama"] = "euler"
+    grid_points: Annotated[int, Field(ge=3)]  # 50 are 49 Euler steps
+    guidance: Guidance = Guidance()
+    guidance_search: GuidanceSearch | None = None
+    labels: Literal["equal", "random"] = "equal"
+    ema: Decay | None = None  # which of denoiser.ema; None: the first
+    averages: list[Decay] = Field(default=[])  # further ones of denoiser.ema that are sampled, for FID alone
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the velocity for one sample. One under guidance calls two networks."""
+        steps = self.grid_points - 1
+        return 2 * steps - 1 if self.sampler == "heun" else steps
