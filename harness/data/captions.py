@@ -1,14 +1,9 @@
 """The caption of each label."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from harness.data import shapes
 from harness.study.sections.data import Data, Digits, Shapes
-
-if TYPE_CHECKING:
-    pass
-
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
@@ -19,6 +14,9 @@ def captions(data: Data, labels: Sequence[int]) -> list[str]:
         return [f"a handwritten {WORDS[label]}" for label in labels]
     if isinstance(data, Shapes):
         return [shapes.PROMPTS[label].text for label in labels]
+    from harness.machine.device import ensure_torchvision
+
+    ensure_torchvision()  # open_clip imports it
     from open_clip import IMAGENET_CLASSNAMES
 
     return [f"a photo of a {IMAGENET_CLASSNAMES[label]}" for label in labels]

@@ -202,11 +202,13 @@ rule everything:
         seeds=SEEDS,
         tables=[name for name in TARGETS.tables if name != "table1"],
         figures=TARGETS.figures,
+        left_out=TARGETS.left_out,
+        listed=lambda wildcards, input: [*input, *TARGETS.left_out],
     message:
-        "Every table and figure of {params.study}: on its page, and listed in {output}"
+        "Every table and figure of {params.study}: on its page, and listed in {output}; what cannot be made, with the reason"
     shell:
         "python -m harness page --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
-        " --tables {params.tables} --figures {params.figures} --out {input.page} 2>&1 | tee {log} && printf '%s\\n' {input} > {output}"
+        " --tables {params.tables} --figures {params.figures} --out {input.page} 2>&1 | tee {log} && printf '%s\\n' {params.listed:q} > {output}"
 
 
 rule gallery:

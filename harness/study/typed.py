@@ -30,11 +30,12 @@ class Strict(BaseModel):
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """`base` with `changes` laid over it, mapping by mapping; a mapping of another `kind` replaces the old one whole."""
+    """`base` with `changes` laid over it, mapping by mapping; one of another kind (its `kind`; of `data` its `source`) replaces the old whole."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)
-        both = isinstance(value, dict) and isinstance(old, dict) and value.get("kind", old.get("kind")) == old.get("kind")
+        tag = "source" if key == "data" else "kind"
+        both = isinstance(value, dict) and isinstance(old, dict) and value.get(tag, old.get(tag)) == old.get(tag)
         merged[key] = merge(old, value) if both else value
     return merged
 

@@ -103,7 +103,9 @@ def fit(
                 snapshots.keep(state, step, run.model, model)
         lr, generator = training.lr * rate(step, training, images), stream(seed, "step", step, device())
         loss = _descend(run.model, loss_of(step, generator), training, lr, step)
-        run.model.follow([min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema])  # the warm-up is EDM's
+        run.model.follow(
+            [min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema]
+        )  # the warm-up of TensorFlow's average, as score-SDE has it
         if opponent and step >= opponent.start:
             _descend(run.opponent, opponent.loss_of(step, generator), training, lr, step)
         done = step + 1

@@ -59,12 +59,19 @@ class Targets:
     @cached_property
     def tables(self) -> list[str]:
         """The tables that there are for the family, the configured study and its methods; `table1` first."""
-        return [name for name in specs.table_names(self.run.study) if _fits(self.table, name)]
+        return [name for name in specs.table_names(self.run.study) if _unfit(self.table, name) is None]
 
     @cached_property
     def figures(self) -> list[str]:
         """The figures that there are, in the order of reports/figures.yaml."""
-        return [name for name in self._drawable if _fits(self.figure, name)]
+        return [name for name in self._drawable if _unfit(self.figure, name) is None]
+
+    @cached_property
+    def left_out(self) -> list[str]:
+        """A line, with the reason, for every table and figure of the family that cannot be made of these studies and methods."""
+        reasons = [_unfit(self.table, name) for name in specs.table_names(self.run.study)]
+        reasons += [_unfit(self.figure, name) for name in self._drawable]
+        return [f"left out: {reason}" for reason in reasons if reason is not None]
 
     @cached_property
     def _drawable(self) -> list[str]:
@@ -132,12 +139,13 @@ class Targets:
         return {name: common | {"study": name, "methods": in_order(own)} for name, own in methods.items()}
 
 
-def _fits(find: Callable[[str], Report], name: str) -> bool:
+def _unfit(find: Callable[[str], Report], name: str) -> str | None:
+    """Why there is no such table or figure here; None where there is."""
     try:
         find(name)
-    except UserError:
-        return False
-    return True
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _needed(run: Run, need: str) -> list[str]:

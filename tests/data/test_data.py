@@ -1,4 +1,6 @@
 import re
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +17,7 @@ from harness.data.captions import WORDS, captions
 from harness.data.images import centre_crop, to_pixels, to_uint8
 from harness.encoder import encode, latents
 from harness.store import artifacts, assets
-from harness.study.typed import UserError
+from harness.study.typed import ROOT, UserError
 
 
 def test_two_builds_have_the_same_checksum(study, built, tmp_path):
@@ -152,3 +154,13 @@ def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder,
     plain = {to_uint8(split.pixels([i])).tobytes() for i in range(len(split))}
     mirrored = [to_uint8(batch.latents[i : i + 1]).tobytes() not in plain for batch in steps for i in range(3)]
     assert 0.2 < np.mean(mirrored) < 0.8
+
+
+def test_captions_set_up_what_they_need_themselves():
+    """In a process in which nothing else of the harness was imported: open_clip imports torchvision, which a CPU-only torch lacks operators for."""
+    code = (
+        "from types import SimpleNamespace; from harness.data.captions import captions; "
+        "print(captions(SimpleNamespace(source='image_folder'), [0, 1])[1])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.strip()) == (0, "a photo of a goldfish"), done.stderr

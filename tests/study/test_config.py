@@ -247,3 +247,10 @@ def test_rows_are_sorted_from_untouched_to_most_registers(monkeypatch):
     plain, registers = Method(title="a"), Method(title="b", diffusion_registers=True)
     trained = Method(title="c", encoder=EncoderRegisters(kind="trained"))
     assert sorted([trained, registers, plain], key=Method.sort_key) == [plain, registers, trained]
+
+
+def test_another_data_source_replaces_the_section():
+    base = {"data": {"source": "sklearn_digits", "sha256": "ab", "image_size": 16}, "weights": {"path": "p", "source": "here"}}
+    changes = {"data": {"source": "image_folder", "classes": 3}, "weights": {"source": "there"}}
+    assert config.merge(base, changes) == {"data": changes["data"], "weights": {"path": "p", "source": "there"}}
+    assert config.merge(base, {"data": {"image_size": 8}})["data"] == base["data"] | {"image_size": 8}

@@ -94,6 +94,9 @@ def test_a_table_that_does_not_fit_the_study_is_refused_only_where_it_is_asked_f
     table("two", groups)
     found = targets()
     assert "two" not in found.tables
+    assert any(line.startswith("left out: table 'two': ") for line in found.left_out) == (
+        "start99" in message
+    )  # the other has no such study
     assert next(iter(found.modules)) == "smoke"
     with pytest.raises(UserError, match=message):
         found.table("two")

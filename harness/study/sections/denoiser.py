@@ -55,7 +55,7 @@ class Denoiser(Shape):
     noise_scale: Positive = 1.0  # standard deviation of the noise
     class_dropout: Decay
     ema: Annotated[list[Decay], Field(min_length=1)]  # decays; one set of weights is kept for each
-    ema_warm_up: bool = True  # EDM's; the released code has none
+    ema_warm_up: bool = True  # (1 + n) / (10 + n), TensorFlow's and score-SDE's; the released code has none
     training: Training
     snapshots: list[Positive] = Field(default=[])  # earlier ends to keep, sample and score too; in steps or epochs, as training's length
 
