@@ -29,6 +29,8 @@ class DiTDH(Denoiser):
     Raises UserError as LightningDiT does, also for the head's width, and for a register start outside the encoder's blocks.
     """
 
+    title = "DiT^DH"
+
     def __init__(
         self,
         *,

@@ -47,6 +47,8 @@ class JiT(Denoiser):
     Raises UserError as LightningDiT does, and for in-context tokens that do not fit.
     """
 
+    title = "JiT"
+
     def __init__(
         self,
         *,

@@ -255,6 +255,7 @@ class Denoiser(nn.Module):
     `blocks` is a ModuleList whose outputs end with the `grid` ** 2 patch tokens; registers, where present, come first.
     """
 
+    title: str  # in plans and tables
     blocks: nn.ModuleList
 
     def __init__(self, *, input_size: int, patch_size: int, num_classes: int, depth: int, registers: int, register_start: int) -> None:

@@ -22,6 +22,8 @@ class LightningDiT(Denoiser):
     a width that 4 x the heads do not divide.
     """
 
+    title = "LightningDiT"
+
     def __init__(
         self,
         *,

@@ -40,6 +40,8 @@ class SiT(Denoiser):
     a width that the heads or 4 do not divide.
     """
 
+    title = "SiT"
+
     def __init__(
         self,
         *,

@@ -19,6 +19,7 @@ from harness.encoder.whitening import Whitening
 from harness.machine import processes
 from harness.machine.device import device
 from harness.machine.streams import stream
+from harness.results.outliers import outlier_norm
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
 from harness.study.method import LossMask
@@ -93,7 +94,7 @@ class Batches:
 
     def threshold(self, mask: LossMask, factor: float) -> float:
         """Norm above which a token is left out of the loss: `factor` times the median."""
-        return factor * self.norms[mask.norm].median()
+        return outlier_norm(self.norms[mask.norm], factor)
 
     def __call__(self, step: int) -> Batch:
         rows = self._rows(step)

@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.data.images import brightness
 from harness.encoder.test_time_registers import mlp_output_layer
 from harness.encoder.tower import VisionEncoder
+from harness.results.outliers import median_norm
 from harness.study.sections.encoder import Population
 
 IMAGE_DIRECTIONS = 9  # principal components of the images' mean tokens that are taken out; ten classes span nine
@@ -21,7 +22,7 @@ JITTER = 0.05  # how far the input directions of one population's neurons differ
 def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population], generator: torch.Generator) -> list[dict]:
     """Plant `populations` in place, calibrated on `pixels` (N, 3, H, W); returns one record per population: layer, neurons, facts."""
     inputs, activations = _mlp_records(encoder, pixels)
-    median = encoder.hidden_states(pixels)[-1].norm(dim=-1).median().item()
+    median = median_norm(encoder.hidden_states(pixels)[-1].norm(dim=-1)).item()
     background = _background(pixels, encoder.grid)
     used: list[Tensor] = []  # input directions, as seen from the residual stream: no planted output may drive them
     records = []

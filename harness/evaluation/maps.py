@@ -26,6 +26,7 @@ from harness.evaluation.made import check_run
 from harness.evaluation.outliers import noise_of
 from harness.evaluation.scored import stop_of
 from harness.machine.device import device
+from harness.results.outliers import outlier_norm
 from harness.store import artifacts
 from harness.study.study import Study
 
@@ -111,7 +112,7 @@ def first_components(tokens: Tensor, bright: Tensor, factor: float) -> tuple[Ten
     norms = tokens.norm(dim=-1)
     largest, place = norms.max(dim=1, keepdim=True)
     along = (found * (bright - bright.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
-    against = torch.where(largest > factor * norms.median(), found.gather(1, place), along) < 0
+    against = torch.where(largest > outlier_norm(norms, factor), found.gather(1, place), along) < 0
     share = variances[:, -1] / variances.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
     return torch.where(against, -found, found), share
 

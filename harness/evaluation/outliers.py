@@ -23,6 +23,7 @@ from harness.evaluation.made import chain, check_run, made
 from harness.evaluation.scored import About, attempt, stop_of
 from harness.machine.device import device
 from harness.machine.streams import stream
+from harness.results.outliers import median_norm, outlier_norm
 from harness.results.schema import NONE, Score, ScoreFile
 from harness.results.scores import BY_BLOCK, BY_THRESHOLD, scores_of, thresholds_of
 from harness.store import artifacts
@@ -42,13 +43,13 @@ LINES = pa.schema(
 def norm_statistics(norms: Tensor, factor: float) -> dict[str, float]:
     """(...) token norms of one layer -> counts, share of outliers, max / median and quantiles."""
     flat = norms.flatten().double()
-    median, largest = flat.median().item(), flat.max().item()
+    median, largest = median_norm(flat).item(), flat.max().item()
     quantiles = {f"q{q:g}": flat.quantile(q).item() for q in QUANTILES}
     return {
         "tokens": flat.numel(),
         "median": median,
         "max": largest,
-        "share": (flat > factor * median).double().mean().item(),
+        "share": (flat > outlier_norm(flat, factor).item()).double().mean().item(),
         "max_over_median": largest / median if median else float("inf"),
         **quantiles,
     }
@@ -165,7 +166,8 @@ def filtered(study: Study, method_name: str, latents_file: Path) -> dict[str, Sc
     mask, found = load_method(method_name).loss_mask, dict.fromkeys(thresholds_of(study), 0.0)
     norms = latents.train_norms(latents_file, mask.norm if mask else "pre_ln").double()
     for place in found if mask else ():
-        limit = float(place.removeprefix("norm")) * (1.0 if place.startswith("norm") else norms.median().item())
+        number = float(place.removeprefix("norm"))
+        limit = number if place.startswith("norm") else outlier_norm(norms, number).item()
         found[place] = (norms > limit).double().mean().item()
     named = {f"{BY_THRESHOLD}@{place}": without(share, "exact") for place, share in found.items()}
     return attempt(list(named), About(len(norms), NONE, NONE), lambda: named)

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from harness.denoiser.architectures import ARCHITECTURES
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
 from harness.plan.networks import Networks
@@ -24,7 +25,6 @@ TRAINED = 3  # forward passes that a forward and a backward cost
 FLOAT = 4  # bytes
 ADM_IMAGES = 10_000  # in arr_0 of an ADM reference batch
 NORM_IMAGES = 10_000  # training images whose token norms are kept beside the statistics (harness.encoder.encode)
-ARCHITECTURES = {"lightningdit": "LightningDiT", "ditdh": "DiT^DH", "sit": "SiT", "jit": "JiT"}
 
 
 class Stages:
@@ -281,4 +281,4 @@ def denoiser_shape(study: Study) -> str:
     """Width, depth, heads."""
     shape = study.denoiser
     head = f" + head {shape.head.width}/{shape.head.depth}/{shape.head.heads}" if shape.head else ""
-    return f"{ARCHITECTURES[shape.architecture]} {shape.width}/{shape.depth}/{shape.heads}{head}"
+    return f"{ARCHITECTURES[shape.architecture].title} {shape.width}/{shape.depth}/{shape.heads}{head}"

@@ -11,6 +11,7 @@ from safetensors import safe_open
 
 from harness.report.figures.context import Context
 from harness.report.figures.style import OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title
+from harness.results.outliers import median_norm
 from harness.study.method import load_method
 
 LAYERS_SHOWN = 8  # of a deep encoder, evenly spaced, first and last among them
@@ -28,7 +29,7 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
         with safe_open(context.latents(key), "numpy") as file:
             norms = file.get_slice("reference.norms")[: study.outlier_statistics.images]
         maps[key] = norms.reshape(*norms.shape[:2], study.grid, study.grid)
-    medians = {key: np.median(norms, axis=(0, 2, 3)) for key, norms in maps.items()}
+    medians = {key: median_norm(norms, axis=(0, 2, 3))[0, :, 0, 0] for key, norms in maps.items()}
     outliers = {key: (norms > factor * medians[key][:, None, None]).sum(axis=(1, 2, 3)) for key, norms in maps.items()}
     chosen = int(sum(counts / max(1, counts.max()) for counts in outliers.values()).argmax())  # outliers in as many variants as possible
     depth = maps[next(iter(variants))].shape[1]
@@ -117,7 +118,7 @@ def masking_norms(context: Context) -> tuple[Figure, Data]:
     data = {}
     with safe_open(context.latents(key), "numpy") as file:
         norms = {name: file.get_tensor(f"train.norm.{name}").ravel() for name in NORMS}
-    medians = {name: float(np.median(values)) for name, values in norms.items()}
+    medians = {name: float(median_norm(values)) for name, values in norms.items()}
     ratios = {name: values / medians[name] for name, values in norms.items()}
     highest = max([*statistics.multiples, *(norm / median for norm in statistics.norms for median in medians.values())])
     low = min(values.min() for values in ratios.values()) / 1.2

@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from harness.report.figures.context import Context
 from harness.report.figures.maps import Maps, four, maps_of
 from harness.report.figures.style import OUTLINE, SMALL, TWO_COLUMNS, Data, set_title, title_of
+from harness.results.outliers import outlier_norm
 
 OUTLIERS, OTHERS, REGISTERS, CONTEXT = "outlier patches", "other patches", "registers", "tokens in context"
 KINDS = {OTHERS: ("#56B4E9", "o"), OUTLIERS: (OUTLINE, "D"), REGISTERS: ("#009E73", "s"), CONTEXT: ("#CC79A7", "^")}
@@ -31,7 +32,7 @@ def tokens_of(found: dict[str, Maps], what: str = "method") -> pd.DataFrame:
         entering = maps.arrays["entering"]
         after = slice(maps.arrays["norms"].shape[1] - 1 - entering.shape[1], -1)  # an encoder's first are embeddings, the last the output
         outlying = {
-            "attention": entering > maps.factor * np.median(entering, axis=(2, 3), keepdims=True),
+            "attention": entering > outlier_norm(entering, maps.factor, axis=(2, 3)),
             "norm": maps.relative[:, after] > maps.factor,
         }
         values = {"attention": maps.arrays["attention"], "norm": maps.arrays["norms"][:, after]}

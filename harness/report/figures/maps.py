@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import outline
 from harness.report.figures.style import CHARACTERS, DIVERGING, OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
+from harness.results.outliers import median_norm
 from harness.store import artifacts
 from harness.study.method import load_method
 from harness.study.study import Study
@@ -42,7 +43,7 @@ class Maps:
     @property
     def median(self) -> np.ndarray:
         """(T, L + 1): of the norms after each block, and of the output, over all images' patches."""
-        return np.median(self.arrays["norms"], axis=(2, 3))
+        return median_norm(self.arrays["norms"], axis=(2, 3))[:, :, 0, 0]
 
     @cached_property
     def relative(self) -> np.ndarray:
