@@ -2,15 +2,20 @@
 
 from types import SimpleNamespace
 
-from harness.data import stage as data
-from harness.decoder import train as decoder
-from harness.denoiser import sample
-from harness.denoiser import train as denoiser
-from harness.encoder import encode
-from harness.evaluation import guidance, maps, outliers, references, scores
+from harness.data.stage import make_data
+from harness.decoder.train import make_decoder
+from harness.denoiser.sample import draw_samples
+from harness.denoiser.train import train_denoiser
+from harness.encoder.encode import make_encoder, make_latents, make_registers
+from harness.evaluation import scores
 from harness.evaluation.clip import make_clip
+from harness.evaluation.guidance import search_guidance
 from harness.evaluation.judge import make_judge
-from harness.store import assets
+from harness.evaluation.maps import make_encoder_maps, make_maps
+from harness.evaluation.outliers import measure_outliers
+from harness.evaluation.references import make_references
+from harness.store.artifacts import read_json
+from harness.store.assets import record_asset
 from harness.study.method import EncoderRegisters, load_method
 from harness.workflow.dag import Run
 
@@ -22,19 +27,20 @@ class Pipeline:
         self.study, self.root, self.asset_root = study, root, asset_root
         self.dag = Run(study, [0], ["baseline"])
         self.data, self.judge, self.clip, self.state = root / "data", root / "judge.safetensors", root / "clip", root / "state"
-        self.references, self.records = root / "references.safetensors", root / "assets"
+        self.references = root / "references.safetensors"
+        self.records = {name: root / "assets" / f"{name}.json" for name in study.assets}
         self.backbones, self.encoders, self.found, self.runs = {}, {}, {}, {}
 
     def prepare(self, encoders):
         """Everything before the denoiser, for the encoder variants named."""
-        study = self.study
+        study, records = self.study, [*self.records.values()]
         for name in study.assets:
-            assets.record(study, name, self.asset_root, self.records / f"{name}.json")
-        data.make(study.data, self.data, self.records)
-        make_judge(study, data_folder=self.data, assets=self.records, state=self.state, out=self.judge)
+            record_asset(study, name=name, assets=self.asset_root, out=self.records[name])
+        make_data(study, records=records, out=self.data)
+        make_judge(study, data=self.data, records=records, state=self.state, out=self.judge)
         if study.evaluation.clip:
-            make_clip(study, data_folder=self.data, assets=self.records, state=self.state, out=self.clip)
-        references.make(study, data_folder=self.data, judge=self.judge, assets=self.records, out=self.references)
+            make_clip(study, data=self.data, records=records, state=self.state, out=self.clip)
+        make_references(study, data=self.data, judge=self.judge, records=records, out=self.references)
         for key in encoders:
             self._encoder(key)
         return self
@@ -43,30 +49,31 @@ class Pipeline:
         study, name = self.study, EncoderRegisters.from_key(key).backbone
         if name not in self.backbones:
             self.backbones[name] = self.root / "backbones" / name
-            encode.make_backbone(study, name, data_folder=self.data, asset_records=self.records, state=self.state, out=self.backbones[name])
+            make_encoder(study, backbone=name, data=self.data, records=[*self.records.values()], state=self.state, out=self.backbones[name])
         folder, backbone = self.root / "encoders" / key, self.backbones[name]
         registers = folder / "registers.json" if key.startswith("ttr") else None
         if registers:
-            self.found[key] = encode.search(study, key, data_folder=self.data, backbone=backbone, out=registers)
+            make_registers(study, encoder=key, data=self.data, backbone=backbone, out=registers)
+            self.found[key] = read_json(registers)
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
-        encode.make(study, data_folder=self.data, backbone=backbone, registers=registers, out=latents)
+        make_latents(study, data=self.data, backbone=backbone, registers=registers, out=latents)
         if study.has_vit:
-            maps.make_encoder(study, data_folder=self.data, backbone=backbone, registers=registers, out=folder / "maps.npz")
+            make_encoder_maps(study, data=self.data, backbone=backbone, registers=registers, out=folder / "maps.npz")
         images = {} if study.latents.cache else {"backbone": backbone, "registers": registers}
         if self.dag.decodes_itself:
             weights = backbone
         else:
-            decoder.make(
+            make_decoder(
                 study,
-                key=key,
-                data_folder=self.data,
-                latents_file=latents,
-                asset_records=self.records,
+                encoder=key,
+                data=self.data,
+                latents=latents,
+                records=[*self.records.values()],
                 state=self.state,
                 out=weights,
                 **images,
             )
-        images |= {} if study.latents.cache else {"data_folder": self.data}
+        images |= {} if study.latents.cache else {"data": self.data}
         self.encoders[key] = SimpleNamespace(latents=latents, decoder=weights, registers=registers, images=images)
 
     def run(self, method, seeds):
@@ -77,44 +84,44 @@ class Pipeline:
             self.train(method, seed)
         self.draw(method, seeds)
         self.score(method, seeds)
-        outliers.measure_runs(
+        measure_outliers(
             study,
-            method_name=method,
+            method=method,
             seeds=seeds,
-            denoiser_files=[f / "denoiser.safetensors" for f in folders],
-            latents_file=encoder.latents,
-            outs=[f / "outliers.json" for f in folders],
+            denoisers=[f / "denoiser.safetensors" for f in folders],
+            latents=encoder.latents,
+            out=[f / "outliers.json" for f in folders],
         )
-        maps.make(
+        make_maps(
             study,
-            method_name=method,
+            method=method,
             seed=seeds[0],
             denoiser=folders[0] / "denoiser.safetensors",
             decoder=encoder.decoder,
-            latents_file=encoder.latents,
-            data_folder=self.data,
+            latents=encoder.latents,
+            data=self.data,
             out=folders[0] / "maps.npz",
         )
         self.runs[method] = folders
 
     def train(self, method, seed):
         encoder, out = self.encoders[load_method(method).encoder.key], self.root / "runs" / method / f"seed{seed}"
-        options = {"method_name": method, "seed": seed, "latents_file": encoder.latents, "state": self.state, **encoder.images}
-        denoiser.train(self.study, **options, out=out / "denoiser.safetensors")
+        options = {"method": method, "seed": seed, "latents": encoder.latents, "state": self.state, **encoder.images}
+        train_denoiser(self.study, **options, out=out / "denoiser.safetensors")
 
     def draw(self, method, seeds, folder="", **view):
         """Samples; `view`: guidance or steps, and then in `folder` of the run."""
         encoder = self.encoders[load_method(method).encoder.key]
         for seed in seeds:
             run = self.root / "runs" / method / f"seed{seed}"
-            sample.draw(
+            draw_samples(
                 self.study,
-                method_name=method,
+                method=method,
                 seed=seed,
                 denoiser=run / "denoiser.safetensors",
                 decoder=encoder.decoder,
-                latents_file=encoder.latents,
-                asset_records=self.records,
+                latents=encoder.latents,
+                records=[*self.records.values()],
                 state=self.state,
                 out=run / folder / "samples.npz",
                 **view,
@@ -126,17 +133,17 @@ class Pipeline:
         runs = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
         scores.score_runs(
             self.study,
-            method_name=method,
+            method=method,
             seeds=seeds,
-            sample_files=[run / folder / "samples.npz" for run in runs],
-            denoiser_files=[run / "denoiser.safetensors" for run in runs],
+            samples=[run / folder / "samples.npz" for run in runs],
+            denoisers=[run / "denoiser.safetensors" for run in runs],
             decoder=encoder.decoder,
-            latents_file=encoder.latents,
-            data_folder=self.data,
+            latents=encoder.latents,
+            data=self.data,
             judge=self.judge,
             clip=self.clip if self.study.evaluation.clip else None,
             references=self.references,
-            outs=[run / folder / "scores.json" for run in runs],
+            out=[run / folder / "scores.json" for run in runs],
             **view,
         )
 
@@ -145,15 +152,15 @@ class Pipeline:
         encoder, seed = self.encoders[load_method(method).encoder.key], self.study.sampling.guidance_search.seed
         self.train(method, seed)
         out = self.root / "runs" / method / "guidance.json"
-        guidance.search(
+        search_guidance(
             self.study,
-            method_name=method,
+            method=method,
             denoiser=out.parent / f"seed{seed}" / "denoiser.safetensors",
             decoder=encoder.decoder,
-            latents_file=encoder.latents,
+            latents=encoder.latents,
             judge=self.judge,
             references=self.references,
-            asset_records=self.records,
+            records=[*self.records.values()],
             state=self.state,
             out=out,
         )

@@ -12,11 +12,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.data import stage as data
-from harness.denoiser import sample
-from harness.denoiser import train as denoiser
-from harness.encoder import latents
+from harness.data.stage import load_data
+from harness.denoiser.sample import load_samples
+from harness.denoiser.train import load_denoiser
 from harness.encoder import tower as encoder
+from harness.encoder.latents import held_out
 from harness.evaluation import clip, references
 from harness.evaluation.judge import load_judge
 from harness.report import figure_specs, rows
@@ -243,13 +243,13 @@ def readers(study, runs, tmp_path_factory):
     with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(root)) as path:
         write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     found = {
-        root / "data": lambda path: data.load(path, "reference").labels,
+        root / "data": lambda path: load_data(path, "reference").labels,
         root / "backbones" / "plain": encoder.load,
         variant / "registers.json": lambda path: artifacts.read_json(path)["neurons"],
-        variant / "latents.safetensors": latents.held_out,
+        variant / "latents.safetensors": held_out,
         variant / "decoder.safetensors": lambda path: load_tensors(path)[0],
-        run / "denoiser.safetensors": lambda path: [denoiser.load(study, "dsr", path), artifacts.meta(path)["filtered_share"]],
-        run / "samples.npz": sample.load,
+        run / "denoiser.safetensors": lambda path: [load_denoiser(study, "dsr", path), artifacts.meta(path)["filtered_share"]],
+        run / "samples.npz": load_samples,
         run / "scores.json": lambda path: rows._read(path).model_dump_json(),
         run / "outliers.json": lambda path: rows._read(path).model_dump_json(),
         run / "outliers.parquet": artifacts.checked,

@@ -13,7 +13,7 @@ from test_parity import GOLDEN
 from toy import make_assets, toy_study
 
 from harness.commands.parity import parity
-from harness.denoiser import sample
+from harness.denoiser.sample import load_samples
 from harness.evaluation.frechet import Frechet
 from harness.evaluation.references import ReferenceStatistics
 from harness.machine import device as runtime
@@ -92,7 +92,7 @@ def test_samples_hardly_depend_on_the_batch(study, built, tmp_path):
         sampling = study.sampling.model_copy(update={"batch": batch, "averages": []})
         pipeline.study = study.model_copy(update={"sampling": sampling})
         pipeline.draw("baseline", [0], folder=str(batch))
-        images.append(sample.load(tmp_path / "runs" / "baseline" / "seed0" / str(batch) / "samples.npz")[0].astype(int))
+        images.append(load_samples(tmp_path / "runs" / "baseline" / "seed0" / str(batch) / "samples.npz")[0].astype(int))
     assert np.abs(images[0] - images[1]).max() <= 1
     assert (images[0] != images[1]).mean() < 1e-3
 

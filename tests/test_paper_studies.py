@@ -17,11 +17,12 @@ from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import make_assets, toy_study, toy_values
 
-from harness.denoiser import sample
 from harness.denoiser import train as denoiser
-from harness.report import figures, table
+from harness.denoiser.sample import draw_samples
 from harness.report.figure_specs import figure_names, load_figure, part
+from harness.report.figures import render_figures
 from harness.report.specs import Part
+from harness.report.table import render_table
 from harness.results.scores import scores_of
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
@@ -71,7 +72,7 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     if name in ("imagenet256_siglip2_b_ditdh", "imagenet256_sit_xl"):  # drawing takes longer than the rest
         drawn = own_figures(study, methods)
         for figure in drawn:
-            figures.render(study, methods=methods, seeds=[0], results=tmp_path, out=rendered, figure=figure)
+            render_figures(study, methods=methods, seeds=[0], results=tmp_path, out=rendered, figure=figure)
         assert {path.stem for path in rendered.glob("*.png")} == set(drawn) >= {"samples", "fid", "intervals"}
     weights = [load_tensors(path)[0] for path in sorted((tmp_path / "runs" / "baseline" / "seed0").glob("denoiser*.safetensors"))]
     assert len(weights) == len(study.denoiser.ema)
@@ -89,7 +90,7 @@ def own_figures(study, methods):
 def render(study, methods, root):
     """The table of a run, as the rule renders it."""
     out = root / "report"
-    table.render(
+    render_table(
         study, methods=methods, seeds=[0], results=root, spec=config.ROOT / "reports" / "tables" / "table1.yaml", out=out / "table1.md"
     )
     return out
@@ -130,9 +131,9 @@ def test_autoguidance_and_random_labels(tmp_path):
     unguided = parse_study("plain", config.merge(values, {"sampling": {"guidance": {"scale": 1.0}}}))
     images = np.load(samples)["images"]
     encoder = pipeline.encoders["plain"]
-    sample.draw(
-        unguided, method_name="baseline", seed=0, denoiser=samples.with_name("denoiser.safetensors"), decoder=encoder.decoder,
-        latents_file=encoder.latents, asset_records=pipeline.records, state=pipeline.state, out=tmp_path / "x.npz",
+    draw_samples(
+        unguided, method="baseline", seed=0, denoiser=samples.with_name("denoiser.safetensors"), decoder=encoder.decoder,
+        latents=encoder.latents, records=[*pipeline.records.values()], state=pipeline.state, out=tmp_path / "x.npz",
     )  # fmt: skip
     assert (np.load(tmp_path / "x.npz")["images"] != images).mean() > 0.01
 

@@ -2,7 +2,7 @@
 
 import re
 
-from harness.denoiser import train as denoiser
+from harness.denoiser.train import build_denoiser
 from harness.results.schema import Row
 from harness.study import typed as config
 from harness.study.method import load_method
@@ -34,7 +34,7 @@ def test_the_example_method_works(study, tmp_path, monkeypatch):
     assert len(example.splitlines()) < 20
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
     (tmp_path / "early_registers.py").write_text(example)
-    model = denoiser.build(study, "early_registers")
+    model = build_denoiser(study, "early_registers")
     assert model.register_tokens.shape[1] == 8
     assert not model.register_tokens.any()
     assert load_method("early_registers").encoder.key == "ttr_until_clean"

@@ -18,13 +18,15 @@ import numpy as np
 import pytest
 import torch
 
-from harness.decoder import train as decoder
-from harness.denoiser import sample
-from harness.denoiser import train as denoiser
-from harness.encoder import encode
-from harness.evaluation import outliers, scores
+from harness.decoder.train import make_decoder
+from harness.denoiser.sample import draw_samples
+from harness.denoiser.train import train_denoiser
+from harness.encoder.encode import make_latents
+from harness.evaluation import scores
 from harness.evaluation.judge import make_judge
-from harness.report import figures, rows
+from harness.evaluation.outliers import measure_outliers
+from harness.report import rows
+from harness.report.figures import render_figures
 from harness.store import artifacts, assets
 from harness.store.files import write_json
 from harness.store.provenance import provenance
@@ -238,7 +240,7 @@ def test_times_of_files_decide_nothing(study, built, tmp_path):
     for number, path in enumerate([folder, artifacts.sidecar(folder), *folder.rglob("*")]):
         then = time.time() + (-1) ** number * 10 * 365 * 86400
         os.utime(path, (then, then))
-    make_judge(study, data_folder=folder, assets=built.records, state=tmp_path / "state", out=tmp_path / "judge")
+    make_judge(study, data=folder, records=[*built.records.values()], state=tmp_path / "state", out=tmp_path / "judge")
     assert artifacts.sha256(tmp_path / "judge") == artifacts.sha256(built.judge)
 
 
@@ -246,7 +248,7 @@ def test_a_clock_that_jumps_changes_no_result(study, built, tmp_path, monkeypatc
     """Back and forth by days between any two looks at it."""
     now, jumps = time.time(), iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: now + 86400 * (-1) ** next(jumps) * (next(jumps) % 7))
-    make_judge(study, data_folder=built.data, assets=built.records, state=tmp_path / "state", out=tmp_path / "judge")
+    make_judge(study, data=built.data, records=[*built.records.values()], state=tmp_path / "state", out=tmp_path / "judge")
     assert artifacts.sha256(tmp_path / "judge") == artifacts.sha256(built.judge)
     assert 0 <= artifacts.meta(tmp_path / "judge")["seconds"] < 3600
 
@@ -260,11 +262,11 @@ def results(study, runs, tmp_path_factory):
     root = tmp_path_factory.mktemp("spoiled") / "results"
     shutil.copytree(runs.root, root)
     folder, encoder = root / "runs" / "dsr" / "seed0", root / "encoders" / "ttr_until_clean"
-    given = {"data_folder": root / "data", "backbone": root / "backbones" / "plain", "registers": encoder / "registers.json"}
+    given = {"data": root / "data", "backbone": root / "backbones" / "plain", "registers": encoder / "registers.json"}
     latents, weights = encoder / "latents.safetensors", encoder / "decoder.safetensors"
-    run = {"method_name": "dsr", "latents_file": latents}
-    first = {"seed": 0, "state": root / "state", "asset_records": root / "assets"}
-    every = {"seeds": [0], "denoiser_files": [folder / "denoiser.safetensors"]}
+    run = {"method": "dsr", "latents": latents}
+    first = {"seed": 0, "state": root / "state", "records": [root / "assets" / "weights.json"]}
+    every = {"seeds": [0], "denoisers": [folder / "denoiser.safetensors"]}
     scored = {"decoder": weights, "judge": root / "judge.safetensors", "clip": root / "clip", "references": root / "references.safetensors"}
     made = root / "made"
     shown = {"methods": ["dsr"], "seeds": [0], "results": root, "out": root / "drawn"}
@@ -272,27 +274,25 @@ def results(study, runs, tmp_path_factory):
         write_json(record, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     return SimpleNamespace(
         root=root,
-        judge=lambda: make_judge(study, data_folder=root / "data", assets=root / "assets", state=root / "state", out=made),
-        latents=lambda: encode.make(study, **given, out=made),
-        decoder=lambda: decoder.make(
+        judge=lambda: make_judge(study, data=root / "data", records=[root / "assets" / "weights.json"], state=root / "state", out=made),
+        latents=lambda: make_latents(study, **given, out=made),
+        decoder=lambda: make_decoder(
             study,
-            key="plain",
-            data_folder=root / "data",
-            latents_file=latents,
-            asset_records=root / "assets",
+            encoder="plain",
+            data=root / "data",
+            latents=latents,
+            records=[root / "assets" / "weights.json"],
             state=root / "state",
             out=made,
         ),
-        denoiser=lambda: denoiser.train(study, method_name="dsr", seed=0, latents_file=latents, state=root / "state", out=made),
-        samples=lambda: sample.draw(study, **run, **first, denoiser=folder / "denoiser.safetensors", decoder=weights, out=made),
-        scores=lambda: scores.score_runs(
-            study, **run, **every, **scored, data_folder=root / "data", sample_files=[folder / "samples.npz"], outs=[made]
-        ),
-        outliers=lambda: outliers.measure_runs(study, **run, **every, outs=[made]),
+        denoiser=lambda: train_denoiser(study, method="dsr", seed=0, latents=latents, state=root / "state", out=made),
+        samples=lambda: draw_samples(study, **run, **first, denoiser=folder / "denoiser.safetensors", decoder=weights, out=made),
+        scores=lambda: scores.score_runs(study, **run, **every, **scored, data=root / "data", samples=[folder / "samples.npz"], out=[made]),
+        outliers=lambda: measure_outliers(study, **run, **every, out=[made]),
         rows=lambda: rows.collect(study, ["dsr"], [0], root),
-        samples_figure=lambda: figures.render(study, **shown, figure="samples"),
-        norms_figure=lambda: figures.render(study, **shown, figure="encoder_norms"),
-        outliers_figure=lambda: figures.render(study, **shown, figure="denoiser_outliers"),
+        samples_figure=lambda: render_figures(study, **shown, figure="samples"),
+        norms_figure=lambda: render_figures(study, **shown, figure="encoder_norms"),
+        outliers_figure=lambda: render_figures(study, **shown, figure="denoiser_outliers"),
         asset=lambda: assets.locate(root / "assets" / "weights.json"),
     )
 

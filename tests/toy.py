@@ -133,9 +133,9 @@ def _encoder(study, name, path):
 
 
 def _decoder(study, _name, path):
-    from harness.decoder.train import build
+    from harness.decoder.train import build_decoder
 
-    torch.save({"model": build(study).state_dict()}, path)
+    torch.save({"model": build_decoder(study).state_dict()}, path)
 
 
 def _perceptual(study, name, path):

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.denoiser.sample import grid_of, guided, velocity_of
 from harness.denoiser.samplers import integrate
-from harness.denoiser.train import build, loss_of
+from harness.denoiser.train import build_denoiser, loss_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost
 from harness.machine.device import allow_tf32, device
@@ -35,7 +35,7 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float | Non
     """
     price, training, sampling = cost(study, method), study.denoiser.training, study.sampling
     seed_initialisation(0)
-    model = build(study, method).to(device())
+    model = build_denoiser(study, method).to(device())
     denoise = torch.compile(model) if training.compile else model
     seconds, memory = _training(study, method, model, denoise, steps)
     images = training.batch / seconds

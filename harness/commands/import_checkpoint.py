@@ -34,9 +34,9 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
 
 def _model(study: Study, method: str, part: str) -> torch.nn.Module:
     if part == "decoder":
-        from harness.decoder.train import build
+        from harness.decoder.train import build_decoder
 
-        return build(study)
-    from harness.denoiser.train import build
+        return build_decoder(study)
+    from harness.denoiser.train import build_denoiser
 
-    return build(study, method)
+    return build_denoiser(study, method)

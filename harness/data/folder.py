@@ -42,9 +42,9 @@ class OnDisk(Split):
         return to_pixels(np.stack(list(_pool().map(self.__getitem__, wanted))))
 
 
-def _make_index(data: ImageFolder, out: Path, asset_records: Path) -> dict:
+def _make_index(data: ImageFolder, out: Path, records: list[Path]) -> dict:
     """`train.json` and `reference.json`: relative paths and labels. The folders themselves are named in the record."""
-    files = {"train": asset_records / "data.train.json", "reference": asset_records / "data.held_out.json"}
+    files = {"train": assets.record_of(records, "data.train"), "reference": assets.record_of(records, "data.held_out")}
     roots = {split: assets.locate(path) for split, path in files.items()}
     index = {split: _walk(root, data.classes) for split, root in roots.items()}
     found = len(index["train"]["files"])

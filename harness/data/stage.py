@@ -17,7 +17,8 @@ from harness.data.digits import _digits
 from harness.data.folder import OnDisk, _make_index
 from harness.data.images import InMemory, Split
 from harness.store import artifacts
-from harness.study.sections.data import Data, Digits, ImageFolder, Shapes
+from harness.study.sections.data import Digits, ImageFolder, Shapes
+from harness.study.study import Study
 from harness.study.typed import UserError
 
 if TYPE_CHECKING:
@@ -27,10 +28,11 @@ if TYPE_CHECKING:
 # ----------------------------------------------------------------------------------------------------------------- making
 
 
-def make(data: Data, out: Path, asset_records: Path | None = None) -> dict:
+def make_data(study: Study, *, records: list[Path] = (), out: Path) -> dict:
     """Stage `data`: build the data set folder `out`; returns its counts and checksum."""
+    data = study.data
     if isinstance(data, ImageFolder):
-        counts = _make_index(data, out, asset_records)
+        counts = _make_index(data, out, records)
     else:
         counts = _save(data, _digits(data) if isinstance(data, Digits) else _shapes(data), out)
     return counts | {"sha256": artifacts.sha256(out)}
@@ -72,7 +74,7 @@ def _save(data: Digits | Shapes, parts: dict[str, tuple[list, list[int]]], out: 
 # ---------------------------------------------------------------------------------------------------------------- reading
 
 
-def load(folder: Path, split: str) -> Split:
+def load_data(folder: Path, split: str) -> Split:
     """One split of a data set folder."""
     artifacts.checked(folder)
     index = Path(folder) / f"{split}.json"

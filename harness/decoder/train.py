@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.data import stage as data
 from harness.data.images import to_uint8
+from harness.data.stage import load_data
 from harness.decoder.vit import ViTDecoder
 from harness.encoder import autoencoder
 from harness.encoder.latents import Batches, load_encoder
@@ -31,40 +31,40 @@ from harness.training.loop import Opponent, fit
 SEED = 0  # one decoder per encoder variant, shared by the seeds
 
 
-def build(study: Study) -> ViTDecoder:
+def build_decoder(study: Study) -> ViTDecoder:
     c = study.decoder
     return ViTDecoder(channels=study.channels, grid=study.grid, patch=c.patch, width=c.width, depth=c.depth, heads=c.heads, mlp=c.mlp)
 
 
-def make(
+def make_decoder(
     study: Study,
     *,
-    key: str,
-    data_folder: Path,
-    latents_file: Path,
+    encoder: str,
+    data: Path,
+    latents: Path,
     backbone: Path | None = None,
     registers: Path | None = None,
-    asset_records: Path | None = None,
+    records: list[Path] = (),
     state: Path,
     out: Path,
 ) -> dict:
-    """Write the decoder of the encoder variant `key`. Test-time registers do not change which published decoder is taken."""
-    name = EncoderRegisters.from_key(key).backbone
+    """Write the decoder of the encoder variant `encoder`. Test-time registers do not change which published decoder is taken."""
+    name = EncoderRegisters.from_key(encoder).backbone
     if name not in study.decoder.released:
         return _train(
             study,
-            key=key,
-            data_folder=data_folder,
-            latents_file=latents_file,
+            encoder=encoder,
+            data=data,
+            latents=latents,
             encoder_files=(backbone, registers),
-            asset_records=asset_records,
+            records=records,
             state=state,
             out=out,
         )
-    record = asset_records / f"decoder.released.{name}.json"
+    record = assets.record_of(records, f"decoder.released.{name}")
     source = assets.locate(record)
     with artifacts.artifact(out, stage="decoder", module=__name__, config=study.decoder, inputs=[record]) as path:
-        model = load_weights(build(study), foreign.read(source), source)
+        model = load_weights(build_decoder(study), foreign.read(source), source)
         save_tensors(path, model.state_dict())
     return {"decoder": "published", "file": str(source)}
 
@@ -72,35 +72,35 @@ def make(
 def _train(
     study: Study,
     *,
-    key: str,
-    data_folder: Path,
-    latents_file: Path,
+    encoder: str,
+    data: Path,
+    latents: Path,
     encoder_files: tuple[Path | None, Path | None],
-    asset_records: Path | None,
+    records: list[Path],
     state: Path,
     out: Path,
 ) -> dict:
     """The sigma of the noise on the whitened latents is uniform in [0, decoder.noise], one per sample (RAE's noise_tau)."""
     config = study.decoder
-    records = [asset_records / f"{name}.json" for name in study.assets if name.startswith(("decoder.perceptual", "decoder.adversarial"))]
+    networks = [assets.record_of(records, name) for name in study.assets if name.startswith(("decoder.perceptual", "decoder.adversarial"))]
     encoders = [] if study.latents.cache else [path for path in encoder_files if path]
-    inputs = [data_folder, latents_file, *encoders, *records]
+    inputs = [data, latents, *encoders, *networks]
     with artifacts.trained_artifact(out, state=state, stage="decoder", module=__name__, config=config, inputs=inputs) as (
         path,
         checkpoints,
     ):
         encoder = None if study.latents.cache else load_encoder(study, *encoder_files)
-        split = data.load(data_folder, "train")
-        batches = Batches(latents_file, seed=SEED, batch=config.training.batch, split=split, encoder=encoder)
+        split = load_data(data, "train")
+        batches = Batches(latents, seed=SEED, batch=config.training.batch, split=split, encoder=encoder)
         seed_initialisation(SEED)
-        model = build(study).to(device())
-        losses = _Losses(study, model, batches, asset_records)
+        model = build_decoder(study).to(device())
+        losses = _Losses(study, model, batches, records)
         [weights] = fit(
             model,
             losses.decoder,
             config.training,
             images=len(batches),
-            name=f"decoder {key}",
+            name=f"decoder {encoder}",
             seed=SEED,
             state=checkpoints,
             ema=[config.ema] if config.ema else [],
@@ -116,19 +116,19 @@ def _train(
 class _Losses:
     """The decoder's loss and, with an adversarial part, the discriminator's."""
 
-    def __init__(self, study: Study, model: ViTDecoder, batches: Batches, asset_records: Path | None) -> None:
+    def __init__(self, study: Study, model: ViTDecoder, batches: Batches, records: list[Path]) -> None:
         self.config, self.model, self.batches = study.decoder, model, batches
         self.perceptual = self.discriminator = self.opponent = None
         adversarial, epoch = self.config.adversarial, self.config.training.epoch(len(batches))
         if self.config.perceptual:
             from harness.decoder.perceptual import Perceptual
 
-            files = [assets.locate(asset_records / f"decoder.perceptual.{part}.json") for part in ("vgg", "heads")]
+            files = [assets.locate(assets.record_of(records, f"decoder.perceptual.{part}")) for part in ("vgg", "heads")]
             self.perceptual = Perceptual.load(*files, widths=self.config.perceptual.widths).to(device())
         if adversarial:
             from harness.decoder.discriminator import Discriminator
 
-            file = assets.locate(asset_records / "decoder.adversarial.weights.json")
+            file = assets.locate(assets.record_of(records, "decoder.adversarial.weights"))
             shape = {"size": adversarial.image_size, "width": adversarial.width, "depth": adversarial.depth}
             shape |= {"attention_heads": adversarial.heads, "blocks": adversarial.blocks}
             self.discriminator = Discriminator.load(file, **shape).to(device())
@@ -180,11 +180,11 @@ class _Losses:
             yield hinge_loss(*logits) * ((rows.stop - rows.start) / count)
 
 
-def load(study: Study, path: Path) -> autoencoder.Decoder:
+def load_decoder(study: Study, path: Path) -> autoencoder.Decoder:
     """Raw latents -> pixels, on the device. `path`: the decoder's weights; the encoder's folder where that decodes itself."""
     if not isinstance(study.decoder, OwnDecoder):
         tensors, _ = load_tensors(path)
-        model = load_weights(build(study), tensors, path).eval().requires_grad_(False).to(device())
+        model = load_weights(build_decoder(study), tensors, path).eval().requires_grad_(False).to(device())
         return autoencoder.vit_decoder(model)
     artifacts.checked(path)
     if isinstance(study.encoder, PixelEncoder):

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.images import to_uint8
-from harness.decoder import train as decoders
+from harness.decoder.train import load_decoder
 from harness.denoiser import train as denoisers
 from harness.denoiser.flow import velocity
 from harness.denoiser.samplers import Field, autoguidance, classifier_free, integrate, sde_grid, time_grid
+from harness.denoiser.train import load_denoiser
 from harness.encoder.whitening import load_whitening
 from harness.machine import processes
 from harness.machine.device import autocast, device
@@ -66,25 +67,25 @@ def velocity_of(study: Study, output: Field) -> Field:
     return velocity_at
 
 
-def weak_model(study: Study, asset_records: Path | None) -> nn.Module | None:
+def weak_model(study: Study, records: list[Path]) -> nn.Module | None:
     """The weaker model of autoguidance, from the study's asset."""
     weak = study.sampling.guidance.weak
     if weak is None:
         return None
-    path = assets.locate(asset_records / "sampling.guidance.weak.weights.json")
+    path = assets.locate(assets.record_of(records, "sampling.guidance.weak.weights"))
     model = load_weights(denoisers.of_shape(study, weak), foreign.read(path), path)
     return model.eval().requires_grad_(False).to(device())
 
 
-def draw(
+def draw_samples(
     study: Study,
     *,
-    method_name: str,
+    method: str,
     seed: int,
     denoiser: Path,
     decoder: Path,
-    latents_file: Path,
-    asset_records: Path | None = None,
+    latents: Path,
+    records: list[Path] = (),
     guidance: Path | None = None,
     steps: bool = False,
     state: Path,
@@ -100,20 +101,20 @@ def draw(
     """
     chosen = [guidance] if guidance else []
     for path in chosen:
-        choice = read_choice(study, method_name, path)
+        choice = read_choice(study, method, path)
         study = with_guidance(study, choice.scale, choice.interval)
-    section, statuses, sampler = study.sampling, {}, Sampler(study, decoder, latents_file, asset_records)
+    section, statuses, sampler = study.sampling, {}, Sampler(study, decoder, latents, records)
     for view, place in views(study, steps=steps, guided=bool(chosen)):
         weights, file = place(Path(denoiser)), place(Path(out))
-        facts = {"config": section, "inputs": [weights, *sampler.inputs, *chosen], "method": method_name, "seed": seed, **view}
+        facts = {"config": section, "inputs": [weights, *sampler.inputs, *chosen], "method": method, "seed": seed, **view}
         found: dict = {"processes": processes.count()}
         artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=found, **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
             stop = _stop(*chosen, *[weights] * steps)
             if stop is None:
-                model = denoisers.load(study, method_name, weights)
+                model = load_denoiser(study, method, weights)
                 about = f"EMA {view['ema']:g}" + (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
-                sampler.draw(folder, study, model, seed, f"samples {method_name}/seed{seed}/{about}")
+                sampler.draw(folder, study, model, seed, f"samples {method}/seed{seed}/{about}")
             if not processes.rank():
                 arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
                 if stop is None:
@@ -140,11 +141,11 @@ def views(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callab
     return [({"ema": decay}, partial(study.average_file, decay=decay)) for decay in ([study.ema] if guided else study.sampled)]
 
 
-def read_choice(study: Study, method_name: str, path: Path) -> Choice:
+def read_choice(study: Study, method: str, path: Path) -> Choice:
     """The guidance that was chosen for the method. UserError where it is another study's or method's."""
     choice = Choice.model_validate(artifacts.read_json(path))
-    if (choice.study, choice.method) != (study.name, method_name):
-        raise UserError(f"{path}: is of {choice.study}/{choice.method}, not of {study.name}/{method_name}; run the same command again")
+    if (choice.study, choice.method) != (study.name, method):
+        raise UserError(f"{path}: is of {choice.study}/{choice.method}, not of {study.name}/{method}; run the same command again")
     return choice
 
 
@@ -158,11 +159,11 @@ def with_guidance(study: Study, scale: float, interval: tuple[float, float], cou
 class Sampler:
     """Draws the samples of a study with any of its denoisers. `inputs`: the files that it is made from."""
 
-    def __init__(self, study: Study, decoder: Path, latents_file: Path, asset_records: Path | None) -> None:
-        records = [asset_records / f"{name}.json" for name in study.assets if name.startswith("sampling.")]
-        self.inputs = [decoder, latents_file, *records]
-        self.whitening, self.decode_raw = load_whitening(latents_file).to(device()), decoders.load(study, decoder)
-        self.weak = weak_model(study, asset_records)
+    def __init__(self, study: Study, decoder: Path, latents: Path, records: list[Path]) -> None:
+        used = [assets.record_of(records, name) for name in study.assets if name.startswith("sampling.")]
+        self.inputs = [decoder, latents, *used]
+        self.whitening, self.decode_raw = load_whitening(latents).to(device()), load_decoder(study, decoder)
+        self.weak = weak_model(study, records)
 
     def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
         """Fill `folder` with shards of `study.sampling`."""
@@ -218,7 +219,7 @@ def status_of(denoiser: dict, finite: np.ndarray) -> dict[str, str]:
     return {"status": "ok"}
 
 
-def load(path: Path) -> tuple[np.ndarray, np.ndarray]:
+def load_samples(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """(images, labels) of a samples file."""
     artifacts.checked(path)
     with np.load(path, allow_pickle=False) as file:

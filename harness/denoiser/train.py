@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data import shapes
-from harness.data import stage as data
+from harness.data.stage import load_data
 from harness.denoiser.architectures import ARCHITECTURES
 from harness.denoiser.flow import at_time, flow_loss, sample_time
 from harness.denoiser.text import TextEmbedding
@@ -27,20 +27,20 @@ from harness.training import snapshots
 from harness.training.loop import Diverged, Loss, fit
 
 
-def build(study: Study, method_name: str) -> nn.Module:
+def build_denoiser(study: Study, method: str) -> nn.Module:
     """The method's denoiser with fresh weights from the global generator."""
-    registers = load_method(method_name).registers(study.denoiser.registers)
+    registers = load_method(method).registers(study.denoiser.registers)
     count, start = (registers.count, registers.start) if registers else (0, 0)
     model = of_shape(study, study.denoiser, registers=count, register_start=start)
-    hook = denoiser_hook(method_name)
+    hook = denoiser_hook(method)
     if hook is None:
         return model
     try:
         changed = hook(model)
     except Exception as error:
-        raise UserError(f"baselines/{method_name}.py: modify_denoiser failed: {type(error).__name__}: {error}") from None
+        raise UserError(f"baselines/{method}.py: modify_denoiser failed: {type(error).__name__}: {error}") from None
     if not isinstance(changed, nn.Module):
-        raise UserError(f"baselines/{method_name}.py: modify_denoiser must return the model, got {type(changed).__name__}")
+        raise UserError(f"baselines/{method}.py: modify_denoiser must return the model, got {type(changed).__name__}")
     return changed
 
 
@@ -102,13 +102,13 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
     return loss
 
 
-def train(
+def train_denoiser(
     study: Study,
     *,
-    method_name: str,
+    method: str,
     seed: int,
-    latents_file: Path,
-    data_folder: Path | None = None,
+    latents: Path,
+    data: Path | None = None,
     backbone: Path | None = None,
     registers: Path | None = None,
     state: Path,
@@ -121,37 +121,35 @@ def train(
     printed: nothing but in the first process. Processes under torchrun share the batches. Data, backbone and registers are read only where
     the study does not cache its latents.
     """
-    config, method = study.denoiser, load_method(method_name)
-    facts = {"method": method_name, "seed": seed, "method_file": artifacts.sha256(method_file(method_name))}
+    config, mask = study.denoiser, load_method(method).loss_mask
+    facts = {"method": method, "seed": seed, "method_file": artifacts.sha256(method_file(method))}
     images = {}
     if not study.latents.cache:
-        images = {"split": data.load(data_folder, "train"), "encoder": load_encoder(study, backbone, registers)}
-    batches = Batches(latents_file, seed=seed, batch=config.training.batch, **images)
+        images = {"split": load_data(data, "train"), "encoder": load_encoder(study, backbone, registers)}
+    batches = Batches(latents, seed=seed, batch=config.training.batch, **images)
     limit, facts["filtered_share"] = float("inf"), 0.0
-    if method.loss_mask:
+    if mask:
         if not batches.norms:
-            raise UserError(f"method '{method_name}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
-        limit = batches.threshold(method.loss_mask, study.outlier_statistics.factor)
-        facts["filtered_share"] = 1 - (batches.norms[method.loss_mask.norm] <= limit).float().mean().item()
+            raise UserError(f"method '{method}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
+        limit = batches.threshold(mask, study.outlier_statistics.factor)
+        facts["filtered_share"] = 1 - (batches.norms[mask.norm] <= limit).float().mean().item()
     if facts["filtered_share"] == 1:
-        raise UserError(
-            f"method '{method_name}': the loss mask filters every token; look at the norm it thresholds ({method.loss_mask.norm})"
-        )
-    inputs = [p for p in (latents_file, data_folder, backbone, registers) if p is not None]
+        raise UserError(f"method '{method}': the loss mask filters every token; look at the norm it thresholds ({mask.norm})")
+    inputs = [p for p in (latents, data, backbone, registers) if p is not None]
     made = {"stage": "denoiser", "module": __name__, "config": config, "inputs": inputs, **facts}
     found: dict = {"status": "ok", "processes": processes.count()}
     artifact = artifacts.trained_artifact(out, state=state, found=found, **made)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, checkpoints):
         seed_initialisation(seed)
-        model = build(study, method_name).to(device())
+        model = build_denoiser(study, method).to(device())
         denoise = torch.compile(model) if config.training.compile else model
         try:
             averages = fit(
                 model,
-                loss_of(study, method.loss_mask, limit, batches, denoise),
+                loss_of(study, mask, limit, batches, denoise),
                 config.training,
                 images=len(batches),
-                name=f"denoiser {method_name}/seed{seed}",
+                name=f"denoiser {method}/seed{seed}",
                 seed=seed,
                 state=checkpoints,
                 ema=config.ema,
@@ -181,7 +179,7 @@ def train(
     return printed | {"steps": study.steps, "ema": config.ema}
 
 
-def load(study: Study, method_name: str, path: Path) -> nn.Module:
+def load_denoiser(study: Study, method: str, path: Path) -> nn.Module:
     """The trained denoiser, frozen, on the device."""
     tensors, _ = load_tensors(path)
-    return load_weights(build(study, method_name), tensors, path).eval().requires_grad_(False).to(device())
+    return load_weights(build_denoiser(study, method), tensors, path).eval().requires_grad_(False).to(device())

@@ -4,14 +4,15 @@ import math
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data import stage as data
 from harness.data.folder import OnDisk
 from harness.data.images import Split
+from harness.data.stage import load_data
 from harness.encoder import autoencoder
 from harness.encoder import tower as encoders
 from harness.encoder import train as train_encoder
@@ -34,22 +35,24 @@ BATCH = 256
 NORM_IMAGES = 10_000  # at most: training images whose token norms are kept, where the latents themselves are not
 
 
-def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: Path, state: Path, out: Path) -> dict:
+def make_encoder(
+    study: Study, *, backbone: Literal["plain", "trained_registers"], data: Path, records: list[Path] = (), state: Path, out: Path
+) -> dict:
     """Stage `encoder`: train it, or take the study's weights: checked against the study's sizes, and only what is used of them."""
     section = study.encoder
     if isinstance(section, TrainedEncoder):
-        return train_encoder.train(study, registers=name == "trained_registers", data_folder=data_folder, state=state, out=out)
+        return train_encoder.train(study, registers=backbone == "trained_registers", data=data, state=state, out=out)
     if isinstance(section, TrainedVae):
         from harness.encoder import train_vae
 
-        return train_vae.train(study, data_folder=data_folder, state=state, out=out)
+        return train_vae.train(study, data=data, state=state, out=out)
     if isinstance(section, PixelEncoder):
         with artifacts.artifact(out, stage="encoder", module=__name__, config=section) as folder:
             _emptied(folder)
             write_json(folder / "encoder.json", {"kind": "pixels"})
         return {"encoder": "pixels"}
-    field = "encoder.weights" if isinstance(section, VaeEncoder) else f"encoder.{name}.weights"
-    record = asset_records / f"{field}.json"
+    field = "encoder.weights" if isinstance(section, VaeEncoder) else f"encoder.{backbone}.weights"
+    record = assets.record_of(records, field)
     source = assets.locate(record)
     with artifacts.artifact(out, stage="encoder", module=__name__, config=section, inputs=[record]) as folder:
         _emptied(folder)
@@ -58,7 +61,7 @@ def make_backbone(study: Study, name: str, *, data_folder: Path, asset_records: 
 
             vae.load(source, section).model.save_pretrained(folder)
         else:
-            wanted = section.plain if name == "plain" else section.trained_registers
+            wanted = section.plain if backbone == "plain" else section.trained_registers
             model = encoders.from_pretrained(source, family=wanted.family, image_size=section.image_size)
             _expect(model, section, source)
             encoders.save(model, folder)
@@ -83,24 +86,24 @@ def _expect(model: encoders.VisionEncoder, section: PretrainedEncoder, source: P
 # --------------------------------------------------------------------------------------------------------------- registers
 
 
-def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Path) -> dict:
-    """Stage `registers`: the register neurons of the encoder variant `key`, searched for or as published.
+def make_registers(study: Study, *, encoder: str, data: Path, backbone: Path, out: Path) -> dict:
+    """Stage `registers`: the register neurons of the encoder variant `encoder`, searched for or as published.
 
     JSON with scores per round and, where outliers were planted, precision and recall.
     """
     section, factor = study.search, study.outlier_statistics.factor
-    with artifacts.artifact(out, stage="registers", module=__name__, config=section, inputs=[data_folder, backbone]) as path:
-        if key in section.released_neurons:
+    with artifacts.artifact(out, stage="registers", module=__name__, config=section, inputs=[data, backbone]) as path:
+        if encoder in section.released_neurons:
             rounds, left = [], None
-            neurons = released_neurons(section.released_neurons[key], encoders.load(backbone))
+            neurons = released_neurons(section.released_neurons[encoder], encoders.load(backbone))
         else:
-            model, images = encoders.load(backbone).to(device()), _search_images(data.load(data_folder, "train"), section)
-            rounds, neurons, left = search_registers(model, images, EncoderRegisters.from_key(key), section, factor)
+            model, images = encoders.load(backbone).to(device()), _search_images(load_data(data, "train"), section)
+            rounds, neurons, left = search_registers(model, images, EncoderRegisters.from_key(encoder), section, factor)
         truth = train_encoder.planted(backbone) if study.outliers != "natural" else set()
         found = {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
         result = {
-            "encoder": key,
-            "source": section.released_neurons.get(key, "search"),
+            "encoder": encoder,
+            "source": section.released_neurons.get(encoder, "search"),
             "neurons": {str(layer): listed for layer, listed in sorted(neurons.items())},
             "rounds": [
                 {
@@ -120,7 +123,7 @@ def search(study: Study, key: str, *, data_folder: Path, backbone: Path, out: Pa
             "recall": len(found & truth) / len(truth) if truth else None,
         }
         write_json(path, result)
-    return result
+    return {name: result[name] for name in ("neurons", "source", "outlier_share_left", "precision", "recall")}
 
 
 def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tensor]]:
@@ -133,14 +136,14 @@ def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tenso
 # ----------------------------------------------------------------------------------------------------------------- latents
 
 
-def make(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
+def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
     """Stage `latents`: whitening statistics from the training split only; the latents of the held-out images; cached, those for training."""
-    inputs = [data_folder, backbone, *([registers] if registers else [])]
+    inputs = [data, backbone, *([registers] if registers else [])]
     section = study.latents
     facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}
     with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, **facts) as path:
         encoder, moments = load_encoder(study, backbone, registers), Moments(section.whitening)
-        split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+        split, held_out = load_data(data, "train"), load_data(data, "reference")
         kept, norms = [], []
         count = len(split) if section.cache or section.whitening != "none" else 0
         count = min(count, section.images or count)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from harness.data import stage as data
+from harness.data.stage import load_data
 from harness.encoder import tower as encoders
 from harness.encoder.planting import plant
 from harness.machine.streams import seed_initialisation, stream
@@ -38,14 +38,14 @@ class Pretraining(nn.Module):
         return F.mse_loss(self.pixels(tokens), patches) + self.label_weight * right
 
 
-def train(study: Study, *, registers: bool, data_folder: Path, state: Path, out: Path) -> dict:
+def train(study: Study, *, registers: bool, data: Path, state: Path, out: Path) -> dict:
     """Write the encoder folder `out`; `planted.json` in it lists what was planted. Returns what is printed."""
     config = study.encoder
-    split = data.load(data_folder, "train")
+    split = load_data(data, "train")
     pixels, labels = split.pixels(), torch.from_numpy(split.labels)
     name = f"encoder {'with' if registers else 'without'} registers"
     facts = {"registers": registers, "outliers": study.outliers, "populations": [p.model_dump() for p in study.planted]}
-    with artifacts.trained_artifact(out, state=state, stage="encoder", module=__name__, config=config, inputs=[data_folder], **facts) as (
+    with artifacts.trained_artifact(out, state=state, stage="encoder", module=__name__, config=config, inputs=[data], **facts) as (
         folder,
         checkpoints,
     ):

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from harness.data import stage as data
+from harness.data.stage import load_data
 from harness.encoder import vae
 from harness.machine.device import device
 from harness.machine.streams import seed_initialisation, stream
@@ -18,13 +18,13 @@ from harness.training.order import batch_indices
 SEED = 0  # the encoder is part of the study; the run's seed does not reach it
 
 
-def train(study: Study, *, data_folder: Path, state: Path, out: Path) -> dict:
+def train(study: Study, *, data: Path, state: Path, out: Path) -> dict:
     """Write the folder `out` as `save_pretrained` does; its `scaling_factor` is 1 / standard deviation of the training latents, as for
     Stable Diffusion's (arXiv 2112.10752, D.1). Returns what is printed.
     """
-    config, split = study.encoder, data.load(data_folder, "train")
+    config, split = study.encoder, load_data(data, "train")
     pixels = split.pixels().to(device())
-    with artifacts.trained_artifact(out, state=state, stage="encoder", module=__name__, config=config, inputs=[data_folder]) as (
+    with artifacts.trained_artifact(out, state=state, stage="encoder", module=__name__, config=config, inputs=[data]) as (
         folder,
         checkpoints,
     ):

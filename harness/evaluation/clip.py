@@ -15,14 +15,14 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
-from harness.data import stage as data
 from harness.data.captions import captions
 from harness.data.images import to_pixels
-from harness.evaluation.judge import SEED, _record
+from harness.data.stage import load_data
+from harness.evaluation.judge import SEED
 from harness.machine.device import device
 from harness.machine.streams import seed_initialisation
 from harness.store import artifacts, foreign
-from harness.store.assets import locate
+from harness.store.assets import locate, record_of
 from harness.store.files import write_json
 from harness.store.tensors import load_weights, save_tensors
 from harness.study.sections.evaluation import OpenClip, TrainedClip
@@ -175,29 +175,29 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
     return foreign.read(path)
 
 
-def make_clip(study: Study, *, data_folder: Path | None, state: Path, out: Path, assets: Path | None = None) -> dict:
-    """Write an open_clip folder. To train it takes `data_folder`, to import it `assets`, the folder of records."""
+def make_clip(study: Study, *, data: Path | None = None, records: list[Path] = (), state: Path, out: Path) -> dict:
+    """Write an open_clip folder. To train it takes `data`, to import it the record of the weights."""
     config = study.evaluation.clip
     if config is None:
         raise UserError(f"study '{study.name}' has no CLIP model (evaluation.clip is null)")
     if isinstance(config, TrainedClip):
-        return train_clip(study, data_folder=data_folder, state=state, out=out)
-    record = _record(assets, "evaluation.clip.weights")
+        return train_clip(study, data=data, state=state, out=out)
+    record = record_of(records, "evaluation.clip.weights")
     with artifacts.artifact(out, stage="clip", module=__name__, config=config, inputs=[record]) as folder:
         shutil.rmtree(folder, ignore_errors=True)
         return import_published(config, locate(record), folder)
 
 
-def train_clip(study: Study, *, data_folder: Path, state: Path, out: Path) -> dict:
+def train_clip(study: Study, *, data: Path, state: Path, out: Path) -> dict:
     """Write an open_clip folder; returns how often an unseen image is nearest to its own caption."""
     import open_clip
 
     config = study.evaluation.clip
-    split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+    split, held_out = load_data(data, "train"), load_data(data, "reference")
     texts, wanted = (captions(study.data, part.labels) for part in (split, held_out))
     tokenizer = WordTokenizer.of(texts)
     pixels, tokens = split.pixels().to(device()), tokenizer(texts).to(device())
-    with artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=config, inputs=[data_folder]) as (
+    with artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=config, inputs=[data]) as (
         folder,
         checkpoints,
     ):

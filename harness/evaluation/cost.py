@@ -64,14 +64,14 @@ def kept_for_backward(study: Study, build: Callable[[], nn.Module]) -> int:
     return sum(size for storage, size in storages.items() if storage not in weights)
 
 
-def of_method(study: Study, method_name: str) -> Price:
+def of_method(study: Study, method: str) -> Price:
     """Of the method's denoiser, changes by its `modify_denoiser` included."""
-    from harness.denoiser import train as denoisers
+    from harness.denoiser.train import build_denoiser
 
-    return denoiser(study, lambda: denoisers.build(study, method_name))
+    return denoiser(study, lambda: build_denoiser(study, method))
 
 
-def cost(study: Study, method_name: str) -> dict[str, float]:
+def cost(study: Study, method: str) -> dict[str, float]:
     """`parameters`: trainable ones. `gflops`: one forward pass of one latent."""
-    found = of_method(study, method_name)
+    found = of_method(study, method)
     return {"parameters": found.parameters, "gflops": found.flops / 1e9}

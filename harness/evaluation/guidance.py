@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.denoiser import train as denoisers
 from harness.denoiser.sample import Sampler, status_of, with_guidance
+from harness.denoiser.train import load_denoiser
 from harness.evaluation.bootstrap import without
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
@@ -22,16 +22,16 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def search(
+def search_guidance(
     study: Study,
     *,
-    method_name: str,
+    method: str,
     denoiser: Path,
     decoder: Path,
-    latents_file: Path,
+    latents: Path,
     judge: Path,
     references: Path,
-    asset_records: Path | None = None,
+    records: list[Path] = (),
     state: Path,
     out: Path,
 ) -> dict:
@@ -44,24 +44,24 @@ def search(
     section = study.sampling.guidance_search
     if section is None:
         raise UserError(f"study '{study.name}' searches for no guidance; give it sampling.guidance_search")
-    check_run(denoiser, method_name, section.seed)
-    sampler, judged = Sampler(study, decoder, latents_file, asset_records), _Judged(study, judge, references)
+    check_run(denoiser, method, section.seed)
+    sampler, judged = Sampler(study, decoder, latents, records), _Judged(study, judge, references)
     facts = {
         "config": study.sampling,
         "inputs": [denoiser, *sampler.inputs, judge, references],
-        "method": method_name,
+        "method": method,
         "seed": section.seed,
     }
     found: dict = {"processes": processes.count()}
     artifact = artifacts.trained_artifact(out, state=state, stage="guidance", module=__name__, found=found, **facts)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
         stop = stop_of(denoiser)
-        model = None if stop else denoisers.load(study, method_name, denoiser)
+        model = None if stop else load_denoiser(study, method, denoiser)
         tried = []
         for place, (scale, interval) in enumerate(section.grid):
             one = Candidate(scale=scale, interval=interval, fid=None, reason=stop.reason if stop else "")
             if model is not None:
-                one = _try(study, one, model, denoiser, sampler, judged, folder / f"candidate{place}", f"guidance {method_name}")
+                one = _try(study, one, model, denoiser, sampler, judged, folder / f"candidate{place}", f"guidance {method}")
             tried.append(one)
         if not processes.rank():
             scored = [one for one in tried if one.fid is not None]
@@ -69,7 +69,7 @@ def search(
             status = {"status": stop.status if stop else "ok" if scored else "failed", "reason": "" if scored else best.reason}
             choice = Choice(
                 study=study.name,
-                method=method_name,
+                method=method,
                 seed=section.seed,
                 n=section.count,
                 reference=judged.about.reference,

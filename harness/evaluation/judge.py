@@ -6,11 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.data import stage as data
+from harness.data.stage import load_data
 from harness.evaluation.inception import import_inception
 from harness.machine.device import device
 from harness.machine.streams import seed_initialisation
 from harness.store import artifacts
+from harness.store.assets import record_of
 from harness.store.tensors import load_tensors, load_weights, save_tensors
 from harness.study.sections.evaluation import TrainedJudge
 from harness.study.study import Study
@@ -48,27 +49,23 @@ class Judge(nn.Module):
 SEED = 0  # part of the protocol, not of a run
 
 
-def make_judge(study: Study, *, data_folder: Path | None, state: Path, out: Path, assets: Path | None = None) -> dict:
-    """Write the weights that `Extractor` reads. To train them takes `data_folder`, to import them `assets`, the folder of records."""
+def make_judge(study: Study, *, data: Path | None = None, records: list[Path] = (), state: Path, out: Path) -> dict:
+    """Write the weights that `Extractor` reads. To train them takes `data`, to import them the record of the weights."""
     if isinstance(study.evaluation.judge, TrainedJudge):
-        return train_judge(study, data_folder=data_folder, state=state, out=out)
-    return import_inception(study, _record(assets, "evaluation.judge.weights"), out)
-
-
-def _record(assets: Path | None, field: str) -> Path:
-    return Path(assets or ".") / f"{field}.json"
+        return train_judge(study, data=data, state=state, out=out)
+    return import_inception(study, record_of(records, "evaluation.judge.weights"), out)
 
 
 def build(study: Study) -> Judge:
     return Judge(study.evaluation.judge.width, study.classes, study.data.image_size)
 
 
-def train_judge(study: Study, *, data_folder: Path, state: Path, out: Path) -> dict:
+def train_judge(study: Study, *, data: Path, state: Path, out: Path) -> dict:
     """Write the judge's weights; returns its accuracy on the reference split, which it never saw."""
     config = study.evaluation.judge
-    split, held_out = data.load(data_folder, "train"), data.load(data_folder, "reference")
+    split, held_out = load_data(data, "train"), load_data(data, "reference")
     pixels, labels = split.pixels().to(device()), torch.from_numpy(split.labels).to(device())
-    with artifacts.trained_artifact(out, state=state, stage="judge", module=__name__, config=config, inputs=[data_folder]) as (
+    with artifacts.trained_artifact(out, state=state, stage="judge", module=__name__, config=config, inputs=[data]) as (
         path,
         checkpoints,
     ):

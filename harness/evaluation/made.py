@@ -33,21 +33,21 @@ def arithmetic(study: Study) -> str:
     return "float32" if precisions == ("fp32", "fp32") else f"train {precisions[0]}, sample {precisions[1]}"
 
 
-def check_run(path: Path, method_name: str, seed: int, step: int | None = None) -> None:
+def check_run(path: Path, method: str, seed: int, step: int | None = None) -> None:
     """UserError where weights or samples are of another run, or of another `step` than the last (None).
 
     A file that was moved with its record is what it says it is, in the wrong place.
     """
     record = artifacts.meta(path)
-    if (record.get("method"), record.get("seed")) != (method_name, seed):
+    if (record.get("method"), record.get("seed")) != (method, seed):
         raise UserError(
-            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method_name}/seed{seed}; delete it and run the same command again"
+            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method}/seed{seed}; delete it and run the same command again"
         )
     if record.get("step") != step:
         raise UserError(f"{path}: is of step {record.get('step', 'last')}, not {step or 'last'}; delete it and run the same command again")
 
 
-def chain(latents_file: Path) -> dict[str, str]:
+def chain(latents: Path) -> dict[str, str]:
     """SHA-256 of a run's latents, and of the encoder and neuron list that they are from."""
-    record = artifacts.meta(latents_file)
-    return {"encoder": record["encoder"], "registers": record.get("registers", NONE), "latents": artifacts.checked(latents_file)}
+    record = artifacts.meta(latents)
+    return {"encoder": record["encoder"], "registers": record.get("registers", NONE), "latents": artifacts.checked(latents)}

@@ -13,14 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.data import stage as data
 from harness.data.images import brightness
-from harness.decoder import train as decoders
-from harness.denoiser import train as denoisers
+from harness.data.stage import load_data
+from harness.decoder.train import images_of, load_decoder
 from harness.denoiser.flow import at_time, clean_of
 from harness.denoiser.layers import Attention
-from harness.encoder import latents
+from harness.denoiser.train import load_denoiser
 from harness.encoder.autoencoder import Decoder
+from harness.encoder.latents import held_out, load_vision_encoder
 from harness.encoder.whitening import Whitening
 from harness.evaluation.made import check_run
 from harness.evaluation.outliers import noise_of
@@ -173,9 +173,7 @@ def rows_of(study: Study, held_out: int) -> np.ndarray:
     return np.linspace(0, count, min(IMAGES, count), endpoint=False).astype(int)
 
 
-def make(
-    study: Study, *, method_name: str, seed: int, denoiser: Path, decoder: Path, latents_file: Path, data_folder: Path, out: Path
-) -> dict:
+def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: Path, latents: Path, data: Path, out: Path) -> dict:
     """npz: the arrays of `at_level` with the noise levels `times` (T,) as first axis, `rows` (B,) of the held-out images, `labels` (B,), and
     `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts. `decoder`: its weights, or the folder of an encoder that decodes
     itself.
@@ -183,24 +181,24 @@ def make(
     Of a denoiser that diverged, or whose norms are not finite, only `times`, `rows` and `labels` are there; the record has `status` and
     `reason`.
     """
-    config, source = study.outlier_statistics, latents.held_out(latents_file)
-    check_run(denoiser, method_name, seed)
+    config, source = study.outlier_statistics, held_out(latents)
+    check_run(denoiser, method, seed)
     rows = rows_of(study, len(source.latents))
     clean, labels, noise = source.latents[rows], source.labels[rows], noise_of(study, seed, rows.tolist())
     arrays = {"times": np.array(config.times, dtype=np.float64), "rows": rows, "labels": labels.numpy()}
     stop = stop_of(denoiser)
     found = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
-    inputs = [denoiser, decoder, latents_file, data_folder]
-    made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method_name, "seed": seed}
+    inputs = [denoiser, decoder, latents, data]
+    made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": seed}
     with artifacts.artifact(out, found=found, **made) as path:
         if stop is None:
-            model = denoisers.load(study, method_name, denoiser)
-            bright = brightness(data.load(data_folder, "reference").pixels(rows.tolist()), model.grid)
+            model = load_denoiser(study, method, denoiser)
+            bright = brightness(load_data(data, "reference").pixels(rows.tolist()), model.grid)
             settings = {"size": config.batch, "factor": config.factor}
             levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, **settings) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}
             if np.isfinite(maps["norms"]).all():
-                decode = decoders.load(study, decoder)
+                decode = load_decoder(study, decoder)
                 pairs = zip(config.times, outputs, strict=True)
                 arrays |= maps | {
                     "decoded": np.stack([decoded(study, decode, source.whitening, clean, noise, t, output) for t, output in pairs])
@@ -216,10 +214,10 @@ def decoded(study: Study, decode: Decoder, whitening: Whitening, clean: Tensor, 
     """(B, H, W, 3) uint8: the images that a denoiser's output (B, C, H, W) at noise level t stands for."""
     config, times = study.denoiser, torch.full((len(clean),), t)
     predicted = clean_of(at_time(clean, noise, times), output, times, config.prediction, config.t_min)
-    return decoders.images_of(decode, whitening, predicted, study.outlier_statistics.batch)
+    return images_of(decode, whitening, predicted, study.outlier_statistics.batch)
 
 
-def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
+def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
     """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make`, norms, components (depth + 2, B, P), explained (depth +
     2, B).
 
@@ -227,11 +225,11 @@ def make_encoder(study: Study, *, data_folder: Path, backbone: Path, registers: 
     blocks: entering, attention (depth, B, P), register_norms, register_attention (depth, B, R), context_norms, context_attention (depth, B,
     K); registers are those that the encoder was trained with, and test-time ones; the other token is CLS.
     """
-    split = data.load(data_folder, "reference")
+    split = load_data(data, "reference")
     rows = rows_of(study, len(split))
-    inputs = [path for path in (data_folder, backbone, registers) if path is not None]
+    inputs = [path for path in (data, backbone, registers) if path is not None]
     with artifacts.artifact(out, stage="encoder_maps", module=__name__, inputs=inputs) as path, torch.no_grad():
-        model = latents.load_vision_encoder(study, backbone, registers)
+        model = load_vision_encoder(study, backbone, registers)
         pixels = split.pixels(rows.tolist())
         states, attention = watch_encoder(model, pixels.to(device()))
         tokens = [model.of_patches(state).cpu() for state in (*states, model.final_norm(states[-1]))]

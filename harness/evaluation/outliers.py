@@ -15,9 +15,9 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
-from harness.denoiser import train as denoisers
 from harness.denoiser.flow import at_time
-from harness.encoder import latents
+from harness.denoiser.train import load_denoiser
+from harness.encoder.latents import held_out, train_norms
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
 from harness.evaluation.made import chain, check_run, made
 from harness.evaluation.scored import About, attempt, stop_of
@@ -95,28 +95,26 @@ def _in_batches(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Te
         yield denoiser_norms(model, *(part.to(device()) for part in parts), t)
 
 
-def measure_runs(
-    study: Study, *, method_name: str, seeds: list[int], denoiser_files: list[Path], latents_file: Path, outs: list[Path]
-) -> dict:
+def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: list[Path], latents: Path, out: list[Path]) -> dict:
     """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer (-1: embeddings), and per block and noise level.
 
     Of a denoiser that diverged there are no lines, and its scores say so.
     """
-    config, source = study.outlier_statistics, latents.held_out(latents_file)
+    config, source = study.outlier_statistics, held_out(latents)
     encoder = []
     if source.layer_norms is not None:
         norms_of = enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
         encoder = [layer_of("encoder", layer, None, norms, config.factor) for layer, norms in norms_of]
     clean, labels = source.latents[: config.images], source.labels[: config.images]
-    making, hashes, printed = made(__name__, config, study), chain(latents_file), {}
-    masked = filtered(study, method_name, latents_file)
-    for seed, path, out in zip(seeds, denoiser_files, outs, strict=True):
-        check_run(path, method_name, seed)
-        record = {"stage": "outliers", "module": __name__, "inputs": [path, latents_file]}
-        with artifacts.artifact(out, **record) as summary, artifacts.artifact(Path(out).with_suffix(".parquet"), **record) as lines:
+    making, hashes, printed = made(__name__, config, study), chain(latents), {}
+    masked = filtered(study, method, latents)
+    for seed, path, target in zip(seeds, denoisers, out, strict=True):
+        check_run(path, method, seed)
+        record = {"stage": "outliers", "module": __name__, "inputs": [path, latents]}
+        with artifacts.artifact(target, **record) as summary, artifacts.artifact(Path(target).with_suffix(".parquet"), **record) as lines:
             stop, weights, blocks = stop_of(path), artifacts.checked(path), []
             if stop is None:
-                model = denoisers.load(study, method_name, path)
+                model = load_denoiser(study, method, path)
                 noise = noise_of(study, seed, range(len(clean)))
                 blocks = [
                     layer_of("denoiser", block, t, torch.cat(norms), config.factor)
@@ -141,7 +139,7 @@ def measure_runs(
             )
             file = ScoreFile(
                 study=study.name,
-                method=method_name,
+                method=method,
                 seed=seed,
                 ema=study.ema,
                 step=study.steps,
@@ -159,12 +157,12 @@ def measure_runs(
     return printed
 
 
-def filtered(study: Study, method_name: str, latents_file: Path) -> dict[str, Score]:
+def filtered(study: Study, method: str, latents: Path) -> dict[str, Score]:
     """Shares of training tokens that the method's loss mask would leave out at several thresholds of its norm; 0 where it has no mask."""
     if not study.has_vit:
         return {}
-    mask, found = load_method(method_name).loss_mask, dict.fromkeys(thresholds_of(study), 0.0)
-    norms = latents.train_norms(latents_file, mask.norm if mask else "pre_ln").double()
+    mask, found = load_method(method).loss_mask, dict.fromkeys(thresholds_of(study), 0.0)
+    norms = train_norms(latents, mask.norm if mask else "pre_ln").double()
     for place in found if mask else ():
         number = float(place.removeprefix("norm"))
         limit = number if place.startswith("norm") else outlier_norm(norms, number).item()

@@ -18,11 +18,11 @@ from numpy.lib import format as npy
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
-from harness.data import stage as data
+from harness.data.stage import load_data
 from harness.evaluation.features import Extractor
 from harness.results.scores import HELD_OUT, references_of
 from harness.store import artifacts
-from harness.store.assets import locate
+from harness.store.assets import locate, record_of
 from harness.store.tensors import load_tensors, save_tensors
 from harness.study.study import Study
 from harness.study.typed import UserError
@@ -73,22 +73,20 @@ def symmetric_root(matrix: Tensor) -> Tensor:
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
-def make(study: Study, *, data_folder: Path, judge: Path, out: Path, assets: Path | None = None) -> dict:
-    """Write the references of a study in the order of `references_of`; returns what each is made of. `assets` is the folder of records."""
+def make_references(study: Study, *, data: Path, judge: Path, records: list[Path] = (), out: Path) -> dict:
+    """Write the references of a study in the order of `references_of`; returns what each is made of."""
     names, extract = references_of(study), Extractor(study, judge)
-    records = {name: Path(assets or ".") / f"evaluation.references.{name}.file.json" for name in names if name != HELD_OUT}
-    inputs = [judge, data_folder, *records.values()]
+    batches = {name: record_of(records, f"evaluation.references.{name}.file") for name in names if name != HELD_OUT}
+    inputs = [judge, data, *batches.values()]
     with artifacts.artifact(out, stage="references", module=__name__, config=study.evaluation, inputs=inputs) as path:
         made = []
         for name in names:
             if name == HELD_OUT:
-                images = data.load(data_folder, "reference")
-                made.append(
-                    ReferenceStatistics.of_features(name, extract(images)["features"], artifacts.checked(data_folder), extract.sha256)
-                )
+                images = load_data(data, "reference")
+                made.append(ReferenceStatistics.of_features(name, extract(images)["features"], artifacts.checked(data), extract.sha256))
             else:
-                source = artifacts.read_json(records[name])["sha256"]
-                made.append(of_batch(study, name, locate(records[name]), source, extract))
+                source = artifacts.read_json(batches[name])["sha256"]
+                made.append(of_batch(study, name, locate(batches[name]), source, extract))
             _enough_images(study, made[-1])
         tensors = {}
         for one in made:

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from harness.data import stage as data
 from harness.data.captions import captions
 from harness.data.shapes import scenes_of
-from harness.decoder import train as decoders
-from harness.denoiser import sample as samples
-from harness.encoder import latents
+from harness.data.stage import load_data
+from harness.decoder.train import images_of, load_decoder
+from harness.denoiser.sample import load_samples
+from harness.encoder.latents import held_out
 from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
@@ -99,13 +99,13 @@ class Scorer:
         found = cost(self.study, method)
         return attempt([*found], About(0, NONE, NONE), lambda: {name: without(value, "exact") for name, value in found.items()})
 
-    def of_decoder(self, decoder: Path, latents_file: Path, data_folder: Path) -> Found:
+    def of_decoder(self, decoder: Path, latents: Path, data: Path) -> Found:
         """`rfid` and `psnr` of a decoder, where the study has them."""
         if not self.study.evaluation.reconstruction:
             return {}
-        reference, truth = self.references[HELD_OUT], data.load(data_folder, "reference")
-        source, decode = latents.held_out(latents_file), decoders.load(self.study, decoder)
-        images = decoders.images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
+        reference, truth = self.references[HELD_OUT], load_data(data, "reference")
+        source, decode = held_out(latents), load_decoder(self.study, decoder)
+        images = images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
         seen, plain = About(len(images), reference.sha256, self.extract.sha256), About(len(images), reference.sha256, NONE)
         scores = attempt(["rfid"], seen, lambda: rfid(images, self.extract, reference, self.resamples))
         scores |= attempt(["psnr"], plain, lambda: psnr(images, truth, self.resamples))
@@ -120,7 +120,7 @@ class Scorer:
     def _look(self, path: Path, denoiser: Path) -> Seen:
         if stop := stop_of(denoiser, path):
             return Seen(self.study.sampling.count, stop, stop)
-        images, labels = samples.load(path)
+        images, labels = load_samples(path)
         found = self.extract(images)
         finite = all(values.isfinite().all() for values in found.values())
         unjudged = None if finite else Stop("failed", "the judge's features of the samples are not finite")

@@ -20,19 +20,19 @@ from harness.study.typed import UserError, digest
 def score_runs(
     study: Study,
     *,
-    method_name: str,
+    method: str,
     seeds: list[int],
-    sample_files: list[Path],
-    denoiser_files: list[Path],
+    samples: list[Path],
+    denoisers: list[Path],
     decoder: Path,
-    latents_file: Path,
-    data_folder: Path,
+    latents: Path,
+    data: Path,
     judge: Path,
     clip: Path | None,
     references: Path,
     guidance: Path | None = None,
     steps: bool = False,
-    outs: list[Path],
+    out: list[Path],
 ) -> dict:
     """Score the samples, decoder and cost of a method, all seeds in one process: importing the metric libraries costs more than scoring.
 
@@ -47,17 +47,17 @@ def score_runs(
     scorer = Scorer(study, extract, known, clip if study.evaluation.clip else None)
     plain, making = plain_view(study), made(__name__, study.evaluation, study)
     if guidance:
-        plain = plain._replace(guidance=read_choice(study, method_name, guidance).guidance)
+        plain = plain._replace(guidance=read_choice(study, method, guidance).guidance)
         making = making.model_copy(update={"config": digest([making.config, study.sampling.guidance_search.model_dump(mode="json")])})
-    shared = {} if steps or guidance else scorer.of_decoder(decoder, latents_file, data_folder) | scorer.of_network(method_name)
-    hashes, printed, biases = chain(latents_file), {}, []
-    common = [decoder, latents_file, data_folder, judge, references, *[path for path in (clip, guidance) if path]]
-    for seed, path, denoiser, out in zip(seeds, sample_files, denoiser_files, outs, strict=True):
+    shared = {} if steps or guidance else scorer.of_decoder(decoder, latents, data) | scorer.of_network(method)
+    hashes, printed, biases = chain(latents), {}, []
+    common = [decoder, latents, data, judge, references, *[path for path in (clip, guidance) if path]]
+    for seed, *files in zip(seeds, samples, denoisers, out, strict=True):
         for facts, place in views(study, steps=steps, guided=bool(guidance)):
-            drawn, weights, target = (place(Path(file)) for file in (path, denoiser, out))
+            drawn, weights, target = (place(Path(file)) for file in files)
             view = plain._replace(**facts)
             for file in (drawn, weights):
-                check_run(file, method_name, seed, facts.get("step"))
+                check_run(file, method, seed, facts.get("step"))
             with artifacts.artifact(target, stage="scores", module=__name__, inputs=[drawn, weights, *common]) as temporary:
                 if steps:
                     found = scorer.of_snapshot(drawn, weights)
@@ -67,7 +67,7 @@ def score_runs(
                     found = scorer.of_average(drawn, weights)
                 file = ScoreFile(
                     study=study.name,
-                    method=method_name,
+                    method=method,
                     seed=seed,
                     **view._asdict(),
                     scores={name: found[name] for name in scores_of(study) if name in found},
@@ -84,7 +84,7 @@ def score_runs(
             if None not in (values["fid"], values["fid_infinity"]):
                 biases.append(values["fid"] - values["fid_infinity"])
     if warning := scarce(study.sampling.count, study.features, biases):
-        print(f"warning: study '{study.name}', method '{method_name}': {warning}", file=sys.stderr)
+        print(f"warning: study '{study.name}', method '{method}': {warning}", file=sys.stderr)
     return printed
 
 

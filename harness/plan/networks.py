@@ -92,7 +92,7 @@ class Networks:
             return cost.price(self._vae, 1, *self.study.latent_shape, run=lambda model, x: model.decode(x))
         from harness.decoder import train as decoders
 
-        return cost.price(lambda: decoders.build(self.study), 1, self.study.grid**2, self.study.channels)
+        return cost.price(lambda: decoders.build_decoder(self.study), 1, self.study.grid**2, self.study.channels)
 
     @cached_property
     def judge(self) -> Price:
@@ -113,23 +113,23 @@ class Networks:
         words = clips.WordTokenizer.of(captions(self.study.data, range(self.study.classes)))
         return _clip(clips.model_config(section, self.size, words))
 
-    def _key(self, method_name: str) -> object:
+    def _key(self, method: str) -> object:
         """The same for methods whose denoisers cost the same."""
-        return method_name if denoiser_hook(method_name) else load_method(method_name).registers(self.study.denoiser.registers)
+        return method if denoiser_hook(method) else load_method(method).registers(self.study.denoiser.registers)
 
-    def denoiser(self, method_name: str) -> Price:
-        key = self._key(method_name)
+    def denoiser(self, method: str) -> Price:
+        key = self._key(method)
         if key not in self.denoisers:
-            self.denoisers[key] = cost.of_method(self.study, method_name)
+            self.denoisers[key] = cost.of_method(self.study, method)
         return self.denoisers[key]
 
-    def kept_for_backward(self, method_name: str) -> int:
+    def kept_for_backward(self, method: str) -> int:
         """Bytes an image, of the method's denoiser."""
-        key = self._key(method_name)
+        key = self._key(method)
         if key not in self.kept:
-            from harness.denoiser.train import build
+            from harness.denoiser.train import build_denoiser
 
-            self.kept[key] = cost.kept_for_backward(self.study, lambda: build(self.study, method_name))
+            self.kept[key] = cost.kept_for_backward(self.study, lambda: build_denoiser(self.study, method))
         return self.kept[key]
 
     @cached_property

@@ -15,7 +15,7 @@ from harness.study.study import Study
 HEADINGS = ["Claim", "Verdict", "Effect [95 % interval]", "Seeds", "Seeds needed", "Paper", "Source"]
 
 
-def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
+def render_claims(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
     """Write `out` (.md), and beside it .csv."""
     claims, rows = load_claims(spec), row_files.collect(study, methods, seeds, results)
     page, lines = document(study, rows, methods, seeds, claims)

@@ -9,11 +9,12 @@ from harness.store.files import atomic, write_text
 from harness.study.study import Study
 from harness.study.typed import ROOT, UserError
 
+README = ROOT / "README.md"
 SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
 
 
-def render(study: Study, *, reports: Path, out: Path, readme: Path = ROOT / "README.md") -> dict:
-    """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the section of `readme` where it has one of this study.
+def render_gallery(study: Study, *, reports: Path, out: Path) -> dict:
+    """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the section of the README where it has one of this study.
 
     The section has the figures that reports/figures.yaml marks so, the page all. UserError where there is no figure.
     """
@@ -24,10 +25,10 @@ def render(study: Study, *, reports: Path, out: Path, readme: Path = ROOT / "REA
         with atomic(out.parent / f"{name}.png") as temporary:
             shutil.copyfile(reports / f"{name}.png", temporary)
     write_text(out, f"# Figures of '{study.name}'\n\n{pictures(names)}\n")
-    text = readme.read_text(encoding="utf-8")
+    text = README.read_text(encoding="utf-8")
     renewed = with_section(text, study.name, section_of(names, out))
     if renewed != text:
-        write_text(readme, renewed)
+        write_text(README, renewed)
     return {"figures": names, "readme": renewed != text}
 
 

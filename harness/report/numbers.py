@@ -22,7 +22,7 @@ from harness.study.typed import UserError
 DIGITS = dict(zip("0123456789", ["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"], strict=True))
 
 
-def render(study: Study, *, methods: list[str], seeds: list[int], out: Path, tables: list[str] | None = None) -> dict:
+def render_numbers(study: Study, *, methods: list[str], seeds: list[int], out: Path, tables: list[str] | None = None) -> dict:
     """Write `out` (.tex) from the CSVs of `tables` (None: all that are there), which lie beside it."""
     names = [name for name in table_names(study) if (out.parent / f"{name}.csv").is_file()] if tables is None else tables
     text = document(study, contents(study, methods, seeds, out.parent, names))

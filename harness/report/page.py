@@ -42,19 +42,18 @@ class Shown:
     footnote: int | None = None
 
 
-def render(
+def render_page(
     study: Study,
     *,
     methods: list[str],
     seeds: list[int],
     results: Path,
-    reports: Path,
     out: Path,
     tables: list[str] | None = None,
     figures: list[str] | None = None,
 ) -> dict:
-    """Write `out` (.html); `reports` is the folder of the study's figures and further tables. `tables`, `figures`: which (None: all that are there)."""
-    rows = row_files.collect(study, methods, seeds, results)
+    """Write `out` (.html); figures and further tables are those beside it. `tables`, `figures`: which (None: all that are there)."""
+    rows, reports = row_files.collect(study, methods, seeds, results), out.parent
     named = figure_names(study) if figures is None else figures
     figures = {name: path.read_bytes() for name in named if (path := reports / f"{name}.png").is_file()}
     others, left_out = {}, {}

@@ -94,7 +94,7 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, s
     return pd.concat(found, ignore_index=True) if found else row_files.typed(pd.DataFrame(columns=list(Row.model_fields)))
 
 
-def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
+def render_table(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
     """Write `out` (.md), and beside it .csv and .tex; of a table of the study alone rows.parquet, times.csv, and paper.csv where the paper has values of it."""
     wanted = load_spec(spec)
     rows = collect(study, methods, seeds, results, wanted)

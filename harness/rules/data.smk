@@ -44,4 +44,4 @@ if RUN.at_home("data"):
         message:
             "Data set of {wildcards.study}"
         shell:
-            "python -m harness data --study {wildcards.study} --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
+            "python -m harness data --study {wildcards.study} --records {input.records} --out {output} 2>&1 | tee {log}"

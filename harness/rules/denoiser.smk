@@ -61,4 +61,4 @@ rule samples:
     shell:
         "{params.harness} samples --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed}"
         " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents}"
-        " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output.samples} 2>&1 | tee {log}"
+        " --records {input.records} --state results/{wildcards.study}/state --out {output.samples} 2>&1 | tee {log}"

@@ -26,7 +26,7 @@ if RUN.at_home("encoder"):
             "Encoder of {wildcards.study}: {wildcards.backbone}"
         shell:
             "python -m harness encoder --study {wildcards.study} --backbone {wildcards.backbone} --data {input.data}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
     rule registers:
         input:
@@ -136,4 +136,4 @@ if RUN.at_home("decoder"):
             "Decoder of {wildcards.study}: {wildcards.encoder}"
         shell:
             "python -m harness decoder --study {wildcards.study} --encoder {wildcards.encoder} --latents {input.latents} --data {input.data} {params.images}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"

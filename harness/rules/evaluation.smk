@@ -26,7 +26,7 @@ if RUN.at_home("judge"):
             "The judge of {wildcards.study}, whose features FID, IS, KID, precision and recall use"
         shell:
             "python -m harness judge --study {wildcards.study} {params.data}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
 if RUN.at_home("clip"):
@@ -54,7 +54,7 @@ if RUN.at_home("clip"):
             "CLIP model of {wildcards.study}"
         shell:
             "python -m harness clip --study {wildcards.study} {params.data}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
 
 if RUN.at_home("references"):
@@ -82,7 +82,7 @@ if RUN.at_home("references"):
             "What the samples of {wildcards.study} are compared with"
         shell:
             "python -m harness references --study {wildcards.study} --data {input.data} --judge {input.judge}"
-            " --records results/{wildcards.study}/assets --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --out {output} 2>&1 | tee {log}"
 
 
 rule scores:

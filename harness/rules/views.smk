@@ -32,7 +32,7 @@ if RUN.study.snapshots:
             " --denoiser results/{wildcards.study}/runs/{wildcards.method}/seed{wildcards.seed}/denoiser.safetensors"
             " --out results/{wildcards.study}/runs/{wildcards.method}/seed{wildcards.seed}/samples.npz"
             " --decoder {input.decoder} --latents {input.latents}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state 2>&1 | tee {log}"
 
     rule step_scores:
         input:
@@ -101,7 +101,7 @@ if SEARCH:
         shell:
             "{params.harness} guidance --study {wildcards.study} --method {wildcards.method} --denoiser {input.denoiser}"
             " --decoder {input.decoder} --latents {input.latents} --judge {input.judge} --references {input.references}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
     rule guided_samples:
         input:
@@ -130,7 +130,7 @@ if SEARCH:
         shell:
             "{params.harness} samples --study {wildcards.study} --method {wildcards.method} --seed {wildcards.seed} --guidance {input.guidance}"
             " --denoiser {input.denoiser} --decoder {input.decoder} --latents {input.latents}"
-            " --records results/{wildcards.study}/assets --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
 
     rule guided_scores:
         input:

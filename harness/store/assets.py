@@ -6,7 +6,7 @@ record: its own hash stands for the asset's content, so that a moved folder chan
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +16,7 @@ from harness.store import artifacts
 from harness.store.files import write_json
 from harness.study.sections.asset import Asset
 from harness.study.study import Study
-from harness.study.typed import UserError
+from harness.study.typed import UserError, nearest
 
 ROOT = "assets"  # default folder, beside the Snakefile
 
@@ -69,12 +69,12 @@ def missing(study: Study, root: Path, names: Collection[str] | None = None) -> l
     return [missing_line(name, asset, root) for name, asset in wanted.items() if not place(asset, root).exists()]
 
 
-def record(study: Study, name: str, root: Path, out: Path) -> dict:
+def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict:
     """Stage `asset`: write the record of the asset `name`; UserError if it is missing or another file than the study names."""
-    asset = study.assets[name]
-    status = look(name, asset, root)
+    asset = study.assets[nearest(name, study.assets, "asset")]
+    status = look(name, asset, assets)
     if status.state == "missing":
-        raise UserError(missing_line(name, asset, root))
+        raise UserError(missing_line(name, asset, assets))
     if status.state == "wrong":
         raise UserError(
             f"asset '{name}': {status.path} has sha256 {status.sha256[:16]}..., the study wants {asset.sha256}...; get it again from {asset.source}"
@@ -83,6 +83,14 @@ def record(study: Study, name: str, root: Path, out: Path) -> dict:
     with artifacts.artifact(out, stage="asset", module=__name__, config=asset, **facts) as path:
         write_json(path, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
     return {"asset": name, "state": status.state, "sha256": status.sha256}
+
+
+def record_of(records: Iterable[Path], field: str) -> Path:
+    """That of the asset `field` among the files of records; UserError where it is not there."""
+    found = next((Path(path) for path in records if Path(path).name == f"{field}.json"), None)
+    if found is None:
+        raise UserError(f"asset '{field}': its record is needed; name it with --records (stage asset writes it)")
+    return found
 
 
 def locate(record_file: Path) -> Path:

@@ -23,7 +23,8 @@ def _imports(source: str) -> set[str]:
     return {name for name in names if name.split(".")[0] == "harness"}
 
 
-def _module_file(name: str) -> Path | None:
+def module_file(name: str) -> Path | None:
+    """The source of a module of this repository."""
     path = ROOT.joinpath(*name.split("."))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
@@ -37,7 +38,7 @@ def code_hash(*modules: str) -> str:
     waiting, files = list(modules), {}
     while waiting:
         name = waiting.pop()
-        path = _module_file(name)
+        path = module_file(name)
         if path is not None and path not in files:
             source = path.read_text()
             files[path] = hashlib.sha256(source.encode()).hexdigest()

@@ -10,9 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from harness.cli import stages as cli
-from harness.decoder import train as decoders
-from harness.denoiser import train as denoisers
-from harness.denoiser.train import build
+from harness.decoder.train import build_decoder
+from harness.denoiser.train import build_denoiser, load_denoiser
 from harness.plan.model import UTILISATION
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
@@ -147,7 +146,7 @@ def test_parity_exits_with_1_above_the_limit(monkeypatch, capsys, tmp_path):
 
 def released(tmp_path, method="diffusion_registers", **changes):
     """A checkpoint as released: EMA weights under `ema`, beside others."""
-    weights = build(load_study("smoke"), method).state_dict()
+    weights = build_denoiser(load_study("smoke"), method).state_dict()
     torch.save({"ema": weights | changes, "model": {"other": torch.zeros(1)}, "epoch": 3}, tmp_path / "ep-0000080.pt")
     return tmp_path / "ep-0000080.pt", weights
 
@@ -163,7 +162,7 @@ def test_a_released_checkpoint_is_imported_with_its_provenance(monkeypatch, caps
     assert set(tensors) == set(weights)
     assert all(torch.equal(tensors[name], weights[name]) for name in weights)
     assert artifacts.meta(out)["checkpoint_sha256"] == artifacts.sha256(path)
-    assert denoisers.load(load_study("smoke"), "diffusion_registers", out).registers == 4
+    assert load_denoiser(load_study("smoke"), "diffusion_registers", out).registers == 4
 
 
 @pytest.mark.parametrize(
@@ -188,7 +187,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_mismatch(monkeypa
 
 
 def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
-    weights = decoders.build(load_study("smoke")).state_dict()
+    weights = build_decoder(load_study("smoke")).state_dict()
     torch.save({f"decoder.{name}": value for name, value in weights.items()}, tmp_path / "model.pt")
     arguments = ["import", str(tmp_path / "model.pt"), "--study", "smoke", "--part", "decoder", "--out", str(tmp_path / "x.safetensors")]
     assert call(monkeypatch, capsys, *arguments)[0] == 0

@@ -12,22 +12,28 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from toy import SIDE, make_assets, toy_study
 
-from harness.data import stage as data
 from harness.data.captions import WORDS, captions
 from harness.data.images import centre_crop, to_pixels, to_uint8
-from harness.encoder import encode, latents
-from harness.store import artifacts, assets
+from harness.data.stage import load_data, make_data
+from harness.encoder import latents
+from harness.encoder.encode import make_encoder, make_latents
+from harness.store import artifacts
+from harness.store.assets import record_asset
 from harness.study.typed import ROOT, UserError
 
 
+def with_data(study, **changes):
+    return study.model_copy(update={"data": study.data.model_copy(update=changes)})
+
+
 def test_two_builds_have_the_same_checksum(study, built, tmp_path):
-    assert data.make(study.data, tmp_path / "again")["sha256"] == artifacts.checked(built.data)
+    assert make_data(study, out=tmp_path / "again")["sha256"] == artifacts.checked(built.data)
 
 
 def test_reads_what_hugging_face_reads(study, built):
     from datasets import load_from_disk
 
-    ours, theirs = data.load(built.data, "reference"), load_from_disk(str(built.data / "reference"))
+    ours, theirs = load_data(built.data, "reference"), load_from_disk(str(built.data / "reference"))
     assert np.array_equal(ours.images, np.stack([np.asarray(image) for image in theirs["image"]]))
     assert ours.labels.tolist() == list(theirs["label"])
     assert captions(study.data, ours.labels) == list(theirs["caption"])
@@ -35,7 +41,7 @@ def test_reads_what_hugging_face_reads(study, built):
 
 
 def test_splits_are_disjoint_and_have_every_class(study, built):
-    train, reference = data.load(built.data, "train"), data.load(built.data, "reference")
+    train, reference = load_data(built.data, "train"), load_data(built.data, "reference")
     assert len(train) + len(reference) == 1797
     assert len(reference) == study.data.reference
     assert set(reference.labels) == set(train.labels) == set(range(10))
@@ -43,9 +49,9 @@ def test_splits_are_disjoint_and_have_every_class(study, built):
 
 def test_a_changed_source_is_noticed(study, tmp_path):
     with pytest.raises(UserError, match="sha256"):
-        data.make(study.data.model_copy(update={"sha256": "0" * 64}), tmp_path / "d")
+        make_data(with_data(study, sha256="0" * 64), out=tmp_path / "d")
     with pytest.raises(UserError, match="leaves nothing to train on"):
-        data.make(study.data.model_copy(update={"reference": 1797}), tmp_path / "d")
+        make_data(with_data(study, reference=1797), out=tmp_path / "d")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -69,19 +75,20 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("folder")
     study = toy_study("imagenet256_jit_h")
     make_assets(study, root / "assets")
-    for name in ("data.train", "data.held_out"):
-        assets.record(study, name, root / "assets", root / "records" / f"{name}.json")
-    data.make(study.data, root / "data", root / "records")
-    return SimpleNamespace(root=root, study=study)
+    records = [root / "records" / f"{name}.json" for name in ("data.train", "data.held_out")]
+    for path in records:
+        record_asset(study, name=path.stem, assets=root / "assets", out=path)
+    make_data(study, records=records, out=root / "data")
+    return SimpleNamespace(root=root, study=study, records=records)
 
 
 def test_a_folder_of_images_is_indexed_by_class_and_decoded_on_demand(folder):
-    split = data.load(folder.root / "data", "train")
+    split = load_data(folder.root / "data", "train")
     assert split.files == sorted(split.files)
     assert split.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert split[3].shape == (SIDE, SIDE, 3)
     assert np.array_equal(to_uint8(split.pixels([3, 0])), np.stack([split[3], split[0]]))
-    assert len(data.load(folder.root / "data", "reference")) == folder.study.data.reference
+    assert len(load_data(folder.root / "data", "reference")) == folder.study.data.reference
 
 
 def test_captions_are_class_names(folder):
@@ -98,14 +105,14 @@ def test_captions_are_class_names(folder):
 )
 def test_a_folder_that_is_not_what_the_study_says_is_one_line(folder, tmp_path, changes, message):
     with pytest.raises(UserError, match=message) as caught:
-        data.make(folder.study.data.model_copy(update=changes), tmp_path / "d", folder.root / "records")
+        make_data(with_data(folder.study, **changes), records=folder.records, out=tmp_path / "d")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "d").exists()
 
 
 @pytest.mark.parametrize("spoil", [lambda content: b"no image", lambda content: content[: len(content) // 2], lambda content: b""])
 def test_an_image_that_does_not_decode_is_named(folder, spoil):
-    split = data.load(folder.root / "data", "train")
+    split = load_data(folder.root / "data", "train")
     path = split.root / split.files[2]
     content = path.read_bytes()
     path.write_bytes(spoil(content))
@@ -133,11 +140,9 @@ def test_centre_crop_takes_the_middle():
 
 def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder, tmp_path):
     """Whatever was decoded ahead: a run that goes on at step 7 sees what it would have seen."""
-    encode.make_backbone(
-        folder.study, "plain", data_folder=folder.root / "data", asset_records=folder.root / "records", state=tmp_path, out=tmp_path / "b"
-    )
-    encode.make(folder.study, data_folder=folder.root / "data", backbone=tmp_path / "b", registers=None, out=tmp_path / "latents")
-    split = data.load(folder.root / "data", "train")
+    make_encoder(folder.study, backbone="plain", data=folder.root / "data", records=folder.records, state=tmp_path, out=tmp_path / "b")
+    make_latents(folder.study, data=folder.root / "data", backbone=tmp_path / "b", registers=None, out=tmp_path / "latents")
+    split = load_data(folder.root / "data", "train")
 
     def batches(seed):
         return latents.Batches(

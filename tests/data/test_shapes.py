@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from pipeline import Pipeline
 
 from harness.data import shapes
-from harness.data import stage as data
 from harness.data.captions import captions
 from harness.data.shapes import COLOURS, KINDS, OUTLINES, PROMPTS, Thing
-from harness.denoiser import sample
-from harness.denoiser import train as denoiser
+from harness.data.stage import load_data, make_data
+from harness.denoiser.sample import load_samples
+from harness.denoiser.train import build_denoiser
 from harness.results.schema import ScoreFile
 from harness.results.scores import OF_PROMPTS, scores_of
 from harness.study import typed as config
@@ -103,7 +103,7 @@ def test_relations_are_genevals():
 def test_a_changed_generator_is_noticed(tmp_path):
     study = load_study("shapes")
     with pytest.raises(UserError, match=r"sha256 2fd4\S+ instead of 0000"):
-        data.make(study.data.model_copy(update={"sha256": "0" * 64}), tmp_path / "data")
+        make_data(study.model_copy(update={"data": study.data.model_copy(update={"sha256": "0" * 64})}), out=tmp_path / "data")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -129,7 +129,7 @@ def test_the_denoiser_reads_words_the_same_first_weights_for_every_method():
     models = []
     for method in ("baseline", "dsr"):
         torch.manual_seed(0)
-        models.append(denoiser.build(study, method))
+        models.append(build_denoiser(study, method))
     first, second = (dict(model.y_embedder.named_parameters()) for model in models)
     assert all(torch.equal(first[name], second[name]) for name in first)
     assert torch.equal(models[0].blocks[0].attn.qkv.weight, models[1].blocks[0].attn.qkv.weight)
@@ -141,7 +141,7 @@ def test_the_denoiser_reads_words_the_same_first_weights_for_every_method():
 
 def test_word_order_counts():
     torch.manual_seed(0)
-    embed = denoiser.build(load_study("shapes"), "baseline").y_embedder
+    embed = build_denoiser(load_study("shapes"), "baseline").y_embedder
     label = {prompt.text: i for i, prompt in enumerate(PROMPTS)}
     one, other = embed(torch.tensor([label["a circle left of a square"], label["a square left of a circle"]]))
     assert (one - other).norm() > 0.1
@@ -159,14 +159,14 @@ def test_every_stage_end_to_end(tmp_path):
     done = Pipeline(study, tmp_path).prepare(["plain"])
     done.run("baseline", [0])
     file = ScoreFile.model_validate_json((done.runs["baseline"][0] / "scores.json").read_text())
-    _, labels = sample.load(done.runs["baseline"][0] / "samples.npz")
+    _, labels = load_samples(done.runs["baseline"][0] / "samples.npz")
     assert labels.tolist() == list(range(len(PROMPTS)))
     assert set(scores_of(study)) >= set(file.scores) >= OF_PROMPTS
     assert file.scores["checker_accuracy"].value == 1
     assert file.scores["checker_accuracy_reconstructed"].value < 0.9  # after eight steps
     assert file.scores["geneval"].status == "ok"
     assert file.scores["geneval_unseen"].how.endswith("of 43 images")
-    reference = data.load(done.data, "reference")
+    reference = load_data(done.data, "reference")
     assert np.array_equal(reference.images, shapes.split_of(study.data, "reference")[0])
     assert captions(study.data, reference.labels)[0] == "a circle"
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.denoiser import sample
+from harness.denoiser.sample import draw_samples, load_samples
 from harness.store import artifacts, shards
 from harness.store.tensors import load_tensors, save_tensors
 from harness.study.sections.sampling import Guidance
@@ -47,22 +48,22 @@ def draw(study, runs, out, weights=None, **changes):
     """The samples of the baseline's first seed, drawn again."""
     encoder = runs.encoders["plain"]
     changed = study.model_copy(update={"sampling": study.sampling.model_copy(update={"averages": [], **changes})})
-    sample.draw(
+    draw_samples(
         changed,
-        method_name="baseline",
+        method="baseline",
         seed=0,
         denoiser=weights or runs.runs["baseline"][0] / "denoiser.safetensors",
         decoder=encoder.decoder,
-        latents_file=encoder.latents,
+        latents=encoder.latents,
         state=out.parent / "state",
         out=out,
     )
-    return sample.load(out)
+    return load_samples(out)
 
 
 @pytest.mark.parametrize("batch", [1, 7, 60])
 def test_samples_do_not_depend_on_the_batch(study, runs, tmp_path, batch):
-    images, labels = sample.load(runs.runs["baseline"][0] / "samples.npz")
+    images, labels = load_samples(runs.runs["baseline"][0] / "samples.npz")
     again, same_labels = draw(study, runs, tmp_path / "x.npz", batch=batch)
     assert np.array_equal(labels, same_labels)
     assert np.abs(images.astype(int) - again.astype(int)).max() <= 1  # a float's last bit may tip a rounding
@@ -75,12 +76,12 @@ def test_sampling_twice_gives_the_same_bytes(study, runs, tmp_path):
 
 
 def test_labels_are_equal_in_number(runs):
-    _, labels = sample.load(runs.runs["baseline"][0] / "samples.npz")
+    _, labels = load_samples(runs.runs["baseline"][0] / "samples.npz")
     assert np.bincount(labels).tolist() == [6] * 10
 
 
 def test_guidance_moves_the_samples(study, runs, tmp_path):
-    images, _ = sample.load(runs.runs["baseline"][0] / "samples.npz")
+    images, _ = load_samples(runs.runs["baseline"][0] / "samples.npz")
     guided, _ = draw(study, runs, tmp_path / "x.npz", guidance=Guidance(scale=3.0))
     assert (images != guided).mean() > 0.01
 
@@ -104,7 +105,7 @@ def test_truncated_samples_are_refused(runs, tmp_path):
     (tmp_path / "samples.npz").write_bytes(source.read_bytes()[:1000])
     (tmp_path / "samples.npz.meta.json").write_text((source.parent / "samples.npz.meta.json").read_text())
     with pytest.raises(UserError, match="corrupted or truncated"):
-        sample.load(tmp_path / "samples.npz")
+        load_samples(tmp_path / "samples.npz")
 
 
 def test_samples_record_their_inputs_and_shards(runs):
@@ -231,8 +232,8 @@ def test_every_average_that_the_study_names_is_sampled_from_its_own_weights(stud
     weights = with_record(first, tmp_path / "denoiser.safetensors", status="ok")
     with_record(second, tmp_path / "denoiser-ema0.9.safetensors", status="ok")
     images, _ = draw(study, runs, tmp_path / "samples.npz", weights=weights, averages=[0.9])
-    others, _ = sample.load(tmp_path / "samples-ema0.9.npz")
-    assert np.array_equal(images, sample.load(first.with_name("samples.npz"))[0])
+    others, _ = load_samples(tmp_path / "samples-ema0.9.npz")
+    assert np.array_equal(images, load_samples(first.with_name("samples.npz"))[0])
     assert (images != others).mean() > 0.01
     assert artifacts.meta(tmp_path / "samples-ema0.9.npz")["ema"] == 0.9
     assert not list((tmp_path / "state").iterdir())

@@ -319,9 +319,9 @@ def test_final_norm_has_no_affine_part(built):
 
 
 def test_trained_registers_take_part_but_do_not_come_out(built, study):
-    from harness.data import stage as data
+    from harness.data.stage import load_data
 
-    pixels = data.load(built.data, "reference").pixels()[:4]
+    pixels = load_data(built.data, "reference").pixels()[:4]
     model = encoders.load(built.backbones["trained_registers"])
     patches = study.grid**2
     assert model(pixels).shape == (4, patches, study.encoder.width)

@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
-from harness.data import stage as data
-from harness.encoder import encode, latents
+from harness.data.stage import load_data
 from harness.encoder import tower as encoders
+from harness.encoder.encode import make_registers
+from harness.encoder.latents import load_vision_encoder
 from harness.encoder.register_search import score_neurons, search_registers
 from harness.encoder.test_time_registers import PUBLISHED, TestTimeRegisters, load_neurons, mlp_output_layer, released_neurons
 from harness.encoder.train import planted
@@ -37,7 +38,7 @@ def encoder(built):
 
 @pytest.fixture(scope="session")
 def pixels(built):
-    return data.load(built.data, "train").pixels()[:96]
+    return load_data(built.data, "train").pixels()[:96]
 
 
 @pytest.fixture(params=TOWERS)
@@ -398,7 +399,7 @@ def test_an_encoder_without_such_mlps_is_refused():
 
 def test_no_neurons_no_change(built, study, tmp_path):
     path = tmp_path / "registers.json"
-    encode.search(study, "ttr_1", data_folder=built.data, backbone=built.backbones["trained_registers"], out=path)
-    model = latents.load_vision_encoder(study, built.backbones["plain"], path)
-    pixels = data.load(built.data, "reference").pixels()[:3]
+    make_registers(study, encoder="ttr_1", data=built.data, backbone=built.backbones["trained_registers"], out=path)
+    model = load_vision_encoder(study, built.backbones["plain"], path)
+    pixels = load_data(built.data, "reference").pixels()[:3]
     assert torch.equal(model(pixels), encoders.load(built.backbones["plain"])(pixels))

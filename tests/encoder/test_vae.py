@@ -8,9 +8,11 @@ import torch
 from pipeline import Pipeline
 
 from harness import plan as plans
-from harness.data import stage as data
-from harness.decoder import train as decoder
-from harness.encoder import encode, latents, train_vae, vae
+from harness.data.stage import load_data
+from harness.decoder.train import load_decoder
+from harness.encoder import latents, train_vae, vae
+from harness.encoder.encode import make_encoder
+from harness.encoder.latents import held_out
 from harness.machine import device as runtime
 from harness.store.tensors import load_tensors
 from harness.study import typed as config
@@ -66,8 +68,8 @@ def test_the_scale_is_that_of_the_training_latents(prepared):
 
 def test_the_vae_decodes_what_it_encodes(prepared):
     study, folder = tiny(), folder_of(prepared)
-    split = latents.held_out(prepared.encoders["plain"].latents)
-    assert decoder.load(study, folder)(split.whitening.unwhiten(split.latents[:2])).shape == (2, 3, 16, 16)
+    split = held_out(prepared.encoders["plain"].latents)
+    assert load_decoder(study, folder)(split.whitening.unwhiten(split.latents[:2])).shape == (2, 3, 16, 16)
     encoded, norms = latents.load_encoder(study, folder, None)(torch.zeros(2, 3, 16, 16), lambda shape: torch.zeros(2, *shape))
     assert encoded.shape == (2, *study.latent_shape)
     assert norms is None
@@ -75,8 +77,8 @@ def test_the_vae_decodes_what_it_encodes(prepared):
 
 def test_more_steps_reconstruct_better(prepared, tmp_path):
     longer = tiny(encoder={"training": {"steps": 60}})
-    train_vae.train(longer, data_folder=prepared.data, state=tmp_path, out=tmp_path / "longer")
-    pixels = data.load(prepared.data, "reference").pixels()
+    train_vae.train(longer, data=prepared.data, state=tmp_path, out=tmp_path / "longer")
+    pixels = load_data(prepared.data, "reference").pixels()
 
     def error(study, folder):
         model = vae.load(folder, study.encoder)
@@ -96,14 +98,14 @@ def test_a_killed_vae_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch)
             raise KeyboardInterrupt
         return original(seed, step, *rest)
 
-    options = {"data_folder": prepared.data, "asset_records": tmp_path, "state": tmp_path / "state", "out": tmp_path / "vae"}
+    options = {"data": prepared.data, "records": [], "state": tmp_path / "state", "out": tmp_path / "vae"}
     monkeypatch.setattr(train_vae, "batch_indices", stop)
     with pytest.raises(KeyboardInterrupt):
-        encode.make_backbone(tiny(), "plain", **options)
+        make_encoder(tiny(), backbone="plain", **options)
     assert not (tmp_path / "vae").exists()
     assert list((tmp_path / "state").glob("encoder-*/checkpoint.safetensors"))
     monkeypatch.setattr(train_vae, "batch_indices", original)
-    encode.make_backbone(tiny(), "plain", **options)
+    make_encoder(tiny(), backbone="plain", **options)
     for path in folder_of(prepared).iterdir():
         assert (tmp_path / "vae" / path.name).read_bytes() == path.read_bytes(), path.name
 

@@ -17,7 +17,8 @@ from harness.evaluation.judge import make_judge
 from harness.evaluation.precision_recall import precision_recall
 from harness.machine.device import set_up
 from harness.machine.streams import stream
-from harness.store import artifacts, assets
+from harness.store import artifacts
+from harness.store.assets import record_asset
 from harness.store.tensors import load_tensors
 from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
@@ -50,9 +51,9 @@ def study_with(layer=64, file="inception.pth"):
 def imported(folder, study):
     """The stage `judge` over the asset in `folder`."""
     name = "evaluation.judge.weights"
-    assets.record(study, name, folder, folder / "records" / f"{name}.json")
+    record_asset(study, name=name, assets=folder, out=folder / "records" / f"{name}.json")
     out = folder / "judge.safetensors"
-    return make_judge(study, data_folder=folder / "data", assets=folder / "records", state=folder / "state", out=out), out
+    return make_judge(study, data=folder / "data", records=[folder / "records" / f"{name}.json"], state=folder / "state", out=out), out
 
 
 @pytest.fixture(scope="module")

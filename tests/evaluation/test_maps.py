@@ -7,15 +7,16 @@ import torch
 from conftest import METHODS
 from sklearn.decomposition import PCA
 
-from harness.data import stage as data
 from harness.data.images import brightness, to_uint8
-from harness.decoder import train as decoders
+from harness.data.stage import load_data
+from harness.decoder.train import load_decoder
 from harness.denoiser.architectures import ARCHITECTURES
 from harness.denoiser.flow import at_time
-from harness.encoder import latents
 from harness.encoder import tower as encoders
+from harness.encoder.latents import held_out
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.evaluation import maps
+from harness.evaluation.maps import make_maps
 from harness.machine.streams import stream
 from harness.store import artifacts
 
@@ -153,8 +154,8 @@ def test_another_attention_has_no_map():
 def make(study, runs, method, out, weights=None):
     encoder = runs.encoders["plain" if method != "dsr" else "ttr_until_clean"]
     weights = weights or runs.runs[method][0] / "denoiser.safetensors"
-    files = {"denoiser": weights, "decoder": encoder.decoder, "latents_file": encoder.latents, "data_folder": runs.data, "out": out}
-    printed = maps.make(study, method_name=method, seed=0, **files)
+    files = {"denoiser": weights, "decoder": encoder.decoder, "latents": encoder.latents, "data": runs.data, "out": out}
+    printed = make_maps(study, method=method, seed=0, **files)
     with np.load(out, allow_pickle=False) as file:
         return printed, dict(file)
 
@@ -179,13 +180,13 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     encoder = built.encoders[key]
     with np.load(encoder.latents.with_name("maps.npz"), allow_pickle=False) as file:
         found = dict(file)
-    source = latents.held_out(encoder.latents)
+    source = held_out(encoder.latents)
     depth, rows = study.encoder.depth, found["rows"]
     assert found["norms"].shape == found["components"].shape == (depth + 2, len(rows), 16)
     np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
     raw = source.whitening.unwhiten(source.latents[rows])
     np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
-    bright = brightness(data.load(built.data, "reference").pixels(rows.tolist()), 4)
+    bright = brightness(load_data(built.data, "reference").pixels(rows.tolist()), 4)
     output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright, study.outlier_statistics.factor)
     np.testing.assert_allclose(found["components"][-1], output, atol=1e-3)
     np.testing.assert_allclose(found["explained"][-1], shares, rtol=1e-4)
@@ -238,7 +239,7 @@ def test_an_encoders_attention_is_what_its_layers_compute_with(family, monkeypat
 
 def test_what_a_perfect_denoiser_predicts_is_the_reconstruction(study, built):
     encoder = built.encoders["plain"]
-    source, decode = latents.held_out(encoder.latents), decoders.load(study, encoder.decoder)
+    source, decode = held_out(encoder.latents), load_decoder(study, encoder.decoder)
     clean = source.latents[:3]
     noise = torch.randn(clean.shape, generator=stream(0, "noise"))
     expected = to_uint8(decode(source.whitening.unwhiten(clean)))

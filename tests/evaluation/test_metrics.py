@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pil
 
-from harness.data import stage as data
 from harness.data.captions import captions
+from harness.data.stage import load_data
 from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.clip_score import clip_scores
@@ -134,7 +134,7 @@ def test_accuracy():
 
 def test_clip_score_prefers_the_right_caption(study, built):
     model, tokenizer, preprocess = clips.load(built.clip)
-    split = data.load(built.data, "reference")
+    split = load_data(built.data, "reference")
     right, wrong = captions(study.data, split.labels), captions(study.data, (split.labels + 1) % 10)
     good, bad = (clip_scores(split.images, captions, model, tokenizer, preprocess) for captions in (right, wrong))
     assert len(good) == len(bad) == len(split)
@@ -246,7 +246,7 @@ def test_what_is_no_clip_is_refused_in_one_line(published, tmp_path):
 def test_features_do_not_depend_on_the_batch(study, built, monkeypatch, size):
     from harness.evaluation import features
 
-    images = data.load(built.data, "train").images[:300]
+    images = load_data(built.data, "train").images[:300]
     extract = Extractor(study, built.judge)
     whole = extract(images)  # in batches of 256
     monkeypatch.setattr(features, "BATCH", size)
@@ -255,7 +255,7 @@ def test_features_do_not_depend_on_the_batch(study, built, monkeypatch, size):
 
 
 def test_judge_features_are_standardised(study, built):
-    features = Extractor(study, built.judge)(data.load(built.data, "train").images)["features"]
+    features = Extractor(study, built.judge)(load_data(built.data, "train").images)["features"]
     assert features.mean(0).abs().max() < 1e-3
     assert features.std(0).sub(1).abs().max() < 1e-3
 

@@ -13,10 +13,11 @@ from torch_fidelity.metric_fid import fid_features_to_statistics
 from harness.data.images import InMemory
 from harness.evaluation import references
 from harness.evaluation.fid import fid
-from harness.evaluation.references import ReferenceStatistics, load_references, of_batch
+from harness.evaluation.references import ReferenceStatistics, load_references, make_references, of_batch
 from harness.machine.streams import stream
 from harness.results.scores import COMPARED, OF_PROMPTS, SCORES, references_of, score_info, scores_of
-from harness.store import artifacts, assets
+from harness.store import artifacts
+from harness.store.assets import record_asset
 from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
 
@@ -154,7 +155,7 @@ def supplied(tmp_path, monkeypatch):
     """make(study) -> the loaded references, with `first.npz` and `second.npz` among the assets and a projection as the judge."""
     monkeypatch.setattr(references, "Extractor", Projection)
     held_out = InMemory(images_of(40, "held out"), np.zeros(40, dtype=np.int64))
-    monkeypatch.setattr(references.data, "load", lambda _folder, split: {"reference": held_out}[split])
+    monkeypatch.setattr(references, "load_data", lambda _folder, split: {"reference": held_out}[split])
     for name in ("data", "judge"):
         with artifacts.artifact(tmp_path / name, stage=name, module="harness.results.schema") as path:
             path.write_text(name)
@@ -162,10 +163,11 @@ def supplied(tmp_path, monkeypatch):
     np.savez(tmp_path / "second.npz", arr_0=images_of(50, "c"))
 
     def make(study):
-        for name in study.assets:
-            assets.record(study, name, tmp_path, tmp_path / "records" / f"{name}.json")
-        out, folders = tmp_path / "references.safetensors", {"data_folder": tmp_path / "data", "assets": tmp_path / "records"}
-        return references.make(small(study), **folders, judge=tmp_path / "judge", out=out), load_references(out)
+        records = {name: tmp_path / "records" / f"{name}.json" for name in study.assets}
+        for name, path in records.items():
+            record_asset(study, name=name, assets=tmp_path, out=path)
+        out, folders = tmp_path / "references.safetensors", {"data": tmp_path / "data", "records": [*records.values()]}
+        return make_references(small(study), **folders, judge=tmp_path / "judge", out=out), load_references(out)
 
     return SimpleNamespace(make=make, folder=tmp_path)
 

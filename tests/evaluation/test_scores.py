@@ -10,16 +10,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.data import stage as data
-from harness.evaluation import outliers, scorer
+from harness.data.stage import load_data
+from harness.evaluation import scorer
 from harness.evaluation.bootstrap import without
 from harness.evaluation.frechet import scarce
-from harness.evaluation.references import make as make_references
+from harness.evaluation.outliers import measure_outliers
+from harness.evaluation.references import make_references
 from harness.evaluation.scored import About, attempt
 from harness.evaluation.scores import score_runs
 from harness.results.schema import NONE, ScoreFile, rows_of
 from harness.results.scores import COMPARED, OUTLIER_SCORES, scores_of
-from harness.store import artifacts, assets
+from harness.store import artifacts
+from harness.store.assets import record_asset
 from harness.store.tensors import load_tensors, save_tensors
 from harness.study.sections.evaluation import Reference
 from harness.study.typed import UserError
@@ -36,17 +38,17 @@ def read(path):
 def scored(study, runs, run, out, **changes):
     """score_runs of one run of the baseline, or of a copy of it."""
     encoder = runs.encoders["plain"]
-    files = {"decoder": encoder.decoder, "latents_file": encoder.latents, "data_folder": runs.data, "judge": runs.judge}
+    files = {"decoder": encoder.decoder, "latents": encoder.latents, "data": runs.data, "judge": runs.judge}
     files |= {"clip": runs.clip, "references": runs.references} | changes
     samples, denoisers = [run / "samples.npz"], [run / "denoiser.safetensors"]
-    score_runs(study, method_name="baseline", seeds=[0], sample_files=samples, denoiser_files=denoisers, outs=[out], **files)
+    score_runs(study, method="baseline", seeds=[0], samples=samples, denoisers=denoisers, out=[out], **files)
     return read(out)
 
 
 def measured(study, runs, run, out):
     latents = runs.encoders["plain"].latents
     denoisers = [run / "denoiser.safetensors"]
-    outliers.measure_runs(study, method_name="baseline", seeds=[0], denoiser_files=denoisers, latents_file=latents, outs=[out])
+    measure_outliers(study, method="baseline", seeds=[0], denoisers=denoisers, latents=latents, out=[out])
     return read(out)
 
 
@@ -220,11 +222,11 @@ def test_references_side_by_side_keep_their_own_hash(study, runs, tmp_path):
     asset = {"path": "virtual.npz", "source": "made by the test"}
     evaluation = study.evaluation.model_copy(update={"references": [Reference(name="virtual", file=asset)]})
     both = study.model_copy(update={"evaluation": evaluation})
-    np.savez(tmp_path / "virtual.npz", arr_0=data.load(runs.data, "train").images[:80])
+    np.savez(tmp_path / "virtual.npz", arr_0=load_data(runs.data, "train").images[:80])
     name = "evaluation.references.virtual.file"
-    assets.record(both, name, tmp_path, tmp_path / f"{name}.json")
+    record_asset(both, name=name, assets=tmp_path, out=tmp_path / f"{name}.json")
     references, run = tmp_path / "references.safetensors", runs.runs["baseline"][0]
-    make_references(both, data_folder=runs.data, judge=runs.judge, assets=tmp_path, out=references)
+    make_references(both, data=runs.data, judge=runs.judge, records=[tmp_path / f"{name}.json"], out=references)
     file, alone = scored(both, runs, run, tmp_path / "scores.json", references=references), read(run / "scores.json")
     rows = {row.score: row for row in rows_of(file)}
     assert set(rows) == {score for score in scores_of(both) if not score.startswith(OUTLIER_SCORES)}

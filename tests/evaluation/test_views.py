@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from conftest import tiny_values
 
-from harness.denoiser import sample
 from harness.denoiser import train as denoiser
+from harness.denoiser.sample import load_samples
 from harness.evaluation import guidance
+from harness.evaluation.guidance import search_guidance
 from harness.evaluation.made import check_run
 from harness.report import rows as row_files
 from harness.report.trace import trace
@@ -118,7 +119,7 @@ def test_a_guided_run_is_that_of_a_study_with_the_chosen_guidance(viewed, built,
     pipeline.train("baseline", 0)
     pipeline.draw("baseline", [0])
     images = [
-        sample.load(root / "runs" / "baseline" / "seed0" / name / "samples.npz")[0]
+        load_samples(root / "runs" / "baseline" / "seed0" / name / "samples.npz")[0]
         for root, name in ((tmp_path, ""), (viewed.root, "guided"))
     ]
     assert np.array_equal(*images)
@@ -157,11 +158,11 @@ def test_what_cannot_be_searched_or_taken_is_one_line(viewed, built, tmp_path):
     )
     plain = parse_study("tiny", tiny_values(sampling={"guidance_search": None}))
     encoder = built.encoders["plain"]
-    options = {"method_name": "baseline", "decoder": encoder.decoder, "latents_file": encoder.latents, "judge": built.judge}
+    options = {"method": "baseline", "decoder": encoder.decoder, "latents": encoder.latents, "judge": built.judge}
     options |= {"references": built.references, "state": tmp_path / "state", "out": tmp_path / "guidance.json"}
-    assert "searches for no guidance" in refused(guidance.search, plain, denoiser=base / "seed0" / "denoiser.safetensors", **options)
+    assert "searches for no guidance" in refused(search_guidance, plain, denoiser=base / "seed0" / "denoiser.safetensors", **options)
     assert "is of baseline/seed0, not of baseline/seed7" in refused(
-        guidance.search, viewed.study, denoiser=base / "seed0" / "denoiser.safetensors", **options
+        search_guidance, viewed.study, denoiser=base / "seed0" / "denoiser.safetensors", **options
     )
     assert not (tmp_path / "guidance.json").exists()
 
@@ -210,7 +211,7 @@ def test_steps_that_a_run_did_not_reach_have_no_value(viewed, built, tmp_path, m
     scores = [artifacts.read_json(run / f"step{step}" / "scores.json")["scores"]["fid"] for step in (3, 8)]
     assert [score["status"] for score in scores] == ["ok", "diverged"]
     assert "training.skips allows 2" in scores[1]["reason"]
-    assert len(sample.load(run / "step8" / "samples.npz")[0]) == 0
+    assert len(load_samples(run / "step8" / "samples.npz")[0]) == 0
 
 
 def test_weights_of_another_step_are_refused(viewed, tmp_path):

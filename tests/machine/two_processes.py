@@ -7,9 +7,11 @@ import json
 import sys
 from pathlib import Path
 
+from harness.denoiser.sample import draw_samples
+from harness.denoiser.train import train_denoiser
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from harness.denoiser import sample
 from harness.denoiser import train as denoiser
 from harness.machine import device as runtime
 from harness.machine import processes
@@ -33,16 +35,16 @@ def main(results: Path, out: Path, failing: str = "none") -> None:
         return fails
 
     denoiser.loss_of = loss_of
-    encoder, common = results / "encoders" / "plain", {"method_name": "masked", "seed": 0, "state": out / "state"}
-    latents_file = encoder / "latents.safetensors"
-    printed = [denoiser.train(study, **common, latents_file=latents_file, out=out / "denoiser.safetensors")]
+    encoder, common = results / "encoders" / "plain", {"method": "masked", "seed": 0, "state": out / "state"}
+    latents = encoder / "latents.safetensors"
+    printed = [train_denoiser(study, **common, latents=latents, out=out / "denoiser.safetensors")]
     printed += [
-        sample.draw(
+        draw_samples(
             study,
             **common,
             denoiser=results / "runs" / "masked" / "seed0" / "denoiser.safetensors",
             decoder=encoder / "decoder.safetensors",
-            latents_file=latents_file,
+            latents=latents,
             out=out / "samples.npz",
         )
     ]

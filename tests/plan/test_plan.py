@@ -8,7 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness import plan as plans
-from harness.denoiser.train import build
+from harness.denoiser.train import build_denoiser
 from harness.encoder.tower import from_shape
 from harness.evaluation import cost
 from harness.plan import files
@@ -62,10 +62,9 @@ def test_a_count_that_differs_is_seen():
 
 def test_meta_counts_what_real_tensors_count():
     """Attention too: torch's counter does not know the CPU's fused kernel, so the real model runs with the plain one."""
-    from harness.denoiser import train as denoisers
 
     study = load_study("digits")
-    model = denoisers.build(study, "dsr").eval()
+    model = build_denoiser(study, "dsr").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, *study.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.long))
     assert cost.cost(study, "dsr") == {
@@ -169,11 +168,10 @@ def test_shared_stages_are_counted_once(main_plan):
 
 
 def test_disk_of_weights():
-    from harness.denoiser import train as denoisers
 
     study = changed("digits", denoiser={"ema": [0.98, 0.9, 0.995]})
     train = plans.make(study, methods=["dsr"]).methods[0].stage("denoiser")
-    model = denoisers.build(study, "dsr")
+    model = build_denoiser(study, "dsr")
     assert train.disk == {"denoisers": 3 * sum(4 * value.numel() for value in model.state_dict().values())}  # of three averages
     assert train.temporary == sum(4 * 6 * p.numel() for p in model.parameters() if p.requires_grad)  # weights, two moments, three averages
 
@@ -367,12 +365,12 @@ def test_memory_of_a_step_is_what_a_real_one_keeps():
         saved[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
-    model = build(study, "dsr")
+    model = build_denoiser(study, "dsr")
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         model(torch.zeros(1, *study.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.long))
     weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
     real = sum(tensor.untyped_storage().nbytes() for place, tensor in saved.items() if place not in weights)
-    assert cost.kept_for_backward(study, lambda: build(study, "dsr")) == pytest.approx(real, rel=0.05)
+    assert cost.kept_for_backward(study, lambda: build_denoiser(study, "dsr")) == pytest.approx(real, rel=0.05)
 
 
 def test_a_micro_batch_of_the_main_study_fits_a_gpu_of_80_gb(main_plan):

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.report import claims, hypotheses
+from harness.report.claims import render_claims
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.verdicts import judge
 from harness.results.scores import SCORES
@@ -103,7 +104,7 @@ def test_the_page_is_the_golden_one(request):
 
 def test_the_page_of_real_rows_is_the_same_twice(study, runs, tmp_path):
     for name in ("a", "b"):
-        said = claims.render(study, methods=METHODS, seeds=SEEDS, results=runs.root, spec=SPEC, out=tmp_path / name / "claims.md")
+        said = render_claims(study, methods=METHODS, seeds=SEEDS, results=runs.root, spec=SPEC, out=tmp_path / name / "claims.md")
     assert sum(said["verdicts"].values()) == len(DECLARED.claims)
     for suffix in ("md", "csv"):
         assert (tmp_path / "a" / f"claims.{suffix}").read_bytes() == (tmp_path / "b" / f"claims.{suffix}").read_bytes()

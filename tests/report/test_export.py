@@ -13,9 +13,11 @@ from conftest import METHODS, SEEDS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness.report import claims, page, table
 from harness.report import rows as row_files
+from harness.report.claims import render_claims
 from harness.report.export import MANIFEST, RENDERED, as_json, export, pack, unpack, verify
+from harness.report.page import render_page
+from harness.report.table import render_table
 from harness.store import artifacts
 from harness.study.study import parse_study
 from harness.study.typed import ROOT, UserError
@@ -26,10 +28,10 @@ def reports(study, runs, tmp_path_factory):
     """The tiny study's rendered reports."""
     folder = tmp_path_factory.mktemp("reports")
     where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root}
-    table.render(study, spec=ROOT / "reports" / "tables" / "table1.yaml", out=folder / "table1.md", **where)
-    claims.render(study, spec=ROOT / "reports" / "claims.yaml", out=folder / "claims.md", **where)
+    render_table(study, spec=ROOT / "reports" / "tables" / "table1.yaml", out=folder / "table1.md", **where)
+    render_claims(study, spec=ROOT / "reports" / "claims.yaml", out=folder / "claims.md", **where)
     (folder / "fid.png").write_bytes(b"\x89PNG a figure")
-    page.render(study, reports=folder, out=folder / "index.html", **where)
+    render_page(study, out=folder / "index.html", **where)
     return folder
 
 

@@ -11,7 +11,7 @@ from synthetic import synthetic
 from harness.report import figure_specs, figures
 from harness.report import rows as row_files
 from harness.report.figure_specs import figure_names, load_figure, load_figures
-from harness.report.figures import style
+from harness.report.figures import render_figures, style
 from harness.report.figures.context import Context, Samples
 from harness.report.figures.grids import compared
 from harness.store import artifacts
@@ -53,10 +53,10 @@ def test_every_figure_has_a_function_and_a_spec():
 
 def test_stage_writes_picture_vector_and_data(study, runs, tmp_path):
     where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path}
-    assert figures.render(study, **where, figure="fid") == {"figures": ["fid"]}
+    assert render_figures(study, **where, figure="fid") == {"figures": ["fid"]}
     assert {path.name for path in tmp_path.iterdir()} == {"fid.png", "fid.pdf", "fid.csv"}
     with pytest.raises(UserError, match=r"unknown figure of study 'tiny': 'fdi', did you mean 'fid'"):
-        figures.render(study, **where, figure="fdi")
+        render_figures(study, **where, figure="fdi")
 
 
 # ------------------------------------------------------------------------------------------------------- from rows alone

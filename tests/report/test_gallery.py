@@ -7,6 +7,7 @@ from PIL import Image
 
 from harness.report import gallery
 from harness.report.figure_specs import load_figure
+from harness.report.gallery import render_gallery
 from harness.study import typed as config
 from harness.study.study import load_study
 from harness.study.typed import UserError
@@ -27,12 +28,13 @@ def picture(folder, name, grey):
 
 def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(gallery, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text(README)
     reports, out = tmp_path / "reports" / "digits", config.Path("reports/reference/digits/gallery.md")
     kept = picture(reports, "fid", 1)
     picture(reports, "norm_flow", 3)  # not marked for the README
     picture(reports, "of_another_study", 2)
-    made = gallery.render(digits, reports=reports, out=out, readme=tmp_path / "README.md")
+    made = render_gallery(digits, reports=reports, out=out)
     assert made == {"figures": ["fid", "norm_flow"], "readme": True}
     assert (out.parent / "fid.png").read_bytes() == kept
     assert {path.name for path in out.parent.iterdir()} == {"fid.png", "norm_flow.png", "gallery.md"}
@@ -44,12 +46,12 @@ def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
     assert "[gallery](reports/reference/digits/gallery.md)" in readme
     assert "kept" in readme
     assert "old" not in readme
-    assert gallery.render(digits, reports=reports, out=out, readme=tmp_path / "README.md")["readme"] is False
+    assert render_gallery(digits, reports=reports, out=out)["readme"] is False
 
 
 def test_without_figures_there_is_no_gallery(digits, tmp_path):
     with pytest.raises(UserError, match="has no figure of study 'digits'; render some first"):
-        gallery.render(digits, reports=tmp_path, out=tmp_path / "gallery.md")
+        render_gallery(digits, reports=tmp_path, out=tmp_path / "gallery.md")
 
 
 def test_readme_shows_the_committed_gallery():

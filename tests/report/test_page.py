@@ -13,6 +13,7 @@ from conftest import METHODS, SEEDS
 from synthetic import FIDS, synthetic
 
 from harness.report import hypotheses, page, specs
+from harness.report.page import render_page
 from harness.report.sheets import DIGITS, sheet_id
 from harness.results.schema import plain_view
 from harness.results.scores import scores_of
@@ -187,9 +188,9 @@ def test_text_has_the_contrast_that_reading_needs(text, theme):
 
 def test_it_is_written_from_a_results_folder_with_the_figures_that_are_there(study, runs, tmp_path):
     (tmp_path / "fid.png").write_bytes(PNG)
-    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "reports": tmp_path}
-    assert page.render(study, out=tmp_path / "index.html", **where)["figures"] == ["fid"]
-    page.render(study, out=tmp_path / "again.html", **where)
+    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root}
+    assert render_page(study, out=tmp_path / "index.html", **where)["figures"] == ["fid"]
+    render_page(study, out=tmp_path / "again.html", **where)
     content = (tmp_path / "index.html").read_bytes()
     assert content == (tmp_path / "again.html").read_bytes()
     assert str(runs.root).encode() not in content

@@ -16,6 +16,7 @@ from harness.report import specs, table
 from harness.report.cells import cells
 from harness.report.markup import escape
 from harness.report.specs import Column
+from harness.report.table import render_table
 from harness.results.scores import SCORES
 from harness.study import typed as config
 from harness.study.typed import UserError
@@ -33,7 +34,7 @@ def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request,
     monkeypatch.setattr(row_files, "collect", lambda *_: GOLDEN[name])
     monkeypatch.setattr(row_files, "times", lambda *_: pd.DataFrame({"stage": ["data"], "seconds": [1.0]}))
     seeds = sorted(set(GOLDEN[name]["seed"]))
-    table.render(study, methods=list(FIDS), seeds=seeds, results=tmp_path, spec=SPEC, out=tmp_path / f"{name}.md")
+    render_table(study, methods=list(FIDS), seeds=seeds, results=tmp_path, spec=SPEC, out=tmp_path / f"{name}.md")
     for suffix in (".md", ".tex", ".csv"):
         golden, found = DATA / f"{name}{suffix}", (tmp_path / f"{name}{suffix}").read_text()
         if request.config.getoption("--update-golden"):
@@ -220,7 +221,7 @@ def test_no_spec_is_one_line(tmp_path):
 
 def test_real_rows_render_twice_to_the_same_bytes(study, runs, tmp_path):
     for name in ("a", "b"):
-        table.render(study, methods=METHODS, seeds=SEEDS, results=runs.root, spec=SPEC, out=tmp_path / name / "table1.md")
+        render_table(study, methods=METHODS, seeds=SEEDS, results=runs.root, spec=SPEC, out=tmp_path / name / "table1.md")
     for file in ("table1.md", "table1.csv", "table1.tex", "rows.parquet"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     assert "seconds" in (tmp_path / "a" / "times.csv").read_text()

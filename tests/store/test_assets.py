@@ -1,6 +1,7 @@
 import pytest
 
 from harness.store import artifacts, assets
+from harness.store.assets import record_asset
 from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
 
@@ -23,7 +24,7 @@ def judge(tmp_path):
 
 def test_a_missing_asset_is_one_line_that_says_where_to_put_it_and_where_it_comes_from(tmp_path):
     with pytest.raises(UserError) as caught:
-        assets.record(study_with(), JUDGE, tmp_path, tmp_path / "r.json")
+        record_asset(study_with(), name=JUDGE, assets=tmp_path, out=tmp_path / "r.json")
     assert str(caught.value) == (
         f"asset '{JUDGE}' is missing: put it at {tmp_path}/weights/weights-inception-2015-12-05-6726825d.pth "
         "(torch-fidelity's port of the TensorFlow Inception; github.com/toshas/torch-fidelity, releases)"
@@ -33,13 +34,15 @@ def test_a_missing_asset_is_one_line_that_says_where_to_put_it_and_where_it_come
 
 def test_another_file_than_the_study_names_is_refused(tmp_path, judge):
     with pytest.raises(UserError, match=r"has sha256 [0-9a-f]{16}..., the study wants 6726825d") as caught:
-        assets.record(study_with(), JUDGE, tmp_path / "assets", tmp_path / "r.json")
+        record_asset(study_with(), name=JUDGE, assets=tmp_path / "assets", out=tmp_path / "r.json")
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("digits", [8, 64])
 def test_the_right_file_is_verified_by_all_or_the_first_digits(tmp_path, judge, digits):
-    found = assets.record(study_with(sha256=artifacts.sha256(judge)[:digits]), JUDGE, tmp_path / "assets", tmp_path / "r.json")
+    found = record_asset(
+        study_with(sha256=artifacts.sha256(judge)[:digits]), name=JUDGE, assets=tmp_path / "assets", out=tmp_path / "r.json"
+    )
     assert found["state"] == "verified"
     assert found["sha256"] == artifacts.sha256(judge)
     assert assets.locate(tmp_path / "r.json") == judge
@@ -47,9 +50,9 @@ def test_the_right_file_is_verified_by_all_or_the_first_digits(tmp_path, judge, 
 
 def test_a_record_does_not_depend_on_where_the_asset_is(tmp_path, judge):
     study = study_with(sha256=None)
-    assets.record(study, JUDGE, tmp_path / "assets", tmp_path / "a.json")
+    record_asset(study, name=JUDGE, assets=tmp_path / "assets", out=tmp_path / "a.json")
     (tmp_path / "assets").rename(tmp_path / "moved")
-    assets.record(study, JUDGE, tmp_path / "moved", tmp_path / "b.json")
+    record_asset(study, name=JUDGE, assets=tmp_path / "moved", out=tmp_path / "b.json")
     assert (tmp_path / "a.json").read_bytes() == (tmp_path / "b.json").read_bytes()
     with pytest.raises(UserError, match="is no longer at"):
         assets.locate(tmp_path / "a.json")
@@ -95,14 +98,14 @@ def test_a_model_of_the_hub_is_taken_from_its_local_cache(tmp_path, monkeypatch)
     asset, cache = study.assets[ENCODER], tmp_path / "cache"
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     with pytest.raises(UserError, match="hf download google/siglip2-base-patch16-256 --local-dir"):
-        assets.record(study, ENCODER, tmp_path / "assets", tmp_path / "r.json")
+        record_asset(study, name=ENCODER, assets=tmp_path / "assets", out=tmp_path / "r.json")
     model = cache / "models--google--siglip2-base-patch16-256"
     snapshot = model / "snapshots" / "abc"
     snapshot.mkdir(parents=True)
     (snapshot / asset.file).write_bytes(b"weights")
     (model / "refs").mkdir()
     (model / "refs" / "main").write_text("abc")
-    assets.record(study, ENCODER, tmp_path / "assets", tmp_path / "r.json")
+    record_asset(study, name=ENCODER, assets=tmp_path / "assets", out=tmp_path / "r.json")
     assert assets.locate(tmp_path / "r.json") == snapshot
     own = tmp_path / "assets" / asset.path
     own.mkdir(parents=True)

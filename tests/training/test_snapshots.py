@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from test_loop import IMAGES, TRAINING, interrupt, model_and_loss
 
 from harness.denoiser import train as denoiser
+from harness.denoiser.train import load_denoiser, train_denoiser
 from harness.encoder import latents
 from harness.store import artifacts
 from harness.store.tensors import CHECKPOINT, load_tensors
@@ -127,9 +128,9 @@ def snapped():
 
 def options(built, folder):
     return {
-        "method_name": "dsr",
+        "method": "dsr",
         "seed": 1,
-        "latents_file": built.encoders["ttr_until_clean"].latents,
+        "latents": built.encoders["ttr_until_clean"].latents,
         "state": folder / "state",
         "out": folder / "denoiser.safetensors",
     }
@@ -139,7 +140,7 @@ def test_the_stage_writes_them_beside_the_run_and_a_kill_changes_no_byte(snapped
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 2)
-    denoiser.train(snapped, **options(built, tmp_path / "whole"))
+    train_denoiser(snapped, **options(built, tmp_path / "whole"))
     original = latents.batch_indices
     for step in (5, 9):
 
@@ -150,13 +151,13 @@ def test_the_stage_writes_them_beside_the_run_and_a_kill_changes_no_byte(snapped
 
         monkeypatch.setattr(latents, "batch_indices", stop)
         with pytest.raises(KeyboardInterrupt):
-            denoiser.train(snapped, **options(built, tmp_path / "parts"))
+            train_denoiser(snapped, **options(built, tmp_path / "parts"))
     monkeypatch.setattr(latents, "batch_indices", original)
-    denoiser.train(snapped, **options(built, tmp_path / "parts"))
+    train_denoiser(snapped, **options(built, tmp_path / "parts"))
     assert not list((tmp_path / "parts" / "state").iterdir())
     for name in ("step3/denoiser.safetensors", "step8/denoiser.safetensors", "denoiser.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
-        assert denoiser.load(snapped, "dsr", tmp_path / "parts" / name)
+        assert load_denoiser(snapped, "dsr", tmp_path / "parts" / name)
     record = artifacts.meta(tmp_path / "parts" / "step3" / "denoiser.safetensors")
     assert (record["method"], record["seed"], record["step"], record["status"]) == ("dsr", 1, 3, "ok")
 
@@ -170,7 +171,7 @@ def test_a_snapshot_that_was_not_reached_says_why(snapped, built, tmp_path, monk
 
     monkeypatch.setattr(denoiser, "loss_of", loss_of)
     values = config.merge(tiny_values(), {"denoiser": {"snapshots": [3, 8], "training": {"skips": 2}}})
-    denoiser.train(parse_study("tiny", values), **options(built, tmp_path))
+    train_denoiser(parse_study("tiny", values), **options(built, tmp_path))
     records = [artifacts.meta(tmp_path / f"step{step}" / "denoiser.safetensors") for step in (3, 8)]
     assert [record["status"] for record in records] == ["ok", "diverged"]
     assert "training.skips allows 2" in records[1]["reason"]

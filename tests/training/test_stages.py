@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from harness.decoder import train as decoder
+from harness.decoder.train import load_decoder
 from harness.denoiser import train as denoiser
+from harness.denoiser.train import build_denoiser, load_denoiser, train_denoiser
 from harness.encoder import latents
+from harness.encoder.latents import held_out
 from harness.machine import processes
 from harness.machine.streams import seed_initialisation, stream
 from harness.store import artifacts
@@ -20,7 +22,7 @@ def test_training_twice_gives_the_same_bytes(study, built, tmp_path):
     files = []
     for name in ("a", "b"):
         path = tmp_path / f"{name}.safetensors"
-        denoiser.train(study, method_name="dsr", seed=5, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / name, out=path)
+        train_denoiser(study, method="dsr", seed=5, latents=built.encoders["ttr_1"].latents, state=tmp_path / name, out=path)
         files.append(path.read_bytes())
     assert files[0] == files[1]
 
@@ -29,8 +31,8 @@ def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_pa
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 4)
-    options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents}
-    denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "whole.safetensors")
+    options = {"method": "baseline", "seed": 1, "latents": built.encoders["plain"].latents}
+    train_denoiser(study, **options, state=tmp_path / "s", out=tmp_path / "whole.safetensors")
     original = batch_indices
 
     def stop(seed, step, *rest):
@@ -40,11 +42,11 @@ def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_pa
 
     monkeypatch.setattr(latents, "batch_indices", stop)
     with pytest.raises(KeyboardInterrupt):
-        denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
+        train_denoiser(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
     assert not (tmp_path / "parts.safetensors").exists()
     assert list((tmp_path / "s").glob("denoiser-*/checkpoint.safetensors"))
     monkeypatch.setattr(latents, "batch_indices", original)
-    denoiser.train(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
+    train_denoiser(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert not list((tmp_path / "s").iterdir())
 
@@ -56,13 +58,13 @@ def test_a_training_that_diverges_is_recorded_and_its_last_weights_are_kept(stud
         loss = original(*arguments)
         return lambda step, generator: (part * float("nan") if step >= 5 else part for part in loss(step, generator))
 
-    options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents, "state": tmp_path / "s"}
+    options = {"method": "baseline", "seed": 1, "latents": built.encoders["plain"].latents, "state": tmp_path / "s"}
     records, steps = {}, study.denoiser.training.steps
     for name, skips, faulty in (("whole", 10, False), ("diverged", 3, True), ("ok", steps, True)):
         monkeypatch.setattr(denoiser, "loss_of", loss_of if faulty else original)
         training = study.denoiser.training.model_copy(update={"skips": skips})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
-        found = denoiser.train(changed, **options, out=tmp_path / f"{name}.safetensors")
+        found = train_denoiser(changed, **options, out=tmp_path / f"{name}.safetensors")
         records[name] = artifacts.meta(tmp_path / f"{name}.safetensors")
         assert found["status"] == records[name]["status"]
     assert [record["status"] for record in records.values()] == ["ok", "diverged", "ok"]
@@ -72,7 +74,7 @@ def test_a_training_that_diverges_is_recorded_and_its_last_weights_are_kept(stud
     weights = {name: load_tensors(tmp_path / f"{name}.safetensors")[0] for name in records}
     assert all(value.isfinite().all() and torch.equal(value, weights["ok"][key]) for key, value in weights["diverged"].items())
     assert artifacts.meta(tmp_path / "diverged-ema0.9.safetensors")["status"] == "diverged"
-    assert denoiser.load(study, "baseline", tmp_path / "diverged.safetensors")
+    assert load_denoiser(study, "baseline", tmp_path / "diverged.safetensors")
 
 
 @pytest.mark.parametrize("micro_batch", [None, 4])
@@ -83,7 +85,7 @@ def test_the_losses_of_the_processes_add_up_to_the_one_of_the_batch(study, built
     def loss(rank, count):
         monkeypatch.setattr(processes, "_place", [rank, count])
         seed_initialisation(0)
-        model = denoiser.build(changed, "baseline")
+        model = build_denoiser(changed, "baseline")
         batches = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
         return sum(denoiser.loss_of(changed, None, float("inf"), batches, model)(3, stream(0, "step", 3))).item()
 
@@ -92,36 +94,36 @@ def test_the_losses_of_the_processes_add_up_to_the_one_of_the_batch(study, built
 
 
 def test_trap17_a_finished_run_can_be_started_again(study, built, tmp_path):  # released resume_utils.py:50: int("last")
-    options = {"method_name": "baseline", "seed": 1, "latents_file": built.encoders["plain"].latents, "state": tmp_path / "s"}
+    options = {"method": "baseline", "seed": 1, "latents": built.encoders["plain"].latents, "state": tmp_path / "s"}
     files = []
     for _ in range(2):
-        denoiser.train(study, **options, out=tmp_path / "x.safetensors")
+        train_denoiser(study, **options, out=tmp_path / "x.safetensors")
         files.append((tmp_path / "x.safetensors").read_bytes())
     assert files[0] == files[1]
 
 
 def test_trap18_weights_of_another_study_are_refused(study, built, tmp_path):  # a released sampling config names another study's checkpoint
     other = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"width": 32})})
-    denoiser.train(
+    train_denoiser(
         other,
-        method_name="baseline",
+        method="baseline",
         seed=0,
-        latents_file=built.encoders["plain"].latents,
+        latents=built.encoders["plain"].latents,
         state=tmp_path / "s",
         out=tmp_path / "x.safetensors",
     )
     with pytest.raises(UserError, match=r"weights of another architecture: '.*' is \(.*\) in the file, \(.*\) in the model"):
-        denoiser.load(study, "baseline", tmp_path / "x.safetensors")
+        load_denoiser(study, "baseline", tmp_path / "x.safetensors")
 
 
 def test_trap3_accumulation_changes_nothing_but_rounding(study, built, tmp_path):
-    latents_file, found = built.encoders["plain"].latents, []
+    latents, found = built.encoders["plain"].latents, []
     for size in (None, 8):
         training = study.denoiser.training.model_copy(update={"micro_batch": size})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         for method in ("baseline", "masked"):
             path = tmp_path / f"{method}-{size}.safetensors"
-            denoiser.train(changed, method_name=method, seed=0, latents_file=latents_file, state=tmp_path / "s", out=path)
+            train_denoiser(changed, method=method, seed=0, latents=latents, state=tmp_path / "s", out=path)
             found.append(load_tensors(path)[0])
     for whole, parts in ((found[0], found[2]), (found[1], found[3])):
         for name, tensor in whole.items():
@@ -149,7 +151,7 @@ def test_compiling_is_optional_and_keeps_the_weights(study, built, tmp_path, mon
         training = study.denoiser.training.model_copy(update={"compile": switch})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         path = tmp_path / f"{switch}.safetensors"
-        denoiser.train(changed, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
+        train_denoiser(changed, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
         files.append(path.read_bytes())
     assert len(compiled) == 1
     assert files[0] == files[1]
@@ -161,7 +163,7 @@ def test_bf16_trains_near_fp32_and_keeps_fp32_weights(study, built, tmp_path):
         training = study.denoiser.training.model_copy(update={"precision": precision})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         path = tmp_path / f"{precision}.safetensors"
-        denoiser.train(changed, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
+        train_denoiser(changed, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
         found[precision] = load_tensors(path)[0]
     flat = {name: torch.cat([tensor.flatten() for tensor in tensors.values()]) for name, tensors in found.items()}
     assert flat["bf16"].dtype == torch.float32
@@ -176,13 +178,13 @@ def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
         (built.encoders["plain"].latents.parent / "latents.safetensors.meta.json").read_text()
     )
     with pytest.raises(UserError, match=r"latents\.safetensors: corrupted or truncated: sha256"):
-        denoiser.train(study, method_name="baseline", seed=0, latents_file=copy, state=tmp_path / "s", out=tmp_path / "x")
+        train_denoiser(study, method="baseline", seed=0, latents=copy, state=tmp_path / "s", out=tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
 def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
     path = tmp_path / "masked.safetensors"
-    found = denoiser.train(study, method_name="masked", seed=0, latents_file=built.encoders["plain"].latents, state=tmp_path, out=path)
+    found = train_denoiser(study, method="masked", seed=0, latents=built.encoders["plain"].latents, state=tmp_path, out=path)
     source = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
     norms, limit = source.norms["pre_ln"], source.threshold(load_method("masked").loss_mask, study.outlier_statistics.factor)
     assert found["filtered_share"] == pytest.approx((norms > limit).float().mean().item())
@@ -191,23 +193,23 @@ def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
 
 
 def test_decoder_learns_and_is_loaded_back(study, built):
-    source = latents.held_out(built.encoders["plain"].latents)
-    image = decoder.load(study, built.encoders["plain"].decoder)(source.whitening.unwhiten(source.latents[:2]))
+    source = held_out(built.encoders["plain"].latents)
+    image = load_decoder(study, built.encoders["plain"].decoder)(source.whitening.unwhiten(source.latents[:2]))
     assert image.shape == (2, 3, 16, 16)
     assert not image.requires_grad
 
 
 def test_weights_of_another_method_are_refused(study, built, tmp_path):
     path = tmp_path / "x.safetensors"
-    denoiser.train(study, method_name="dsr", seed=0, latents_file=built.encoders["ttr_1"].latents, state=tmp_path, out=path)
+    train_denoiser(study, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path, out=path)
     with pytest.raises(UserError, match="weights of another architecture: 'feat_rope_incontext"):
-        denoiser.load(study, "baseline", path)
+        load_denoiser(study, "baseline", path)
 
 
 def test_methods_start_from_the_same_weights(study):
     def first(method):
         seed_initialisation(7)
-        return denoiser.build(study, method).state_dict()
+        return build_denoiser(study, method).state_dict()
 
     plain, registers = first("baseline"), first("diffusion_registers")
     assert all(torch.equal(value, registers[key]) for key, value in plain.items())
@@ -234,6 +236,6 @@ def test_a_method_can_change_the_denoiser(study, tmp_path, monkeypatch, body, me
     (tmp_path / "mine.py").write_text(HOOKED.format(body=body))
     if message:
         with pytest.raises(UserError, match=message):
-            denoiser.build(study, "mine")
+            build_denoiser(study, "mine")
     else:
-        assert not denoiser.build(study, "mine").register_tokens.any()
+        assert not build_denoiser(study, "mine").register_tokens.any()

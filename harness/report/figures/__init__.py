@@ -46,7 +46,7 @@ FIGURES: dict[str, Callable[[Context], tuple[Figure, style.Data]]] = {
 }
 
 
-def render(study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path, figure: str | None = None) -> dict:
+def render_figures(study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path, figure: str | None = None) -> dict:
     """The figure of that name, or every figure of the study, into the folder `out`. `results`: of `study`; other studies' are beside it."""
     known = figure_names(study, methods)
     names = known if figure is None else [nearest(figure, known, f"figure of study '{study.name}':")]

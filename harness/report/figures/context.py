@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from harness.data import stage as data
 from harness.data.images import Split
+from harness.data.stage import load_data
 from harness.report import rows as row_files
 from harness.report.figure_specs import FigureSpec
 from harness.store import artifacts
@@ -54,7 +54,7 @@ class Context:
 
     def reference(self) -> Split:
         """The held-out images."""
-        return data.load(self._home("data") / "data", "reference")
+        return load_data(self._home("data") / "data", "reference")
 
     def _of_encoder(self, encoder: str, name: str) -> Path:
         path = self._home("encoder") / "encoders" / encoder / name
