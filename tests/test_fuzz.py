@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.data.stage import load_data
+from harness.denoiser.build import load_denoiser
 from harness.denoiser.sample import load_samples
-from harness.denoiser.train import load_denoiser
 from harness.encoder import tower as encoder
 from harness.encoder.latents import held_out
 from harness.evaluation import clip, references

@@ -17,7 +17,7 @@ from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import make_assets, toy_study, toy_values
 
-from harness.denoiser import train as denoiser
+from harness.denoiser.build import build_shape
 from harness.denoiser.sample import draw_samples
 from harness.report.figure_specs import figure_names, load_figure, part
 from harness.report.figures import render_figures
@@ -118,7 +118,7 @@ def test_autoguidance_and_random_labels(tmp_path):
     guided = parse_study("guided", values)
     root = make_assets(toy_study("imagenet256_siglip2_b"), tmp_path / "assets")
     torch.manual_seed(0)
-    model = denoiser.of_shape(guided, guided.sampling.guidance.weak)
+    model = build_shape(guided, guided.sampling.guidance.weak)
     torch.nn.init.normal_(model.final_layer.linear.weight)
     torch.save({"ema": model.state_dict()}, root / "weak.pt")
     pipeline = Pipeline(guided, tmp_path / "results", root).prepare(["plain"])

@@ -2,7 +2,7 @@
 
 import re
 
-from harness.denoiser.train import build_denoiser
+from harness.denoiser.build import build_denoiser
 from harness.results.schema import Row
 from harness.study import typed as config
 from harness.study.method import load_method

@@ -12,7 +12,7 @@ from pipeline import Pipeline
 from scipy import stats
 
 from harness.denoiser import sample
-from harness.denoiser.layers import Denoiser
+from harness.denoiser.base import Denoiser
 from harness.machine import device as runtime
 from harness.report.check import RATE, check
 from harness.report.gate import text
@@ -105,12 +105,12 @@ def without_average(monkeypatch):
 
 def other_time_shift(monkeypatch):
     """Sampling with another shift than in training."""
-    grid_of = sample.grid_of
+    sampling_times = sample.sampling_times
 
     def shifted(study):
-        return grid_of(study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"time_shift": 16.0})}))
+        return sampling_times(study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"time_shift": 16.0})}))
 
-    monkeypatch.setattr(sample, "grid_of", shifted)
+    monkeypatch.setattr(sample, "sampling_times", shifted)
 
 
 def register_rows_left_in(monkeypatch):

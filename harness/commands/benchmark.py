@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from harness.denoiser.sample import grid_of, guided, velocity_of
-from harness.denoiser.samplers import integrate
-from harness.denoiser.train import build_denoiser, loss_of
+from harness.denoiser.build import build_denoiser
+from harness.denoiser.registry import SAMPLERS
+from harness.denoiser.sample import guided, sampling_times, velocity_of
+from harness.denoiser.train import loss_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost
 from harness.machine.device import allow_tf32, device
@@ -102,14 +103,14 @@ def _sampling(study: Study, denoise: torch.nn.Module) -> tuple[float, float | No
     velocity_at = velocity_of(study, guided(study, denoise, None, labels))
     allow_tf32(False)
 
-    def draw(grid: Tensor) -> None:
-        integrate(section.sampler, velocity_at, noise, grid, noise_at=lambda _step: noise)
+    def draw(times: Tensor) -> None:
+        SAMPLERS[section.sampler].integrate(velocity_at, noise, times, lambda _step: noise)
         _wait()
 
-    draw(grid_of(study)[:3])
+    draw(sampling_times(study)[:3])
     _reset_memory()
     began = time.perf_counter()
-    draw(grid_of(study))
+    draw(sampling_times(study))
     return time.perf_counter() - began, _memory()
 
 

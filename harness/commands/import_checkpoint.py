@@ -37,6 +37,6 @@ def _model(study: Study, method: str, part: str) -> torch.nn.Module:
         from harness.decoder.train import build_decoder
 
         return build_decoder(study)
-    from harness.denoiser.train import build_denoiser
+    from harness.denoiser.build import build_denoiser
 
     return build_denoiser(study, method)

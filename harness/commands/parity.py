@@ -17,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from harness.denoiser.architectures import DiTDH, LightningDiT
+from harness.denoiser.ditdh import DiTDH
 from harness.denoiser.flow import at_time, flow_loss, shift_time, velocity
-from harness.denoiser.samplers import euler, time_grid
+from harness.denoiser.lightningdit import LightningDiT
+from harness.denoiser.samplers import euler, ode_times
 from harness.machine.device import device
 from harness.store.tensors import load_weights
 from harness.study.typed import UserError, explain
@@ -242,11 +243,11 @@ def _of_denoiser(path: Path, config: DenoiserConfig, tensors: Tensors) -> Tensor
         def of_data(state: Tensor, time: Tensor) -> Tensor:
             return velocity(state, model(state, time, y), time, "data", T_MIN)
 
-        grid = time_grid(points, config.time_dist_shift, "data")
-        found["ode.mid"] = euler(of_data, start, grid[: middle + 1])
-        found["ode.sample"] = euler(of_data, found["ode.mid"], grid[middle:])
-        grid = time_grid(points, config.time_dist_shift, "velocity")
-        found["ode.velocity_sample"] = euler(lambda state, time: model(state, time, y), start, grid)
+        times = ode_times(points, config.time_dist_shift, "data")
+        found["ode.mid"] = euler(of_data, start, times[: middle + 1])
+        found["ode.sample"] = euler(of_data, found["ode.mid"], times[middle:])
+        times = ode_times(points, config.time_dist_shift, "velocity")
+        found["ode.velocity_sample"] = euler(lambda state, time: model(state, time, y), start, times)
     return found
 
 

@@ -3,17 +3,10 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.denoiser.layers import (
-    Block,
-    Denoiser,
-    FinalLayer,
-    FourierTimeEmbedding,
-    LabelEmbedding,
-    PatchEmbedding,
-    RotaryTable,
-    check_width,
-)
+from harness.denoiser.base import Denoiser, check_width
+from harness.denoiser.layers import Block, FinalLayer, FourierTimeEmbedding, LabelEmbedding, PatchEmbedding, RotaryTable
 from harness.encoder.positions import sincos_2d
+from harness.study.sections.denoiser import DiTDHShape
 
 
 class DiTDH(Denoiser):
@@ -29,7 +22,9 @@ class DiTDH(Denoiser):
     Raises UserError as LightningDiT does, also for the head's width, and for a register start outside the encoder's blocks.
     """
 
-    title = "DiT^DH"
+    @classmethod
+    def own(cls, shape: DiTDHShape) -> dict[str, object]:
+        return {"head_width": shape.head.width, "head_depth": shape.head.depth, "head_heads": shape.head.heads}
 
     def __init__(
         self,
@@ -65,16 +60,16 @@ class DiTDH(Denoiser):
         self.t_embedder = FourierTimeEmbedding(hidden_size)
         self.y_embedder = LabelEmbedding(num_classes, hidden_size)
         self.final_layer = FinalLayer(head_width, patch_size**2 * in_channels)
-        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.grid)[None])
-        self.enc_feat_rope = RotaryTable(hidden_size // num_heads, self.grid)
-        self.dec_feat_rope = RotaryTable(head_width // head_heads, self.grid)
+        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.side)[None])
+        self.enc_feat_rope = RotaryTable(hidden_size // num_heads, self.side)
+        self.dec_feat_rope = RotaryTable(head_width // head_heads, self.side)
         encoder = [Block(hidden_size, num_heads, mlp_ratio) for _ in range(depth)]
         head = [Block(head_width, head_heads, mlp_ratio) for _ in range(head_depth)]
         self.blocks = nn.ModuleList(encoder + head)
         self.initialise(xavier=False)  # the released initialize_weights leaves linear layers at torch's default
         if registers:
-            self.enc_feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.grid, registers)
-            self.dec_feat_rope_incontext = RotaryTable(head_width // head_heads, self.grid, registers)
+            self.enc_feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.side, registers)
+            self.dec_feat_rope_incontext = RotaryTable(head_width // head_heads, self.side, registers)
             self.add_registers(hidden_size, "enc_")
             self.add_registers(head_width, "dec_")
 

@@ -3,15 +3,11 @@
 Batches are (B, C, H, W) with one t per element, (B,), unless a docstring says otherwise.
 """
 
-import math
-from typing import Literal
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-
-from harness.study.typed import UserError
-
-Prediction = Literal["data", "velocity"]
 
 
 def shift_time(t: Tensor, shift: float) -> Tensor:
@@ -19,35 +15,25 @@ def shift_time(t: Tensor, shift: float) -> Tensor:
     return shift * t / (1 + (shift - 1) * t)
 
 
-def shift_of_dimension(dimension: int, base: int = 4096) -> float:
-    """Shift for data of `dimension` values: sqrt(dimension / base) (released `train.py:152-154`).
+def logit_normal(count: int, generator: torch.Generator, mean: float, std: float) -> Tensor:
+    """(count,) sigmoids of a normal with `mean` and `std`."""
+    return (torch.randn(count, generator=generator, device=generator.device) * std + mean).sigmoid()
 
-    16 x 16 tokens of 768 channels: 6.928. The released SigLIP2-So400M configs keep that although 1152 channels give 8.485.
+
+def uniform(count: int, generator: torch.Generator, _mean: float, _std: float) -> Tensor:
+    """(count,) in [0, 1)."""
+    return torch.rand(count, generator=generator, device=generator.device)
+
+
+TIMES = {"logit_normal": logit_normal, "uniform": uniform}  # what `denoiser.time` of a study may be
+
+
+def sample_time(count: int, distribution: str, shift: float, generator: torch.Generator, mean: float = 0.0, std: float = 1.0) -> Tensor:
+    """(count,) training times in [0, 1], shifted, on the generator's device, of a distribution in TIMES.
+
+    The released code cuts the times of a velocity model at 0.999 before the shift (`Transport.check_interval`); this does not.
     """
-    return math.sqrt(dimension / base)
-
-
-def sample_time(
-    count: int,
-    distribution: Literal["logit_normal", "uniform"],
-    shift: float,
-    generator: torch.Generator,
-    mean: float = 0.0,
-    std: float = 1.0,
-) -> Tensor:
-    """(count,) training times in [0, 1], shifted, on the generator's device.
-
-    logit_normal: sigmoid of a normal with `mean` and `std`; uniform: `mean` and `std` are unused. The released code cuts the times of a
-    velocity model at 0.999 before the shift (`Transport.check_interval`); this does not. Raises UserError for another distribution.
-    """
-    match distribution:
-        case "logit_normal":
-            t = (torch.randn(count, generator=generator, device=generator.device) * std + mean).sigmoid()
-        case "uniform":
-            t = torch.rand(count, generator=generator, device=generator.device)
-        case _:
-            raise UserError(f"time distribution '{distribution}': choose logit_normal or uniform")
-    return shift_time(t, shift)
+    return shift_time(TIMES[distribution](count, generator, mean, std), shift)
 
 
 def at_time(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -56,26 +42,34 @@ def at_time(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
     return (1 - t) * data + t * noise
 
 
-def velocity(x_t: Tensor, output: Tensor, t: Tensor, prediction: Prediction, t_min: float) -> Tensor:
-    """(B, C, H, W) velocity noise - data that a model's output stands for.
+@dataclass(frozen=True)
+class Prediction:
+    """What a model's output stands for.
 
-    data: (x_t - output) / max(t, t_min) (released `transport.py:219-228`); velocity: the output itself, `t_min` unused. Raises UserError
-    for another prediction.
+    `velocity`: (x_t (B, C, H, W), output (B, C, H, W), t (B, 1, 1, 1), t_min) -> the velocity noise - data (B, C, H, W). `end`: 1 - the last
+    time, before the shift, at which it is sampled from.
     """
-    match prediction:
-        case "data":
-            return (x_t - output) / t[:, None, None, None].clamp(min=t_min)
-        case "velocity":
-            return output
-        case _:
-            raise UserError(f"prediction '{prediction}': choose data or velocity")
+
+    velocity: Callable[[Tensor, Tensor, Tensor, float], Tensor]
+    end: float
 
 
-def clean_of(x_t: Tensor, output: Tensor, t: Tensor, prediction: Prediction, t_min: float) -> Tensor:
+PREDICTIONS = {  # what `denoiser.prediction` of a study may be
+    "data": Prediction(lambda x_t, output, t, t_min: (x_t - output) / t.clamp(min=t_min), end=1.0),  # released `transport.py:219-228`
+    "velocity": Prediction(lambda _x_t, output, _t, _t_min: output, end=0.999),  # there the state is the sample (`check_interval`)
+}
+
+
+def velocity(x_t: Tensor, output: Tensor, t: Tensor, prediction: str, t_min: float) -> Tensor:
+    """(B, C, H, W) velocity noise - data that a model's output at (B,) t stands for; a division by t is one by max(t, t_min)."""
+    return PREDICTIONS[prediction].velocity(x_t, output, t[:, None, None, None], t_min)
+
+
+def clean_of(x_t: Tensor, output: Tensor, t: Tensor, prediction: str, t_min: float) -> Tensor:
     """(B, C, H, W) data that a model's output stands for: where its velocity leads from x_t in a straight line."""
     return x_t - t[:, None, None, None] * velocity(x_t, output, t, prediction, t_min)
 
 
-def flow_loss(data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: Prediction, t_min: float) -> Tensor:
+def flow_loss(data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: str, t_min: float) -> Tensor:
     """(B, C, H, W) squared error of the velocity against noise - data; `output` is the model's at `at_time(data, noise, t)`."""
     return (velocity(at_time(data, noise, t), output, t, prediction, t_min) - (noise - data)).square()

@@ -3,17 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from harness.denoiser.layers import (
-    Block,
-    Denoiser,
-    FinalLayer,
-    LabelEmbedding,
-    RotaryTable,
-    SinusoidTimeEmbedding,
-    check_insertion,
-    check_width,
-)
+from harness.denoiser.base import Denoiser, check_insertion, check_width
+from harness.denoiser.layers import Block, FinalLayer, LabelEmbedding, RotaryTable, SinusoidTimeEmbedding
 from harness.encoder.positions import sincos_2d
+from harness.study.sections.denoiser import JiTShape
 
 
 class BottleneckPatchEmbedding(nn.Module):
@@ -47,7 +40,9 @@ class JiT(Denoiser):
     Raises UserError as LightningDiT does, and for in-context tokens that do not fit.
     """
 
-    title = "JiT"
+    @classmethod
+    def own(cls, shape: JiTShape) -> dict[str, object]:
+        return {"in_context_len": shape.in_context}
 
     def __init__(
         self,
@@ -85,16 +80,16 @@ class JiT(Denoiser):
         self.t_embedder = SinusoidTimeEmbedding(hidden_size)
         self.y_embedder = LabelEmbedding(num_classes, hidden_size)
         self.x_embedder = BottleneckPatchEmbedding(in_channels, bottleneck, hidden_size, patch_size)
-        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.grid)[None])
+        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.side)[None])
         if in_context_len:
             self.in_context_posemb = nn.Parameter(0.02 * torch.randn(1, in_context_len, hidden_size))
-        self.feat_rope = RotaryTable(hidden_size // num_heads, self.grid)  # the larger tables hold it too; published checkpoints name it
-        self.feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.grid, in_context_len)
+        self.feat_rope = RotaryTable(hidden_size // num_heads, self.side)  # the larger tables hold it too; published checkpoints name it
+        self.feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.side, in_context_len)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, qk_norm=True) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
         self.initialise()
         if registers:
-            self.feat_rope_registers = RotaryTable(hidden_size // num_heads, self.grid, registers + in_context_len)
+            self.feat_rope_registers = RotaryTable(hidden_size // num_heads, self.side, registers + in_context_len)
             self.add_registers(hidden_size)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:

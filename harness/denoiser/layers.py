@@ -1,9 +1,8 @@
-"""What the denoisers share: position tables, attention, blocks, embeddings and diffusion registers.
+"""Layers that denoisers are made of: rotary tables, attention, blocks, embeddings.
 
 Parameter names follow the released code (DSR `src/stage2/models/model_utils.py` and `lightningDiT.py`), so that published weights
-load with `strict=True`. Differences, all deliberate: fixed tables are buffers and stay frozen (there, train.py:252 unfreezes them),
-nothing is moved to a device by hand (model_utils.py:185), and a register start at or beyond the depth is refused (there, registers
-that were never added are stripped).
+load with `strict=True`. Differences, both deliberate: fixed tables are buffers and stay frozen (there, train.py:252 unfreezes them), and
+nothing is moved to a device by hand (model_utils.py:185).
 """
 
 import math
@@ -14,33 +13,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.encoder.positions import sincos_1d, sincos_2d
-from harness.study.typed import UserError
-
-
-def register_positions(width: int, count: int) -> Tensor:
-    """(count, width) table for diffusion registers.
-
-    A square grid where `count` is a square, as released; otherwise a line, since registers have no place in the image.
-    """
-    side = math.isqrt(count)
-    if side * side == count:
-        return sincos_2d(width, side)
-    return sincos_1d(width, torch.arange(count))
-
 
 class RotaryTable(nn.Module):
-    """2-D rotary embedding of a `grid` x `grid` token map, preceded by `still` unrotated rows (released model_utils.py,
+    """2-D rotary embedding of a `side` x `side` token map, preceded by `still` unrotated rows (released model_utils.py,
     VisionRotaryEmbeddingFast)."""
 
-    def __init__(self, head_width: int, grid: int, still: int = 0) -> None:
+    def __init__(self, head_width: int, side: int, still: int = 0) -> None:
         super().__init__()
         quarter = torch.arange(0, head_width // 2, 2)[: head_width // 4].float() / (head_width // 2)
-        angle = torch.arange(grid).float()[:, None] * (1.0 / 10000**quarter)  # (grid, head_width / 4)
+        angle = torch.arange(side).float()[:, None] * (1.0 / 10000**quarter)  # (side, head_width / 4)
         angle = angle.repeat_interleave(2, dim=-1)
-        rows = angle[:, None, :].expand(grid, grid, -1)
-        columns = angle[None, :, :].expand(grid, grid, -1)
-        angle = torch.cat([rows, columns], dim=-1).reshape(grid * grid, -1)
+        rows = angle[:, None, :].expand(side, side, -1)
+        columns = angle[None, :, :].expand(side, side, -1)
+        angle = torch.cat([rows, columns], dim=-1).reshape(side * side, -1)
         angle = torch.cat([torch.zeros(still, angle.shape[1]), angle])  # angle 0: no rotation
         self.register_buffer("freqs_cos", angle.cos())
         self.register_buffer("freqs_sin", angle.sin())
@@ -228,84 +213,3 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.proj(x).flatten(2).transpose(1, 2)
-
-
-def check_insertion(what: str, count: int, start: int, depth: int) -> None:
-    """The rules for tokens that join before block `start`. Raises UserError for a negative count or a start outside the depth."""
-    if count < 0 or (count and not 0 <= start < depth):
-        raise UserError(
-            f"{what}: count {count} with start {start} does not fit a denoiser of {depth} blocks; "
-            f"take a count of 0 or more and a start from 0 to {depth - 1}"
-        )
-
-
-def check_width(what: str, width: int, heads: int, *, rotary: bool = True) -> None:
-    """Raises UserError for a width that the heads, the rotary table or the 2-D position table do not divide."""
-    if (width % (4 * heads)) if rotary else (width % heads or width % 4):
-        rule = f"of 4 x {heads} heads" if rotary else f"of 4 and of {heads} heads"
-        raise UserError(f"{what}: width {width} must be a multiple {rule}; change its width or its number of heads")
-
-
-class Denoiser(nn.Module):
-    """What all architectures share: sizes and their rules, diffusion registers, first weights, patches back to a map.
-
-    `registers` learnable tokens, the same for every sample, are prepended before block `register_start`, take part in every later
-    block and are dropped before the final layer (released lightningDiT.py:305-317).
-
-    `blocks` is a ModuleList whose outputs end with the `grid` ** 2 patch tokens; registers, where present, come first.
-    """
-
-    title: str  # in plans and tables
-    blocks: nn.ModuleList
-
-    def __init__(self, *, input_size: int, patch_size: int, num_classes: int, depth: int, registers: int, register_start: int) -> None:
-        super().__init__()
-        check_insertion("diffusion registers", registers, register_start, depth)
-        if input_size % patch_size:
-            raise UserError(f"denoiser: latent grid {input_size} must be a multiple of the patch size {patch_size}; change one of the two")
-        self.num_classes = num_classes
-        self.patch_size = patch_size
-        self.grid = input_size // patch_size
-        self.registers = registers
-        self.register_start = register_start
-
-    def add_registers(self, width: int, prefix: str = "") -> None:
-        """Make `<prefix>register_tokens` (1, registers, width), drawn from N(0, 1), and their fixed position table.
-
-        To be called last in a constructor, so that every other weight is the same with and without registers for one seed.
-        """
-        self.register_parameter(f"{prefix}register_tokens", nn.Parameter(torch.randn(1, self.registers, width)))
-        self.register_buffer(f"{prefix}register_pos_embed", register_positions(width, self.registers)[None])
-
-    def prepend_registers(self, x: Tensor, prefix: str = "") -> Tensor:
-        """(B, N, C) -> (B, registers + N, C)."""
-        tokens = getattr(self, f"{prefix}register_tokens") + getattr(self, f"{prefix}register_pos_embed")
-        return torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)
-
-    def initialise(self, *, xavier: bool = True) -> None:
-        """DiT's first weights: Xavier for linear layers (where `xavier`) and patch embeddings, zero for every adaLN and the last
-        projection.
-        """
-        if xavier:
-            for module in self.modules():
-                if isinstance(module, nn.Linear):
-                    nn.init.xavier_uniform_(module.weight)
-                    nn.init.zeros_(module.bias)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
-        for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
-            nn.init.normal_(layer.weight, std=0.02)
-        modulations = [module[1] for module in self.modules() if isinstance(module, Modulation)]
-        for layer in [*modulations, self.final_layer.linear]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def unpatchify(self, x: Tensor) -> Tensor:
-        """(B, grid * grid, patch * patch * C) -> (B, C, H, W)."""
-        patch, grid = self.patch_size, self.grid
-        x = x.unflatten(2, (patch, patch, -1)).unflatten(1, (grid, grid))
-        return x.permute(0, 5, 1, 3, 2, 4).reshape(x.shape[0], -1, grid * patch, grid * patch)

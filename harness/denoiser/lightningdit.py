@@ -2,16 +2,8 @@
 
 from torch import Tensor, nn
 
-from harness.denoiser.layers import (
-    Block,
-    Denoiser,
-    FinalLayer,
-    FourierTimeEmbedding,
-    LabelEmbedding,
-    PatchEmbedding,
-    RotaryTable,
-    check_width,
-)
+from harness.denoiser.base import Denoiser, check_width
+from harness.denoiser.layers import Block, FinalLayer, FourierTimeEmbedding, LabelEmbedding, PatchEmbedding, RotaryTable
 from harness.encoder.positions import sincos_2d
 
 
@@ -21,8 +13,6 @@ class LightningDiT(Denoiser):
     Raises UserError for a register start outside the depth, a negative count, a latent grid that the patch size does not divide, or
     a width that 4 x the heads do not divide.
     """
-
-    title = "LightningDiT"
 
     def __init__(
         self,
@@ -50,13 +40,13 @@ class LightningDiT(Denoiser):
         self.x_embedder = PatchEmbedding(in_channels, hidden_size, patch_size)
         self.t_embedder = FourierTimeEmbedding(hidden_size)
         self.y_embedder = LabelEmbedding(num_classes, hidden_size)
-        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.grid)[None])
-        self.feat_rope = RotaryTable(hidden_size // num_heads, self.grid)
+        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.side)[None])
+        self.feat_rope = RotaryTable(hidden_size // num_heads, self.side)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
         self.initialise()
         if registers:
-            self.feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.grid, registers)
+            self.feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.side, registers)
             self.add_registers(hidden_size)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:

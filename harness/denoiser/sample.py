@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from harness.data.images import to_uint8
 from harness.decoder.train import load_decoder
-from harness.denoiser import train as denoisers
+from harness.denoiser.build import build_shape, load_denoiser
 from harness.denoiser.flow import velocity
-from harness.denoiser.samplers import Field, autoguidance, classifier_free, integrate, sde_grid, time_grid
-from harness.denoiser.train import load_denoiser
+from harness.denoiser.guidance import autoguidance, classifier_free
+from harness.denoiser.registry import SAMPLERS
+from harness.denoiser.samplers import Field
 from harness.encoder.whitening import load_whitening
 from harness.machine import processes
 from harness.machine.device import autocast, device
@@ -39,12 +40,10 @@ def labels_of(indices: range, classes: int, how: str = "equal", seed: int = 0) -
     return torch.cat([torch.randint(classes, (1,), generator=stream(seed, "label", i)) for i in indices])
 
 
-def grid_of(study: Study) -> Tensor:
-    """The time grid of the study's sampler."""
+def sampling_times(study: Study) -> Tensor:
+    """(sampling.grid_points,) falling times of the study's sampler."""
     section = study.sampling
-    if section.sampler == "euler_maruyama":
-        return sde_grid(section.grid_points, study.time_shift)
-    return time_grid(section.grid_points, study.time_shift, study.denoiser.prediction)
+    return SAMPLERS[section.sampler].times(section.grid_points, study.time_shift, study.denoiser.prediction)
 
 
 def guided(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tensor) -> Field:
@@ -61,8 +60,8 @@ def velocity_of(study: Study, output: Field) -> Field:
 
     def velocity_at(x: Tensor, t: Tensor) -> Tensor:
         with autocast(study.sampling.precision):
-            found = output(x, t)
-        return velocity(x, found.float(), t, config.prediction, config.t_min)
+            predicted = output(x, t)
+        return velocity(x, predicted.float(), t, config.prediction, config.t_min)
 
     return velocity_at
 
@@ -73,7 +72,7 @@ def weak_model(study: Study, records: list[Path]) -> nn.Module | None:
     if weak is None:
         return None
     path = assets.locate(assets.record_of(records, "sampling.guidance.weak.weights"))
-    model = load_weights(denoisers.of_shape(study, weak), foreign.read(path), path)
+    model = load_weights(build_shape(study, weak), foreign.read(path), path)
     return model.eval().requires_grad_(False).to(device())
 
 
@@ -103,10 +102,10 @@ def draw_samples(
     for path in chosen:
         choice = read_choice(study, method, path)
         study = with_guidance(study, choice.scale, choice.interval)
-    section, statuses, sampler = study.sampling, {}, Sampler(study, decoder, latents, records)
+    section, statuses, drawer = study.sampling, {}, SampleDrawer(study, decoder, latents, records)
     for view, place in views(study, steps=steps, guided=bool(chosen)):
         weights, file = place(Path(denoiser)), place(Path(out))
-        facts = {"config": section, "inputs": [weights, *sampler.inputs, *chosen], "method": method, "seed": seed, **view}
+        facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view}
         found: dict = {"processes": processes.count()}
         artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=found, **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
@@ -114,7 +113,7 @@ def draw_samples(
             if stop is None:
                 model = load_denoiser(study, method, weights)
                 about = f"EMA {view['ema']:g}" + (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
-                sampler.draw(folder, study, model, seed, f"samples {method}/seed{seed}/{about}")
+                drawer.draw(folder, study, model, seed, f"samples {method}/seed{seed}/{about}")
             if not processes.rank():
                 arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
                 if stop is None:
@@ -156,7 +155,7 @@ def with_guidance(study: Study, scale: float, interval: tuple[float, float], cou
     return study.model_copy(update={"sampling": sampling})
 
 
-class Sampler:
+class SampleDrawer:
     """Draws the samples of a study with any of its denoisers. `inputs`: the files that it is made from."""
 
     def __init__(self, study: Study, decoder: Path, latents: Path, records: list[Path]) -> None:
@@ -191,12 +190,11 @@ def _batch(
     """images (B, H, W, 3) uint8, labels (B,), and whether each image is finite (B,)."""
     section, shape, scale = study.sampling, study.latent_shape, study.denoiser.noise_scale
     labels = labels_of(indices, study.classes, section.labels, seed)
-    final = integrate(
-        section.sampler,
+    final = SAMPLERS[section.sampler].integrate(
         velocity_of(study, guided(study, model, weak, labels.to(device()))),
         noise_of(seed, indices, shape).to(device()) * scale,
-        grid_of(study),
-        noise_at=lambda step: noise_of(seed, indices, shape, f"step {step}").to(device()) * scale,
+        sampling_times(study),
+        lambda step: noise_of(seed, indices, shape, f"step {step}").to(device()) * scale,
     )
     with autocast(section.precision):
         pixels = decode(final)

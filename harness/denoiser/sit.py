@@ -3,16 +3,8 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from harness.denoiser.layers import (
-    Block,
-    Denoiser,
-    FinalLayer,
-    LabelEmbedding,
-    PatchEmbedding,
-    PlainLayerNorm,
-    SinusoidTimeEmbedding,
-    check_width,
-)
+from harness.denoiser.base import Denoiser, check_width
+from harness.denoiser.layers import Block, FinalLayer, LabelEmbedding, PatchEmbedding, PlainLayerNorm, SinusoidTimeEmbedding
 from harness.encoder.positions import sincos_2d
 
 
@@ -39,8 +31,6 @@ class SiT(Denoiser):
     Raises UserError for a register start outside the depth, a negative count, a latent grid that the patch size does not divide, or
     a width that the heads or 4 do not divide.
     """
-
-    title = "SiT"
 
     def __init__(
         self,
@@ -70,7 +60,7 @@ class SiT(Denoiser):
         self.x_embedder = PatchEmbedding(in_channels, hidden_size, patch_size)
         self.t_embedder = SinusoidTimeEmbedding(hidden_size)
         self.y_embedder = LabelEmbedding(num_classes, hidden_size)
-        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.grid)[None])
+        self.register_buffer("pos_embed", sincos_2d(hidden_size, self.side)[None])
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, norm=PlainLayerNorm, mlp=Mlp) for _ in range(depth))
         out_channels = in_channels * (2 if learn_sigma else 1)
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * out_channels, norm=PlainLayerNorm)

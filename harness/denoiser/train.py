@@ -7,67 +7,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from harness.data import shapes
 from harness.data.stage import load_data
-from harness.denoiser.architectures import ARCHITECTURES
+from harness.denoiser.build import build_denoiser
 from harness.denoiser.flow import at_time, flow_loss, sample_time
-from harness.denoiser.text import TextEmbedding
 from harness.encoder.latents import Batch, Batches, load_encoder
 from harness.machine import processes
 from harness.machine.device import autocast, device
 from harness.machine.streams import seed_initialisation
 from harness.store import artifacts
-from harness.store.tensors import load_tensors, load_weights, save_tensors
-from harness.study.method import LossMask, denoiser_hook, load_method, method_file
-from harness.study.sections.data import Shapes
-from harness.study.sections.denoiser import Shape
+from harness.store.tensors import save_tensors
+from harness.study.method import LossMask, load_method, method_file
 from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.training import snapshots
 from harness.training.loop import Diverged, Loss, fit
-
-
-def build_denoiser(study: Study, method: str) -> nn.Module:
-    """The method's denoiser with fresh weights from the global generator."""
-    registers = load_method(method).registers(study.denoiser.registers)
-    count, start = (registers.count, registers.start) if registers else (0, 0)
-    model = of_shape(study, study.denoiser, registers=count, register_start=start)
-    hook = denoiser_hook(method)
-    if hook is None:
-        return model
-    try:
-        changed = hook(model)
-    except Exception as error:
-        raise UserError(f"baselines/{method}.py: modify_denoiser failed: {type(error).__name__}: {error}") from None
-    if not isinstance(changed, nn.Module):
-        raise UserError(f"baselines/{method}.py: modify_denoiser must return the model, got {type(changed).__name__}")
-    return changed
-
-
-def of_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: int = 0) -> nn.Module:
-    """A denoiser of `shape` for the study's latents and classes; where these are prompts, it reads their words."""
-    text = None
-    if isinstance(study.data, Shapes):  # before all other weights, so that these are the same for every method
-        text = TextEmbedding(torch.from_numpy(shapes.token_table()), shape.width, shape.heads)
-    own = {f"head_{field}": value for field, value in shape.head.model_dump().items()} if shape.head else {}
-    if shape.in_context is not None:
-        own["in_context_len"] = shape.in_context
-    model = ARCHITECTURES[shape.architecture](
-        input_size=study.grid,
-        in_channels=study.channels,
-        hidden_size=shape.width,
-        depth=shape.depth,
-        num_heads=shape.heads,
-        num_classes=study.classes,
-        patch_size=shape.patch,
-        mlp_ratio=shape.mlp_ratio,
-        registers=registers,
-        register_start=register_start,
-        **own,
-    )
-    if text is not None:
-        model.y_embedder = text
-    return model
 
 
 def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
@@ -177,9 +130,3 @@ def train_denoiser(
     record = artifacts.meta(out)
     printed = {key: record[key] for key in ("filtered_share", "status", "reason", "skipped_steps") if key in record}
     return printed | {"steps": study.steps, "ema": config.ema}
-
-
-def load_denoiser(study: Study, method: str, path: Path) -> nn.Module:
-    """The trained denoiser, frozen, on the device."""
-    tensors, _ = load_tensors(path)
-    return load_weights(build_denoiser(study, method), tensors, path).eval().requires_grad_(False).to(device())

@@ -66,7 +66,7 @@ def kept_for_backward(study: Study, build: Callable[[], nn.Module]) -> int:
 
 def of_method(study: Study, method: str) -> Price:
     """Of the method's denoiser, changes by its `modify_denoiser` included."""
-    from harness.denoiser.train import build_denoiser
+    from harness.denoiser.build import build_denoiser
 
     return denoiser(study, lambda: build_denoiser(study, method))
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.denoiser.sample import Sampler, status_of, with_guidance
-from harness.denoiser.train import load_denoiser
+from harness.denoiser.build import load_denoiser
+from harness.denoiser.sample import SampleDrawer, status_of, with_guidance
 from harness.evaluation.bootstrap import without
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
@@ -45,10 +45,10 @@ def search_guidance(
     if section is None:
         raise UserError(f"study '{study.name}' searches for no guidance; give it sampling.guidance_search")
     check_run(denoiser, method, section.seed)
-    sampler, judged = Sampler(study, decoder, latents, records), _Judged(study, judge, references)
+    drawer, judged = SampleDrawer(study, decoder, latents, records), _Judged(study, judge, references)
     facts = {
         "config": study.sampling,
-        "inputs": [denoiser, *sampler.inputs, judge, references],
+        "inputs": [denoiser, *drawer.inputs, judge, references],
         "method": method,
         "seed": section.seed,
     }
@@ -58,10 +58,10 @@ def search_guidance(
         stop = stop_of(denoiser)
         model = None if stop else load_denoiser(study, method, denoiser)
         tried = []
-        for place, (scale, interval) in enumerate(section.grid):
+        for place, (scale, interval) in enumerate(section.candidates):
             one = Candidate(scale=scale, interval=interval, fid=None, reason=stop.reason if stop else "")
             if model is not None:
-                one = _try(study, one, model, denoiser, sampler, judged, folder / f"candidate{place}", f"guidance {method}")
+                one = _try(study, one, model, denoiser, drawer, judged, folder / f"candidate{place}", f"guidance {method}")
             tried.append(one)
         if not processes.rank():
             scored = [one for one in tried if one.fid is not None]
@@ -105,7 +105,7 @@ class _Judged:
 
 
 def _try(
-    study: Study, candidate: Candidate, model: nn.Module, denoiser: Path, sampler: Sampler, judged: _Judged, folder: Path, name: str
+    study: Study, candidate: Candidate, model: nn.Module, denoiser: Path, drawer: SampleDrawer, judged: _Judged, folder: Path, name: str
 ) -> Candidate:
     """`candidate` with its FID; drawn, unless a run that was killed left it in `folder`. Of the first process alone."""
     done = folder.with_suffix(".json")
@@ -114,7 +114,7 @@ def _try(
     if processes.from_first(candidate.fid is None and not candidate.reason):
         search = study.sampling.guidance_search
         changed = with_guidance(study, candidate.scale, candidate.interval, search.count)
-        sampler.draw(folder, changed, model, search.seed, f"{name}: {changed.sampling.guidance.text}")
+        drawer.draw(folder, changed, model, search.seed, f"{name}: {changed.sampling.guidance.text}")
         if not processes.rank():
             arrays, _ = shards.assemble(folder, search.count)
             status = status_of(artifacts.meta(denoiser), arrays["finite"])

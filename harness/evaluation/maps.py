@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from harness.data.images import brightness
 from harness.data.stage import load_data
 from harness.decoder.train import images_of, load_decoder
+from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time, clean_of
 from harness.denoiser.layers import Attention
-from harness.denoiser.train import load_denoiser
 from harness.encoder.autoencoder import Decoder
 from harness.encoder.latents import held_out, load_vision_encoder
 from harness.encoder.whitening import Whitening
@@ -64,7 +64,7 @@ def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Seen:
                 hooks.enter_context(attention.register_forward_pre_hook(keep))
         output = model(x, t, labels)
     attention = [found.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
-    return Seen(entering, [*tokens, cut(output, model.grid).cpu()], attention, output.cpu())
+    return Seen(entering, [*tokens, cut(output, model.side).cpu()], attention, output.cpu())
 
 
 @torch.no_grad()
@@ -136,7 +136,7 @@ def at_level(
         [torch.cat(parts) for parts in zip(*(getattr(seen, field) for seen in passes), strict=True)]
         for field in ("entering", "tokens", "attention")
     )
-    patches, registers = model.grid**2, model.registers
+    patches, registers = model.side**2, model.registers
     joined = [registers if index >= model.register_start else 0 for index in range(len(entering))]  # registers come first
     context = max(norms.shape[1] - patches - first for norms, first in zip(entering, joined, strict=True))
     maps = {
@@ -193,7 +193,7 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     with artifacts.artifact(out, found=found, **made) as path:
         if stop is None:
             model = load_denoiser(study, method, denoiser)
-            bright = brightness(load_data(data, "reference").pixels(rows.tolist()), model.grid)
+            bright = brightness(load_data(data, "reference").pixels(rows.tolist()), model.side)
             settings = {"size": config.batch, "factor": config.factor}
             levels, outputs = zip(*(at_level(model, clean, noise, labels, bright, t, **settings) for t in config.times), strict=True)
             maps = {name: np.stack([level[name] for level in levels]) for name in levels[0]}

@@ -15,8 +15,8 @@ import torch
 from pyarrow import parquet
 from torch import Tensor
 
+from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time
-from harness.denoiser.train import load_denoiser
 from harness.encoder.latents import held_out, train_norms
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
 from harness.evaluation.made import chain, check_run, made
@@ -78,7 +78,7 @@ def noise_of(study: Study, seed: int, images: Iterable[int]) -> Tensor:
 @torch.no_grad()
 def denoiser_norms(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float) -> list[Tensor]:
     """Norms (B, P) of the patch tokens after each block, and of the final layer, at noise level t; registers are the first rows and are cut off."""
-    patches, outputs = model.grid**2, []
+    patches, outputs = model.side**2, []
     handles = [
         module.register_forward_hook(lambda _m, _a, out: outputs.append(out[:, -patches:].norm(dim=-1).cpu()))
         for module in (*model.blocks, model.final_layer)

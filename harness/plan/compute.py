@@ -5,7 +5,7 @@ from harness.evaluation.cost import Price
 from harness.plan.markdown import flops_text, hours_text, table
 from harness.plan.model import PEAKS, UTILISATION, Frozen
 from harness.plan.networks import Networks
-from harness.plan.stages import TRAINED, denoiser_shape, precision_of
+from harness.plan.stages import TRAINED, precision_of
 from harness.report import paper
 from harness.study.study import Study, load_study
 
@@ -31,14 +31,14 @@ class Sizes(Frozen):
 
 def sizes(study: Study) -> Sizes:
     """Counted for the denoiser of a study."""
-    from harness.denoiser.train import of_shape
+    from harness.denoiser.build import build_shape
 
     section = study.denoiser
     count, start = section.registers.count, section.registers.start
     return Sizes(
         study=study,
-        plain=cost.denoiser(study, lambda: of_shape(study, section)),
-        registers=cost.denoiser(study, lambda: of_shape(study, section, registers=count, register_start=start)),
+        plain=cost.denoiser(study, lambda: build_shape(study, section)),
+        registers=cost.denoiser(study, lambda: build_shape(study, section, registers=count, register_start=start)),
         encoder=0 if study.latents.cache else Networks(study).encoder("plain").flops,
         printed=paper.values(study.name),
     )
@@ -51,7 +51,7 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
     counts, trainings = [], []
     for one in found:
         section, study = one.study.denoiser, one.study
-        model, registers = f"{denoiser_shape(study)}, {_input(study)}", f"{section.registers.count} @ {section.registers.start}"
+        model, registers = f"{section.text}, {_input(study)}", f"{section.registers.count} @ {section.registers.start}"
         for method, price in (("baseline", one.plain), ("dsr", one.registers)):
             counts.append([
                 model if method == "baseline" else f"+ registers {registers}", f"{price.parameters / 1e6:.2f}",

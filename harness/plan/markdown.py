@@ -155,7 +155,7 @@ def _others(study: Study) -> list[str]:
         found.append(f"samples at {len(study.snapshots)} earlier step{'s' * (len(study.snapshots) > 1)}, for each as many as a run has")
     if search:
         found.append(
-            f"guidance, for each method that it is searched for a further training (seed {search.seed}), {len(search.grid)} times "
+            f"guidance, for each method that it is searched for a further training (seed {search.seed}), {len(search.candidates)} times "
             f"{search.count:,} samples of that, and guided samples of each seed"
         )
     return found

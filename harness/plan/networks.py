@@ -127,7 +127,7 @@ class Networks:
         """Bytes an image, of the method's denoiser."""
         key = self._key(method)
         if key not in self.kept:
-            from harness.denoiser.train import build_denoiser
+            from harness.denoiser.build import build_denoiser
 
             self.kept[key] = cost.kept_for_backward(self.study, lambda: build_denoiser(self.study, method))
         return self.kept[key]
@@ -135,9 +135,9 @@ class Networks:
     @cached_property
     def weak(self) -> Price:
         """The denoiser that guides away from itself."""
-        from harness.denoiser.train import of_shape
+        from harness.denoiser.build import build_shape
 
-        return cost.denoiser(self.study, lambda: of_shape(self.study, self.study.sampling.guidance.weak))
+        return cost.denoiser(self.study, lambda: build_shape(self.study, self.study.sampling.guidance.weak))
 
     @cached_property
     def perceptual(self) -> int:

@@ -6,9 +6,9 @@ A training step counts 3 forward passes of an image: one forward, two for the ba
 import math
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from harness.denoiser.architectures import ARCHITECTURES
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
 from harness.plan.networks import Networks
@@ -203,7 +203,7 @@ class Stages:
             flops=per_image * images,
             precision=precision_of(training),
             subject=name,
-            what=denoiser_shape(self.study),
+            what=section.text,
             parameters=price.parameters,
             forward=price.flops,
             images=images,
@@ -257,28 +257,22 @@ def precision_of(training: Training) -> Precision:
 
 def evaluations(study: Study) -> tuple[int, int]:
     """Evaluations of the velocity for one sample: without guidance, and within its interval, where two networks are called."""
-    from harness.denoiser import samplers
-    from harness.denoiser.sample import grid_of
+    from harness.denoiser.guidance import bounds
+    from harness.denoiser.registry import SAMPLERS
+    from harness.denoiser.sample import sampling_times
 
-    section, times = study.sampling, []
+    section, calls = study.sampling, []
 
     def record(x: Tensor, t: Tensor) -> Tensor:
-        times.append(t.item())
+        calls.append(t.item())
         return x
 
-    start = grid_of(study).new_zeros(1, 1, 1, 1)
-    samplers.integrate(section.sampler, record, start, grid_of(study), noise_at=lambda _step: start)
-    (low, high), scale = section.guidance.interval, section.guidance.scale
-    guided = sum(low - samplers.ROUNDING <= t <= high + samplers.ROUNDING for t in times) if scale > 1 else 0
-    return len(times) - guided, guided
+    start = torch.zeros(1, 1, 1, 1)
+    SAMPLERS[section.sampler].integrate(record, start, sampling_times(study), lambda _step: start)
+    low, high = bounds(section.guidance.interval)
+    guided = sum(low <= t <= high for t in calls) if section.guidance.scale > 1 else 0
+    return len(calls) - guided, guided
 
 
 def _vit(section: TrainedEncoder | PretrainedEncoder) -> str:
     return f"ViT {section.width}/{section.depth}/{section.heads}"
-
-
-def denoiser_shape(study: Study) -> str:
-    """Width, depth, heads."""
-    shape = study.denoiser
-    head = f" + head {shape.head.width}/{shape.head.depth}/{shape.head.heads}" if shape.head else ""
-    return f"{ARCHITECTURES[shape.architecture].title} {shape.width}/{shape.depth}/{shape.heads}{head}"

@@ -114,9 +114,8 @@ def judged(study: Study, fid: pd.Series) -> str:
 def sampled(study: Study) -> str:
     """Sampler, NFE, guidance, average of the weights."""
     section = study.sampling
-    name = {"euler": "Euler", "heun": "Heun", "euler_maruyama": "Euler-Maruyama (SDE)"}[section.sampler]
     same = "clean-fid" if "fid_clean" in scores_of(study) else "an eigen-decomposition in double precision"
-    return f"Sampler: {name}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. FID agrees with {same} on the same features."
+    return f"Sampler: {section.title}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. FID agrees with {same} on the same features."
 
 
 def chosen(part: Part, rows: pd.DataFrame) -> str:

@@ -147,8 +147,7 @@ def score_info(name: str) -> ScoreInfo:
 
 def blocks_of(study: Study) -> list[str]:
     """Where in the denoiser shares of outliers are scored: each block, those of a wide head among them, and the output."""
-    head = study.denoiser.head
-    return [*(f"block{block}" for block in range(study.denoiser.depth + (head.depth if head else 0))), "output"]
+    return [*(f"block{place}" for place in range(len(study.denoiser.blocks))), "output"]
 
 
 def thresholds_of(study: Study) -> list[str]:

@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from harness.study.sections.asset import Asset
 from harness.study.sections.data import Data, Shapes
 from harness.study.sections.decoder import DecoderSection, VitDecoder
-from harness.study.sections.denoiser import Denoiser
+from harness.study.sections.denoiser import ARCHITECTURES, Denoiser
 from harness.study.sections.encoder import (
     EncoderSection,
     LatentSection,
@@ -27,7 +27,7 @@ from harness.study.sections.encoder import (
 from harness.study.sections.evaluation import Evaluation, Outliers, TrainedJudge
 from harness.study.sections.job import Job
 from harness.study.sections.sampling import Sampling
-from harness.study.typed import Strict, UserError, check_seeds, explain, merge, nearest
+from harness.study.typed import OneOf, Strict, UserError, check_seeds, explain, merge, nearest
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -45,7 +45,7 @@ class Study(Strict):
     search: Search | None = None
     latents: LatentSection
     decoder: DecoderSection
-    denoiser: Denoiser
+    denoiser: Annotated[Denoiser, OneOf(ARCHITECTURES, "architecture", Denoiser)]
     sampling: Sampling
     evaluation: Evaluation
     outlier_statistics: Outliers
@@ -156,9 +156,7 @@ class Study(Strict):
 
     @property
     def time_shift(self) -> float:
-        if self.denoiser.time_shift == "latent":
-            return math.sqrt(self.channels * self.grid**2 / 4096)
-        return self.denoiser.time_shift
+        return self.denoiser.shift(math.prod(self.latent_shape))
 
     @property
     def features(self) -> int:

@@ -4,10 +4,11 @@ import difflib
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, create_model
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,28 +69,54 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 class OneOf:
     """`Annotated[Base, OneOf(KINDS)]`: a field that holds one of the classes of the registry `KINDS`, the one its field `tag` names.
 
-    The registry is read when a study is, so that a kind that is registered later counts too.
+    The registry is read when a study is, so that a kind that is registered later counts too. `base`: a class whose fields every kind has in
+    this field of a study, beside its own.
     """
 
-    def __init__(self, kinds: Mapping[str, type[BaseModel]], tag: str = "kind") -> None:
-        self.kinds, self.tag = kinds, tag
+    def __init__(self, kinds: Mapping[str, type[BaseModel]], tag: str = "kind", base: type[BaseModel] | None = None) -> None:
+        self.kinds, self.tag, self.base = kinds, tag, base
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_before_validator_function(self._chosen, core_schema.any_schema())
 
+    def models(self) -> dict[str, type[BaseModel]]:
+        """The class of each kind, by its name."""
+        return {name: _with_base(self.base, kind) if self.base else kind for name, kind in self.kinds.items()}
+
     def _chosen(self, value: Any) -> BaseModel:
-        if isinstance(value, tuple(self.kinds.values())):
+        models, known = self.models(), ", ".join(self.kinds)
+        if isinstance(value, tuple(models.values())):
             return value
-        known = ", ".join(self.kinds)
         if not isinstance(value, dict):
             raise PydanticCustomError("kind", "should be a mapping with the field '{tag}': {known}", {"tag": self.tag, "known": known})
         name = value.get(self.tag)
-        if not isinstance(name, str) or name not in self.kinds:
-            near = did_you_mean(name, self.kinds) if isinstance(name, str) else ""
+        if not isinstance(name, str) or name not in models:
+            near = did_you_mean(name, models) if isinstance(name, str) else ""
             raise PydanticCustomError(
                 "kind", "{tag} is '{name}'{near}; known: {known}", {"tag": self.tag, "name": str(name), "near": near, "known": known}
             )
-        return self.kinds[name].model_validate(value)
+        for field in value:
+            owners = [kind for kind, model in models.items() if field in model.model_fields]
+            if owners and name not in owners:
+                about = {"tag": self.tag, "name": name, "field": field, "owners": " and ".join(owners)}
+                raise PydanticCustomError("kind", "{field} belongs to {tag} {owners}, not to {name}", about)
+        return models[name].model_validate(value)
+
+
+@cache
+def _with_base(base: type[BaseModel], kind: type[BaseModel]) -> type[BaseModel]:
+    return create_model(kind.__name__, __base__=(base, kind), __module__=base.__module__)
+
+
+def name_in(registry: Mapping[str, Any]) -> AfterValidator:
+    """`Annotated[str, name_in(REGISTRY)]`: a field that holds a name of the registry, which is read when a study is."""
+
+    def known(name: str) -> str:
+        if name not in registry:
+            raise ValueError(f"unknown{did_you_mean(name, registry)}; known: {', '.join(registry)}")
+        return name
+
+    return AfterValidator(known)
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
@@ -119,7 +146,7 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         yield annotation
     elif isinstance(annotation, OneOf):
-        yield from annotation.kinds.values()
+        yield from annotation.models().values()
     for inner in get_args(annotation):
         yield from _models_in(inner)
 

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from harness.cli import stages as cli
 from harness.decoder.train import build_decoder
-from harness.denoiser.train import build_denoiser, load_denoiser
+from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.plan.model import UTILISATION
 from harness.store import artifacts
 from harness.store.tensors import load_tensors

@@ -12,8 +12,8 @@ from harness.data import shapes
 from harness.data.captions import captions
 from harness.data.shapes import COLOURS, KINDS, OUTLINES, PROMPTS, Thing
 from harness.data.stage import load_data, make_data
+from harness.denoiser.build import build_denoiser
 from harness.denoiser.sample import load_samples
-from harness.denoiser.train import build_denoiser
 from harness.results.schema import ScoreFile
 from harness.results.scores import OF_PROMPTS, scores_of
 from harness.study import typed as config

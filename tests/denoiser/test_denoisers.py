@@ -10,8 +10,13 @@ from hypothesis import strategies as st
 from torch.optim.adamw import adamw
 from torch.utils.flop_counter import FlopCounterMode
 
-from harness.denoiser.architectures import ARCHITECTURES, DiTDH, JiT, LightningDiT, SiT
-from harness.denoiser.layers import RotaryTable, register_positions
+from harness.denoiser.base import register_positions
+from harness.denoiser.ditdh import DiTDH
+from harness.denoiser.jit import JiT
+from harness.denoiser.layers import RotaryTable
+from harness.denoiser.lightningdit import LightningDiT
+from harness.denoiser.registry import ARCHITECTURES
+from harness.denoiser.sit import SiT
 from harness.encoder.positions import sincos_2d
 from harness.study.typed import UserError
 
@@ -364,7 +369,7 @@ def test_registers_come_first_and_patches_last(name):
     prefix = "enc_" if name == "ditdh" else ""
     tokens = getattr(model, f"{prefix}register_tokens") + getattr(model, f"{prefix}register_pos_embed")
     assert torch.equal(after[0][:, :4], tokens.expand(2, -1, -1))
-    assert torch.equal(after[0][:, -(model.grid**2) :], before[0][:, -(model.grid**2) :])
+    assert torch.equal(after[0][:, -(model.side**2) :], before[0][:, -(model.side**2) :])
 
 
 @every_architecture
@@ -444,7 +449,7 @@ def test_trap15_builds_on_meta_and_loads(name):  # the released model_utils.py:1
 @every_architecture
 def test_patches_larger_than_one(name):
     model = make(name, spread=0.1, patch_size=2, registers=4, register_start=1)
-    assert model.grid == 2
+    assert model.side == 2
     assert model(*inputs()).shape == (2, 8, 4, 4)
 
 

@@ -7,7 +7,6 @@ from test_denoisers import GOLDEN, build
 
 from harness.denoiser import flow
 from harness.machine.streams import stream
-from harness.study.typed import UserError
 
 times = st.floats(0, 1)
 shifts = st.floats(0.1, 10)
@@ -20,15 +19,6 @@ def test_shift_keeps_the_ends_and_the_order(a, b, shift):
     assert 0 <= first <= second <= 1 + 1e-12
     ends = flow.shift_time(torch.tensor([0.0, 1.0]), shift)
     assert torch.allclose(ends, torch.tensor([0.0, 1.0]))
-
-
-def test_shift_of_the_released_configs():
-    assert flow.shift_of_dimension(196608) == pytest.approx(6.928, abs=5e-4)
-    assert flow.shift_of_dimension(16, base=4) == 2
-
-
-def test_trap8_so400m_shift_matches_its_channels():  # the released So400M configs keep SigLIP2-B's 196608
-    assert flow.shift_of_dimension(16 * 16 * 1152) == pytest.approx(8.485, abs=5e-4)
 
 
 def test_logit_normal_quantiles():  # of the released training code, run at its shift of 6.928
@@ -89,14 +79,6 @@ def test_loss_does_not_depend_on_the_batch(seed, prediction):
     whole = flow.flow_loss(data, noise, t, output, prediction, 0.05)
     alone = [flow.flow_loss(*(part[i : i + 1] for part in (data, noise, t, output)), prediction, 0.05) for i in range(5)]
     assert torch.equal(whole, torch.cat(alone))
-
-
-def test_unknown_names_are_refused():
-    x, t = torch.zeros(1, 1, 1, 1), torch.ones(1)
-    with pytest.raises(UserError, match="prediction 'noise': choose data or velocity"):
-        flow.velocity(x, x, t, "noise", 0.05)
-    with pytest.raises(UserError, match="time distribution 'cosine': choose"):
-        flow.sample_time(1, "cosine", 1.0, stream(0, "test"))
 
 
 @pytest.mark.parametrize("name", GOLDEN)

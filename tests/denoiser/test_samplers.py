@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_denoisers import GOLDEN, build
 
-from harness.denoiser import samplers
+from harness.denoiser import guidance, samplers
 from harness.denoiser.flow import shift_time, velocity
+from harness.denoiser.registry import SAMPLERS
 from harness.machine.streams import stream
 from harness.study.sections.sampling import Sampling
 from harness.study.typed import UserError
 
-SAMPLERS = ["euler", "heun", "euler_maruyama"]
-every_sampler = pytest.mark.parametrize("sampler", SAMPLERS)
+every_sampler = pytest.mark.parametrize("sampler", list(SAMPLERS))
 shifts = st.floats(0.1, 10)
 predictions = st.sampled_from(["data", "velocity"])
 
@@ -44,58 +44,57 @@ def noise_of(seed, step, indices, shape=(2, 3, 3)):
     return torch.stack([torch.randn(shape, generator=stream(seed, f"step {step}", i)) for i in indices])
 
 
-def run(sampler, velocity_at, noise, grid, *, seed=0, indices=None, **extra):
+def run(sampler, velocity_at, noise, times, *, seed=0, indices=None, **extra):
     indices = range(len(noise)) if indices is None else indices
-    return samplers.integrate(
-        sampler, velocity_at, noise, grid, noise_at=lambda step: noise_of(seed, step, indices, noise.shape[1:]), **extra
-    )
+    noise_at = lambda step: noise_of(seed, step, indices, noise.shape[1:])  # noqa: E731
+    return SAMPLERS[sampler].integrate(velocity_at, noise, times, noise_at, **extra)
 
 
-# ------------------------------------------------------------------------------------------------------------------ grids
+# ------------------------------------------------------------------------------------------------------------------ times
 
 
 @given(st.integers(2, 300), shifts, predictions)
-def test_grid_falls_from_one_to_its_end(points, shift, prediction):
-    grid = samplers.time_grid(points, shift, prediction)
-    assert grid.shape == (points,)
-    assert (grid.diff() < 0).all()
+def test_times_fall_from_one_to_its_end(points, shift, prediction):
+    times = samplers.ode_times(points, shift, prediction)
+    assert times.shape == (points,)
+    assert (times.diff() < 0).all()
     end = 0 if prediction == "data" else 0.001 * shift / (1 + (shift - 1) * 0.001)
-    assert (grid[0].item(), grid[-1].item()) == pytest.approx((1, end), abs=1e-6)
+    assert (times[0].item(), times[-1].item()) == pytest.approx((1, end), abs=1e-6)
 
 
 @given(st.integers(2, 300), shifts)
-def test_grid_is_the_released_one_to_the_bit(points, shift):
-    assert torch.equal(samplers.time_grid(points, shift, "data"), shift_time(1 - torch.linspace(0, 1, points), shift))
-    assert torch.equal(samplers.time_grid(points, shift, "velocity"), shift_time(1 - torch.linspace(0, 0.999, points), shift))
+def test_times_are_the_released_ones_to_the_bit(points, shift):
+    assert torch.equal(samplers.ode_times(points, shift, "data"), shift_time(1 - torch.linspace(0, 1, points), shift))
+    assert torch.equal(samplers.ode_times(points, shift, "velocity"), shift_time(1 - torch.linspace(0, 0.999, points), shift))
 
 
-def test_a_velocity_grid_can_end_at_the_data():
-    assert samplers.time_grid(5, 1.0, "velocity", end=1.0).tolist() == [1, 0.75, 0.5, 0.25, 0]
+def test_times_for_a_velocity_can_end_at_the_data():
+    assert samplers.ode_times(5, 1.0, "velocity", end=1.0).tolist() == [1, 0.75, 0.5, 0.25, 0]
 
 
 @given(st.integers(3, 300), shifts, st.floats(0.01, 0.5))
-def test_sde_grid_takes_the_last_step_from_a_time_of_its_own(points, shift, last):
-    grid = samplers.sde_grid(points, shift, last)
-    assert grid.shape == (points,)
-    assert (grid.diff() < 0).all()
-    assert grid[0].item() == pytest.approx(1)
-    assert grid[-2].item() == pytest.approx(last, rel=1e-4)
-    assert grid[-1] == 0
+def test_sde_times_take_the_last_step_from_a_time_of_its_own(points, shift, last):
+    times = samplers.sde_times(points, shift, last_step=last)
+    assert times.shape == (points,)
+    assert (times.diff() < 0).all()
+    assert times[0].item() == pytest.approx(1)
+    assert times[-2].item() == pytest.approx(last, rel=1e-4)
+    assert times[-1] == 0
 
 
-def test_sde_grid_is_that_of_sit():
-    grid = samplers.sde_grid(251, 1.0)
-    assert torch.allclose(grid[:-1], 1 - torch.linspace(0, 0.96, 250))
-    assert nfe("euler_maruyama", len(grid)) == 250
+def test_sde_times_are_those_of_sit():
+    times = samplers.sde_times(251, 1.0)
+    assert torch.allclose(times[:-1], 1 - torch.linspace(0, 0.96, 250))
+    assert nfe("euler_maruyama", len(times)) == 250
 
 
-def test_grids_that_make_no_sense_are_refused():
+def test_times_that_make_no_sense_are_refused():
     for points, end in [(1, None), (5, 0.0), (5, 1.1)]:
         with pytest.raises(UserError, match="at least 2 points and an end in"):
-            samplers.time_grid(points, 1.0, "data", end)
+            samplers.ode_times(points, 1.0, "data", end)
     for points, last in [(2, 0.04), (5, 0.0), (5, 1.0)]:
         with pytest.raises(UserError, match="at least 3 points and a last step in"):
-            samplers.sde_grid(points, 1.0, last)
+            samplers.sde_times(points, 1.0, last_step=last)
 
 
 # ------------------------------------------------------------------------------------------------------------ integrators
@@ -112,18 +111,18 @@ def test_sampling_agrees_with_the_authors_code(golden, name):
     def velocity_model(x, t):
         return velocity(x, model(x, t, y), t, "velocity", 0.05)
 
-    grid = samplers.time_grid(points, shift, "data")
-    assert error(samplers.euler(data_model, expected["ode.noise"], grid), expected["ode.sample"]) < 1e-5
-    assert error(samplers.euler(data_model, expected["ode.noise"], grid[:7]), expected["ode.mid"]) < 1e-5
-    grid = samplers.time_grid(points, shift, "velocity")
-    assert error(samplers.euler(velocity_model, expected["ode.noise"], grid), expected["ode.velocity_sample"]) < 1e-5
+    times = samplers.ode_times(points, shift, "data")
+    assert error(samplers.euler(data_model, expected["ode.noise"], times), expected["ode.sample"]) < 1e-5
+    assert error(samplers.euler(data_model, expected["ode.noise"], times[:7]), expected["ode.mid"]) < 1e-5
+    times = samplers.ode_times(points, shift, "velocity")
+    assert error(samplers.euler(velocity_model, expected["ode.noise"], times), expected["ode.velocity_sample"]) < 1e-5
 
 
 @pytest.mark.parametrize("points", [3, 4, 31])
 @every_sampler
 def test_evaluations_are_what_they_are_said_to_be(sampler, points):
     seen = []
-    run(sampler, lambda x, t: seen.append(t) or x, torch.zeros(3, 1, 1, 1), samplers.time_grid(points, 2.0, "data"))
+    run(sampler, lambda x, t: seen.append(t) or x, torch.zeros(3, 1, 1, 1), samplers.ode_times(points, 2.0, "data"))
     assert len(seen) == nfe(sampler, points)
     assert all(t.shape == (3,) for t in seen)
     assert (seen[0] == 1).all()
@@ -138,8 +137,8 @@ def test_fifty_points_are_49_evaluations():  # the released `num_steps: 50`
 @given(seed=st.integers(0, 1000), points=st.integers(2, 9), shift=shifts)
 def test_a_perfect_denoiser_leads_back_to_the_data(sampler, seed, points, shift):
     data, noise = torch.randn(2, 2, 3, 2, 2, generator=stream(seed, "test"))
-    grid = samplers.time_grid(points, shift, "data")
-    found = run(sampler, lambda x, t: velocity(x, data, t, "data", 1e-9), noise, grid)
+    times = samplers.ode_times(points, shift, "data")
+    found = run(sampler, lambda x, t: velocity(x, data, t, "data", 1e-9), noise, times)
     assert torch.allclose(found, data, atol=1e-4)
 
 
@@ -150,18 +149,18 @@ def test_the_error_falls_with_the_order_of_the_method(sampler, order, mean, std,
     exact = gaussian_at(noise, 0, mean, std)
 
     def distance(steps):
-        grid = shift_time(1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift)
-        return (run(sampler, gaussian(mean, std), noise, grid) - exact).norm().item()
+        times = shift_time(1 - torch.linspace(0, 1, steps + 1, dtype=torch.float64), shift)
+        return (run(sampler, gaussian(mean, std), noise, times) - exact).norm().item()
 
     assert math.log2(distance(400) / distance(800)) == pytest.approx(order, abs=0.1)
 
 
 @given(seed=st.integers(0, 1000), mean=st.floats(-2, 2), std=st.floats(0.4, 2))
-def test_a_velocity_grid_stops_at_the_state_of_its_end(seed, mean, std):
+def test_times_for_a_velocity_stop_at_the_state_of_its_end(seed, mean, std):
     noise = torch.randn(2, 1, 4, 4, generator=stream(seed, "test"), dtype=torch.float64)
-    grid = samplers.time_grid(150, 4.0, "velocity").double()
-    found = samplers.heun(gaussian(mean, std), noise, grid)
-    assert torch.allclose(found, gaussian_at(noise, grid[-1].item(), mean, std), atol=1e-2)
+    times = samplers.ode_times(150, 4.0, "velocity").double()
+    found = samplers.heun(gaussian(mean, std), noise, times)
+    assert torch.allclose(found, gaussian_at(noise, times[-1].item(), mean, std), atol=1e-2)
 
 
 @pytest.mark.parametrize("diffusion", list(samplers.DIFFUSIONS))
@@ -171,7 +170,7 @@ def test_the_sde_has_the_mean_and_the_variance_of_the_data(diffusion, mean, std,
     found = samplers.euler_maruyama(
         gaussian(mean, std, noise_std),
         noise_std * noise_of(0, "first", range(count), shape),
-        samplers.time_grid(400, shift, "data"),
+        samplers.ode_times(400, shift, "data"),
         noise_at=lambda step: noise_std * noise_of(1, step, range(count), shape),
         diffusion=diffusion,
     )
@@ -180,9 +179,9 @@ def test_the_sde_has_the_mean_and_the_variance_of_the_data(diffusion, mean, std,
 
 
 def test_the_sde_forgets_its_first_noise_and_the_ode_does_not():
-    noise, grid = torch.randn(4, 1, 8, 8, generator=stream(0, "test")), samplers.time_grid(200, 1.0, "data")
+    noise, times = torch.randn(4, 1, 8, 8, generator=stream(0, "test")), samplers.ode_times(200, 1.0, "data")
     close = {
-        name: torch.corrcoef(torch.stack([noise.flatten(), run(name, gaussian(0, 1), noise, grid).flatten()]))[0, 1] for name in SAMPLERS
+        name: torch.corrcoef(torch.stack([noise.flatten(), run(name, gaussian(0, 1), noise, times).flatten()]))[0, 1] for name in SAMPLERS
     }
     assert close["euler"] > 0.999
     assert close["heun"] > 0.999
@@ -193,7 +192,7 @@ def test_the_sde_forgets_its_first_noise_and_the_ode_does_not():
 @pytest.mark.parametrize("diffusion", list(samplers.DIFFUSIONS))
 def test_the_sde_returns_to_data_at_one_point(diffusion, shift):  # but for what the mean of the last step leaves of the noise
     noise = noise_of(0, "first", range(2), (8, 16, 16))
-    found = run("euler_maruyama", gaussian(1.0, 0.0), noise, samplers.sde_grid(251, shift), diffusion=diffusion)
+    found = run("euler_maruyama", gaussian(1.0, 0.0), noise, samplers.sde_times(251, shift), diffusion=diffusion)
     assert found.mean().item() == pytest.approx(1, abs=0.01)
     assert found.std().item() < 0.07
 
@@ -205,10 +204,10 @@ def test_the_last_step_of_the_sde_is_its_mean():
         seen.append(step)
         return torch.zeros(1, 1, 1, 1)
 
-    x, grid = torch.full((1, 1, 1, 1), 0.3), torch.tensor([1.0, 0.6, 0.04, 0.0])
-    found = samplers.euler_maruyama(gaussian(1.0, 0.5), x, grid, noise_at=noise_at)
+    x, times = torch.full((1, 1, 1, 1), 0.3), torch.tensor([1.0, 0.6, 0.04, 0.0])
+    found = samplers.euler_maruyama(gaussian(1.0, 0.5), x, times, noise_at=noise_at)
     assert seen == [0, 1]
-    for now, then in itertools.pairwise(grid.tolist()):
+    for now, then in itertools.pairwise(times.tolist()):
         v = gaussian(1.0, 0.5)(x, torch.tensor([now]))
         score = -(x - (1 - now)) / ((1 - now) ** 2 * 0.25 + now**2)  # of N((1 - t) 1, ((1 - t) 0.5)^2 + t^2)
         x = x + (then - now) * (v - now * score)
@@ -218,9 +217,9 @@ def test_the_last_step_of_the_sde_is_its_mean():
 @every_sampler
 @given(seed=st.integers(0, 1000), cut=st.integers(1, 4), points=st.integers(2, 9), prediction=predictions)
 def test_a_sample_does_not_depend_on_its_batch(sampler, seed, cut, points, prediction):
-    noise, grid = noise_of(seed, "first", range(5)), samplers.time_grid(points, 2.0, prediction)
-    whole = run(sampler, gaussian(1.0, 0.5), noise, grid, seed=seed)
-    parts = [run(sampler, gaussian(1.0, 0.5), noise[i], grid, seed=seed, indices=range(5)[i]) for i in (slice(cut), slice(cut, None))]
+    noise, times = noise_of(seed, "first", range(5)), samplers.ode_times(points, 2.0, prediction)
+    whole = run(sampler, gaussian(1.0, 0.5), noise, times, seed=seed)
+    parts = [run(sampler, gaussian(1.0, 0.5), noise[i], times, seed=seed, indices=range(5)[i]) for i in (slice(cut), slice(cut, None))]
     assert torch.equal(whole, torch.cat(parts))
     assert whole.dtype == torch.float32
 
@@ -228,15 +227,13 @@ def test_a_sample_does_not_depend_on_its_batch(sampler, seed, cut, points, predi
 @every_sampler
 def test_sampling_builds_no_graph(sampler):
     weight = torch.ones((), requires_grad=True)
-    assert not run(sampler, lambda x, _t: weight * x, torch.ones(1, 1, 1, 1), samplers.time_grid(4, 1.0, "data")).requires_grad
+    assert not run(sampler, lambda x, _t: weight * x, torch.ones(1, 1, 1, 1), samplers.ode_times(4, 1.0, "data")).requires_grad
 
 
-def test_unknown_samplers_and_diffusions_are_refused():
-    x, grid = torch.zeros(1, 1, 1, 1), samplers.time_grid(3, 1.0, "data")
-    with pytest.raises(UserError, match="sampler 'dopri5': choose euler, heun or euler_maruyama"):
-        run("dopri5", gaussian(0, 1), x, grid)
+def test_an_unknown_diffusion_is_refused():
+    x, times = torch.zeros(1, 1, 1, 1), samplers.ode_times(3, 1.0, "data")
     with pytest.raises(UserError, match="diffusion 'SBDM': choose one of sigma, increasing_decreasing"):
-        run("euler_maruyama", gaussian(0, 1), x, grid, diffusion="SBDM")
+        run("euler_maruyama", gaussian(0, 1), x, times, diffusion="SBDM")
 
 
 # --------------------------------------------------------------------------------------------------------------- guidance
@@ -267,15 +264,15 @@ def batch(seed, t, count=3):
 def test_classifier_free_guidance_is_one_double_batch_to_the_bit(seed, t, scale):
     (x, t, labels), model = batch(seed, t), Model()
     given_, free = model(torch.cat([x, x]), torch.cat([t, t]), torch.cat([labels, torch.full_like(labels, NULL)])).chunk(2)
-    assert torch.equal(samplers.classifier_free(model, labels, NULL, scale)(x, t), free + scale * (given_ - free))
+    assert torch.equal(guidance.classifier_free(model, labels, NULL, scale)(x, t), free + scale * (given_ - free))
     assert model.batches == [6, 6]
 
 
 @given(st.integers(0, 1000), st.floats(0, 1))
 def test_scale_one_is_the_plain_model(seed, t):
     (x, t, labels), model, weak = batch(seed, t), Model(), Model(0.5)
-    assert torch.equal(samplers.classifier_free(model, labels, NULL, 1)(x, t), model(x, t, labels))
-    assert torch.equal(samplers.autoguidance(model, weak, labels, 1)(x, t), model(x, t, labels))
+    assert torch.equal(guidance.classifier_free(model, labels, NULL, 1)(x, t), model(x, t, labels))
+    assert torch.equal(guidance.autoguidance(model, weak, labels, 1)(x, t), model(x, t, labels))
     assert set(model.batches) == {3}
     assert not weak.batches
 
@@ -287,10 +284,10 @@ def test_trap11_guidance_interval_is_one_pair(t, inside):  # the released Lightn
     (x, t, labels), model, weak = batch(0, t), Model(), Model(0.5)
     plain = model(x, t, labels)
     model.batches.clear()
-    found = samplers.classifier_free(model, labels, NULL, 2.0, (0.3, 0.7))(x, t)
+    found = guidance.classifier_free(model, labels, NULL, 2.0, (0.3, 0.7))(x, t)
     assert model.batches == [6 if inside else 3]  # outside, no second half
     assert torch.equal(found, plain) != inside
-    found = samplers.autoguidance(model, weak, labels, 2.0, (0.3, 0.7))(x, t)
+    found = guidance.autoguidance(model, weak, labels, 2.0, (0.3, 0.7))(x, t)
     assert weak.batches == ([3] if inside else [])
     assert torch.equal(found, plain) != inside
 
@@ -298,17 +295,17 @@ def test_trap11_guidance_interval_is_one_pair(t, inside):  # the released Lightn
 @pytest.mark.parametrize("interval", [(0.0, 0.3), (0.7, 1.0)])
 def test_the_ends_of_an_interval_belong_to_it_in_float32(interval):
     model, (x, t, labels) = Model(), batch(0, min(interval, key=lambda end: abs(end - 0.5)))
-    samplers.classifier_free(model, labels, NULL, 2.0, interval)(x, t)
+    guidance.classifier_free(model, labels, NULL, 2.0, interval)(x, t)
     assert model.batches == [6]
 
 
-def test_the_full_interval_holds_every_time_of_a_grid():
-    grids = [samplers.time_grid(3, shift / 100, "data") for shift in range(10, 1000)]
-    assert max(grid[0].item() for grid in grids) > 1  # float32 rounds some shifted times upwards
+def test_the_full_interval_holds_every_time():
+    schedules = [samplers.ode_times(3, shift / 100, "data") for shift in range(10, 1000)]
+    assert max(times[0].item() for times in schedules) > 1  # float32 rounds some shifted times upwards
     model, (x, _, labels) = Model(), batch(0, 1.0)
-    guided = samplers.classifier_free(model, labels, NULL, 2.0)
-    for grid in grids:
-        samplers.euler(guided, x, grid)
+    guided = guidance.classifier_free(model, labels, NULL, 2.0)
+    for times in schedules:
+        samplers.euler(guided, x, times)
     assert set(model.batches) == {6}
 
 
@@ -316,7 +313,7 @@ def test_the_full_interval_holds_every_time_of_a_grid():
 def test_autoguidance_starts_from_the_weak_model(seed, t, scale):
     (x, t, labels), model, weak = batch(seed, t), Model(), Model(0.5)
     bad = weak(x, t, labels)
-    assert torch.equal(samplers.autoguidance(model, weak, labels, scale)(x, t), bad + scale * (model(x, t, labels) - bad))
+    assert torch.equal(guidance.autoguidance(model, weak, labels, scale)(x, t), bad + scale * (model(x, t, labels) - bad))
 
 
 @given(st.integers(0, 1000), st.floats(0.1, 1), st.floats(1.01, 5))
@@ -326,15 +323,15 @@ def test_guiding_data_or_velocity_is_the_same(seed, t, scale):
     def as_velocity(x, t, labels):
         return velocity(x, model(x, t, labels), t, "data", 0.05)
 
-    of_outputs = velocity(x, samplers.classifier_free(model, labels, NULL, scale)(x, t), t, "data", 0.05)
-    assert torch.allclose(of_outputs, samplers.classifier_free(as_velocity, labels, NULL, scale)(x, t), rtol=1e-5, atol=1e-3)
+    of_outputs = velocity(x, guidance.classifier_free(model, labels, NULL, scale)(x, t), t, "data", 0.05)
+    assert torch.allclose(of_outputs, guidance.classifier_free(as_velocity, labels, NULL, scale)(x, t), rtol=1e-5, atol=1e-3)
 
 
 @given(st.integers(0, 1000), st.integers(1, 4))
 def test_guidance_does_not_depend_on_the_batch(seed, cut):
     (x, t, labels), model = batch(seed, 0.5, count=5), Model()
-    whole = samplers.classifier_free(model, labels, NULL, 2.0)(x, t)
-    parts = [samplers.classifier_free(model, labels[i], NULL, 2.0)(x[i], t[i]) for i in (slice(cut), slice(cut, None))]
+    whole = guidance.classifier_free(model, labels, NULL, 2.0)(x, t)
+    parts = [guidance.classifier_free(model, labels[i], NULL, 2.0)(x[i], t[i]) for i in (slice(cut), slice(cut, None))]
     assert torch.allclose(whole, torch.cat(parts), atol=1e-6)  # sin is vectorised: its last bit depends on the place in memory
 
 
@@ -342,6 +339,6 @@ def test_guidance_does_not_depend_on_the_batch(seed, cut):
 def test_intervals_that_are_no_pair_of_times_are_refused(interval):
     labels = torch.zeros(1, dtype=torch.long)
     with pytest.raises(UserError, match="guidance interval"):
-        samplers.classifier_free(Model(), labels, NULL, 2.0, interval)
+        guidance.classifier_free(Model(), labels, NULL, 2.0, interval)
     with pytest.raises(UserError, match="guidance interval"):
-        samplers.autoguidance(Model(), Model(), labels, 2.0, interval)
+        guidance.autoguidance(Model(), Model(), labels, 2.0, interval)

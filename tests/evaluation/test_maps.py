@@ -10,8 +10,8 @@ from sklearn.decomposition import PCA
 from harness.data.images import brightness, to_uint8
 from harness.data.stage import load_data
 from harness.decoder.train import load_decoder
-from harness.denoiser.architectures import ARCHITECTURES
 from harness.denoiser.flow import at_time
+from harness.denoiser.registry import ARCHITECTURES
 from harness.encoder import tower as encoders
 from harness.encoder.latents import held_out
 from harness.encoder.test_time_registers import TestTimeRegisters

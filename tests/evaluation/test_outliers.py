@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.denoiser.architectures import LightningDiT
+from harness.denoiser.lightningdit import LightningDiT
 from harness.evaluation.outliers import denoiser_norms, filtered, layer_of, norm_statistics, worst
 from harness.machine.streams import stream
 from harness.results.schema import ScoreFile

@@ -63,7 +63,7 @@ def choice_of(pipeline, method):
 
 
 def test_every_candidate_is_recorded_and_the_lowest_fid_chosen(viewed):
-    grid = viewed.study.sampling.guidance_search.grid
+    grid = viewed.study.sampling.guidance_search.candidates
     assert grid == [(1.0, (0.0, 1.0)), *((scale, interval) for scale in (1.5, 4.0) for interval in ((0.0, 1.0), (0.2, 0.8)))]
     for method in METHODS:
         choice = choice_of(viewed, method)

@@ -8,7 +8,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from harness import plan as plans
-from harness.denoiser.train import build_denoiser
+from harness.denoiser import build
+from harness.denoiser.build import build_denoiser
 from harness.encoder.tower import from_shape
 from harness.evaluation import cost
 from harness.plan import files
@@ -62,7 +63,6 @@ def test_a_count_that_differs_is_seen():
 
 def test_meta_counts_what_real_tensors_count():
     """Attention too: torch's counter does not know the CPU's fused kernel, so the real model runs with the plain one."""
-
     study = load_study("digits")
     model = build_denoiser(study, "dsr").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
@@ -74,15 +74,13 @@ def test_meta_counts_what_real_tensors_count():
 
 
 def test_a_changed_denoiser_is_counted_as_changed(monkeypatch):
-    from harness.denoiser import train as denoisers
-
     def modify(model):
         model.extra = torch.nn.Linear(7, 11)
         return model
 
     study = load_study("digits")
     before = cost.of_method(study, "baseline")
-    monkeypatch.setattr(denoisers, "denoiser_hook", lambda _name: modify)
+    monkeypatch.setattr(build, "denoiser_hook", lambda _name: modify)
     assert cost.of_method(study, "baseline").parameters - before.parameters == 7 * 11 + 11
 
 

@@ -18,8 +18,7 @@ MOST = 2  # the image with most outliers
 def written(path, study, method, *, why=""):
     """A maps.npz with the shapes that the stage gives it for the study; outliers where nothing is done about them."""
     rng = np.random.default_rng(0)
-    head = study.denoiser.head.depth if study.denoiser.head else 0
-    times, blocks, patches = study.outlier_statistics.times, study.denoiser.depth + head, (study.grid // study.denoiser.patch) ** 2
+    times, blocks, patches = study.outlier_statistics.times, len(study.denoiser.blocks), (study.grid // study.denoiser.patch) ** 2
     registers = load_method(method).registers(study.denoiser.registers)
     count, start = (registers.count, registers.start) if registers else (0, 0)
     shape = (len(times), blocks, IMAGES, patches)

@@ -101,7 +101,11 @@ PAPER = "imagenet256_siglip2_b"
         (PAPER, {"denoiser": {"registers": {"count": 0}}}, "denoiser.registers.count"),
         (PAPER, {"denoiser": {"registers": {"start": 28}}}, "beyond the last of 28 blocks"),
         (PAPER, {"denoiser": {"patch": 3}}, "denoiser.patch 3 does not divide the latent grid 16"),
-        (PAPER, {"denoiser": {"head": {"width": 2048, "depth": 2, "heads": 16}}}, "denoiser.head belongs to architecture ditdh"),
+        (
+            PAPER,
+            {"denoiser": {"head": {"width": 2048, "depth": 2, "heads": 16}}},
+            "denoiser: head belongs to architecture ditdh, not to lightningdit",
+        ),
         (PAPER, {"sampling": {"ema": 0.5}}, "sampling.ema 0.5 is not one of denoiser.ema"),
         (PAPER, {"sampling": {"count": 2048}}, "sampling.count 2048 is too few: the judge's features needs at least 2049"),
         (PAPER, {"encoder": {"patch": 15}}, "encoder.patch 15 does not divide encoder.image_size 256"),

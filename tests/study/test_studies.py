@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from harness.denoiser import train as denoiser
+from harness.denoiser.build import build_shape
 from harness.study import places
 from harness.study import study as studies
 from harness.study import typed as config
@@ -102,6 +102,6 @@ def test_one_population_is_the_larger_of_the_two():
 
 def test_jit_has_as_many_tokens_of_its_own_as_the_study_says():
     study = load_study("digits_jit")
-    assert denoiser.of_shape(study, study.denoiser).in_context_len == study.denoiser.in_context == 4
-    with pytest.raises(UserError, match=r"denoiser\.in_context belongs to architecture jit"):
+    assert build_shape(study, study.denoiser).in_context_len == study.denoiser.in_context == 4
+    with pytest.raises(UserError, match="denoiser: in_context belongs to architecture jit, not to lightningdit"):
         studies.parse_study("x", config.merge(read_study("digits"), {"denoiser": {"in_context": 4}}))

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from test_loop import IMAGES, TRAINING, interrupt, model_and_loss
 
 from harness.denoiser import train as denoiser
-from harness.denoiser.train import load_denoiser, train_denoiser
+from harness.denoiser.build import load_denoiser
+from harness.denoiser.train import train_denoiser
 from harness.encoder import latents
 from harness.store import artifacts
 from harness.store.tensors import CHECKPOINT, load_tensors

@@ -5,7 +5,8 @@ import torch
 
 from harness.decoder.train import load_decoder
 from harness.denoiser import train as denoiser
-from harness.denoiser.train import build_denoiser, load_denoiser, train_denoiser
+from harness.denoiser.build import build_denoiser, load_denoiser
+from harness.denoiser.train import train_denoiser
 from harness.encoder import latents
 from harness.encoder.latents import held_out
 from harness.machine import processes

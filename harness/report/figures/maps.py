@@ -74,8 +74,7 @@ def maps_of(context: Context, method: str) -> Maps:
 
 def block_names(study: Study, blocks: int) -> list[str]:
     """Of each block, and of the output; the blocks of a DDT head, which follow the others, are counted anew."""
-    depth = study.denoiser.depth
-    return [*(f"block {index}" if index < depth else f"head {index - depth}" for index in range(blocks)), "output"]
+    return [*study.denoiser.blocks[:blocks], "output"]
 
 
 def blocks_shown(study: Study, blocks: int) -> list[int]:

@@ -1,7 +1,11 @@
-"""Section `denoiser`."""
+"""Section `denoiser`, and what architectures it comes in.
 
+A new architecture: its shape here, registered in ARCHITECTURES, and its network, registered in harness/denoiser/registry.py.
+"""
+
+import math
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +15,39 @@ from harness.study.sections.training import Training
 from harness.study.typed import Count, Positive, Share, Strict
 
 
+class Shape(Strict):
+    """Architecture and size of a denoiser. A subclass for each architecture has the fields that are its alone."""
+
+    title: ClassVar[str]  # in plans
+
+    architecture: str
+    width: Count
+    depth: Count
+    heads: Count
+    mlp_ratio: Positive
+    patch: Count = 1
+
+    @property
+    def text(self) -> str:
+        """Title, width, depth, heads."""
+        return f"{self.title} {self.width}/{self.depth}/{self.heads}"
+
+    @property
+    def blocks(self) -> list[str]:
+        """Names of all blocks, in the order in which tokens pass them."""
+        return [f"block {block}" for block in range(self.depth)]
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Shape":
+        if self.width % (4 * self.heads):
+            raise ValueError(f"width {self.width} is not a multiple of 4 x heads {self.heads}")
+        return self
+
+
+class LightningDiTShape(Shape):
+    title = "LightningDiT"
+
+
 class Head(Strict):
     """The wide head of DiT^DH."""
 
@@ -18,39 +55,55 @@ class Head(Strict):
     depth: Count
     heads: Count
 
-
-class Shape(Strict):
-    """Architecture and size of a denoiser."""
-
-    architecture: Literal["lightningdit", "ditdh", "sit", "jit"]
-    width: Count
-    depth: Count
-    heads: Count
-    mlp_ratio: Positive
-    patch: Count = 1
-    head: Head | None = None
-    in_context: Annotated[int, Field(ge=0)] | None = None  # tokens of JiT's own, beside any registers; None: its 32
-
     @model_validator(mode="after")
-    def _shape(self) -> "Shape":
+    def _heads_fit(self) -> "Head":
         if self.width % (4 * self.heads):
-            raise ValueError(f"denoiser.width {self.width} is not a multiple of 4 x heads {self.heads}")
-        if (self.head is not None) != (self.architecture == "ditdh"):
-            raise ValueError("denoiser.head belongs to architecture ditdh, and ditdh needs it")
-        if self.in_context is not None and self.architecture != "jit":
-            raise ValueError("denoiser.in_context belongs to architecture jit")
-        if self.head and self.head.width % (4 * self.head.heads):
-            raise ValueError(f"denoiser.head.width {self.head.width} is not a multiple of 4 x heads {self.head.heads}")
+            raise ValueError(f"width {self.width} is not a multiple of 4 x heads {self.heads}")
         return self
 
 
+class DiTDHShape(Shape):
+    title = "DiT^DH"
+
+    head: Head
+
+    @property
+    def text(self) -> str:
+        return f"{super().text} + head {self.head.width}/{self.head.depth}/{self.head.heads}"
+
+    @property
+    def blocks(self) -> list[str]:
+        """Those of the head, which follow the others, are counted anew."""
+        return [*super().blocks, *(f"head {block}" for block in range(self.head.depth))]
+
+
+class SiTShape(Shape):
+    title = "SiT"
+
+
+class JiTShape(Shape):
+    title = "JiT"
+
+    in_context: Annotated[int, Field(ge=0)] = 32  # tokens of its own, beside any registers
+
+
+ARCHITECTURES: dict[str, type[Shape]] = {
+    "lightningdit": LightningDiTShape,
+    "ditdh": DiTDHShape,
+    "sit": SiTShape,
+    "jit": JiTShape,
+}
+
+
 class Denoiser(Shape):
+    """The section: the shape of its architecture, and how it is trained. In a study it has the architecture's own fields, too."""
+
     registers: DiffusionRegisters  # for the methods that have them
     prediction: Literal["data", "velocity"] = "data"
     time: Literal["logit_normal", "uniform"] = "logit_normal"
     time_mean: float = 0.0  # of the logit-normal, before the shift
     time_std: Positive = 1.0
-    time_shift: Positive | Literal["latent"]  # latent: sqrt(values of a latent / 4096) (released train.py:152-154)
+    time_shift: Positive | Literal["latent"]  # see `shift`
     t_min: Share  # an x-prediction's velocity divides by max(t, t_min)
     noise_scale: Positive = 1.0  # standard deviation of the noise
     class_dropout: Decay
@@ -58,6 +111,14 @@ class Denoiser(Shape):
     ema_warm_up: bool = True  # (1 + n) / (10 + n), TensorFlow's and score-SDE's; the released code has none
     training: Training
     snapshots: list[Positive] = Field(default=[])  # earlier ends to keep, sample and score too; in steps or epochs, as training's length
+
+    def shift(self, values: int) -> float:
+        """The time shift for latents of `values` numbers: more time near the noise for a shift above 1.
+
+        `latent`: sqrt(values / 4096) (released train.py:152-154), which is 6.928 for 16 x 16 tokens of 768 channels. The released
+        SigLIP2-So400M configs keep that although 1152 channels give 8.485.
+        """
+        return math.sqrt(values / 4096) if self.time_shift == "latent" else self.time_shift
 
     @model_validator(mode="after")
     def _registers_fit(self) -> "Denoiser":

@@ -1,16 +1,36 @@
-"""Section `sampling`."""
+"""Section `sampling`, and what samplers there are.
 
+A new sampler: its facts in SAMPLERS here, its integrator in harness/denoiser/registry.py.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from harness.study.sections.asset import Asset, Decay, Interval
-from harness.study.sections.denoiser import Shape
-from harness.study.typed import Count, Strict
+from harness.study.sections.denoiser import ARCHITECTURES, Shape
+from harness.study.typed import Count, OneOf, Strict, name_in
+
+
+@dataclass(frozen=True)
+class SamplerFacts:
+    """What tables say of a sampler, and what it costs."""
+
+    title: str
+    nfe: Callable[[int], int]  # steps -> evaluations of the velocity
+
+
+SAMPLERS = {
+    "euler": SamplerFacts("Euler", lambda steps: steps),
+    "heun": SamplerFacts("Heun", lambda steps: 2 * steps - 1),  # two a step, and one in the last
+    "euler_maruyama": SamplerFacts("Euler-Maruyama (SDE)", lambda steps: steps),
+}
 
 
 class Weak(Shape):
-    """The weaker model of autoguidance."""
+    """The weaker model of autoguidance. In a study it has its architecture's own fields, too."""
 
     weights: Asset
 
@@ -20,7 +40,7 @@ class Guidance(Strict):
 
     scale: Annotated[float, Field(ge=1)] = 1.0  # 1 = off
     interval: Interval = (0.0, 1.0)
-    weak: Weak | None = None
+    weak: Annotated[Weak, OneOf(ARCHITECTURES, "architecture", Weak)] | None = None
 
     @property
     def text(self) -> str:
@@ -32,7 +52,7 @@ class Guidance(Strict):
 
 
 class GuidanceSearch(Strict):
-    """A grid of guidance, from which each method takes what has the lowest FID with a denoiser of a seed that is scored nowhere."""
+    """Candidates of guidance, of which each method takes the one with the lowest FID, with a denoiser of a seed that is scored nowhere."""
 
     scales: Annotated[list[Annotated[float, Field(ge=1)]], Field(min_length=1)]
     intervals: Annotated[list[Interval], Field(min_length=1)] = Field(default=[(0.0, 1.0)])
@@ -40,13 +60,13 @@ class GuidanceSearch(Strict):
     count: Count  # samples of each
 
     @property
-    def grid(self) -> list[tuple[float, Interval]]:
+    def candidates(self) -> list[tuple[float, Interval]]:
         """(scale, interval) of every candidate; the first is no guidance."""
         return [(1.0, (0.0, 1.0)), *((scale, interval) for scale in self.scales if scale > 1 for interval in self.intervals)]
 
     @model_validator(mode="after")
     def _differ(self) -> "GuidanceSearch":
-        if len(set(self.grid)) < len(self.grid) or len(self.grid) < 2:
+        if len(set(self.candidates)) < len(self.candidates) or len(self.candidates) < 2:
             raise ValueError("guidance_search needs at least one scale above 1, and names no scale or interval twice")
         for low, high in self.intervals:
             if low >= high:
@@ -57,7 +77,7 @@ class GuidanceSearch(Strict):
 class Sampling(Strict):
     count: Count  # per run
     batch: Count
-    sampler: Literal["euler", "heun", "euler_maruyama"] = "euler"
+    sampler: Annotated[str, name_in(SAMPLERS)] = "euler"
     grid_points: Annotated[int, Field(ge=3)]  # 50 are 49 Euler steps
     guidance: Guidance = Guidance()
     guidance_search: GuidanceSearch | None = None
@@ -69,5 +89,9 @@ class Sampling(Strict):
     @property
     def nfe(self) -> int:
         """Evaluations of the velocity for one sample. One under guidance calls two networks."""
-        steps = self.grid_points - 1
-        return 2 * steps - 1 if self.sampler == "heun" else steps
+        return SAMPLERS[self.sampler].nfe(self.grid_points - 1)
+
+    @property
+    def title(self) -> str:
+        """Of its sampler."""
+        return SAMPLERS[self.sampler].title

@@ -1,0 +1,20 @@
+"""What the names of architectures and samplers in a study stand for.
+
+A new architecture: a subclass of Denoiser, registered here, and its shape in harness/study/sections/denoiser.py. A new sampler: its
+integrator, registered here, and its facts in harness/study/sections/sampling.py.
+"""
+
+from harness.denoiser.base import Denoiser
+from harness.denoiser.ditdh import DiTDH
+from harness.denoiser.jit import JiT
+from harness.denoiser.lightningdit import LightningDiT
+from harness.denoiser.samplers import Sampler, euler, euler_maruyama, heun, ode_times, sde_times
+from harness.denoiser.sit import SiT
+
+ARCHITECTURES: dict[str, type[Denoiser]] = {"lightningdit": LightningDiT, "ditdh": DiTDH, "sit": SiT, "jit": JiT}
+
+SAMPLERS = {
+    "euler": Sampler(ode_times, euler),
+    "heun": Sampler(ode_times, heun),
+    "euler_maruyama": Sampler(sde_times, euler_maruyama),
+}
