@@ -23,6 +23,7 @@ from harness.machine.progress import Progress
 from harness.machine.streams import stream
 from harness.results.schema import Choice
 from harness.store import artifacts, assets, foreign, shards
+from harness.store.files import save_npz
 from harness.store.tensors import load_weights
 from harness.study.study import Study
 from harness.study.typed import UserError
@@ -120,8 +121,7 @@ def draw_samples(
                     arrays, found["shards"] = shards.assemble(folder, section.count)
                     stop = status_of(artifacts.meta(weights), arrays.pop("finite"))
                 found |= stop
-                with open(path, "wb") as npz:  # a file object: numpy would add .npz to the temporary name
-                    np.savez(npz, **arrays)
+                save_npz(path, arrays)
         if not processes.rank():
             record = artifacts.meta(file)
             statuses[file.relative_to(Path(out).parent).as_posix()] = record.get("reason", record["status"])

@@ -28,6 +28,7 @@ from harness.evaluation.scored import stop_of
 from harness.machine.device import device
 from harness.results.outliers import outlier_norm
 from harness.store import artifacts
+from harness.store.files import save_npz
 from harness.study.study import Study
 
 if TYPE_CHECKING:
@@ -205,8 +206,7 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
                 }
             else:
                 found |= {"status": "failed", "reason": "norms of the denoiser's tokens are not finite"}
-        with open(path, "wb") as npz:  # a file object: numpy would add .npz to the temporary name
-            np.savez(npz, **arrays)
+        save_npz(path, arrays)
     return {"images": len(rows), "status": found.get("reason", "ok")}
 
 
@@ -242,6 +242,5 @@ def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Pa
             for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
                 maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
         maps |= _components(tokens, brightness(pixels, model.grid), study.outlier_statistics.factor)
-        with open(path, "wb") as npz:
-            np.savez(npz, **_arrays(maps), rows=rows)
+        save_npz(path, _arrays(maps) | {"rows": rows})
     return {"images": len(rows), "layers": len(states) - 1}

@@ -5,7 +5,7 @@ from typing import Any
 
 from harness.plan.compute import compute_table, sizes
 from harness.plan.files import examine
-from harness.plan.markdown import render
+from harness.plan.markdown import render_plan
 from harness.plan.model import UTILISATION, Plan, Stage
 from harness.plan.stages import Stages
 from harness.store import assets as asset_files
@@ -14,7 +14,7 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.workflow import dag
 
-__all__ = ["Plan", "Stage", "compute_table", "make", "plan", "render", "sizes"]
+__all__ = ["Plan", "Stage", "compute_table", "make", "plan", "render_plan", "sizes"]
 
 
 def make(
@@ -53,4 +53,4 @@ def make(
 
 def plan(study: Study, **settings: Any) -> str:
     """The plan as Markdown; arguments and errors as those of `make`."""
-    return render(make(study, **settings))
+    return render_plan(make(study, **settings))

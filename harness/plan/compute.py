@@ -2,11 +2,12 @@
 
 from harness.evaluation import cost
 from harness.evaluation.cost import Price
-from harness.plan.markdown import flops_text, hours_text, table
+from harness.plan.markdown import flops_text, hours_text
 from harness.plan.model import PEAKS, UTILISATION, Frozen
 from harness.plan.networks import Networks
 from harness.plan.stages import TRAINED, precision_of
 from harness.report import paper
+from harness.results.markdown import markdown_table
 from harness.study.study import Study, load_study
 
 
@@ -90,7 +91,7 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
     ]
     return (
         "# Compute: this code beside the paper\n\n"
-        f"{table(heading, counts)}\n\n## Training\n\n{table(training_heading, trainings)}\n\n"
+        f"{markdown_table(heading, counts)}\n\n## Training\n\n{markdown_table(training_heading, trainings)}\n\n"
         + "\n".join(f"- {line}" for line in notes)
         + "\n"
     )

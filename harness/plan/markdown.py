@@ -6,80 +6,81 @@ from typing import get_args
 
 from harness.plan.files import HASHED
 from harness.plan.model import PEAKS, AssetPlan, Plan, Stage, State, total_hours
+from harness.results.markdown import markdown_table
 from harness.study.study import Study
 
 
-def render(found: Plan) -> str:
+def render_plan(plan: Plan) -> str:
     """Totals, what each method runs, what they share, disk, files to supply, notes."""
     sections = [
-        f"# Compute plan: {found.study.title}",
-        _headline(found),
-        "## Methods\n\n" + _methods(found),
-        "## Shared by all methods and seeds\n\n" + _shared(found),
-        "## Disk\n\n" + _disk(found),
-        "## Files to supply\n\n" + _assets(found),
-        "## Notes\n\n" + "\n".join(f"- {line}" for line in _notes(found)),
+        f"# Compute plan: {plan.study.title}",
+        _headline(plan),
+        "## Methods\n\n" + _methods(plan),
+        "## Shared by all methods and seeds\n\n" + _shared(plan),
+        "## Disk\n\n" + _disk(plan),
+        "## Files to supply\n\n" + _assets(plan),
+        "## Notes\n\n" + "\n".join(f"- {line}" for line in _notes(plan)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _headline(found: Plan) -> str:
-    methods, seeds = len(found.methods), found.seeds
-    runs = f"Study `{found.study.name}`: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)}."
-    disk = bytes_text(sum(found.disk.values()))
-    if found.hours is None:
-        return f"{runs} In total **{flops_text(found.flops)}** and **{disk}** of disk; it runs on a CPU, so there are no GPU-hours."
-    gpu = f"a GPU of {found.peak_tflops:g} TFLOP/s" if found.peak_tflops else "an H100"
-    longest = max((stage for stage, _ in found.stages), key=lambda stage: stage.hours)
+def _headline(plan: Plan) -> str:
+    methods, seeds = len(plan.methods), plan.seeds
+    runs = f"Study `{plan.study.name}`: {methods} method{'s' * (methods > 1)} × {seeds} seed{'s' * (seeds > 1)}."
+    disk = bytes_text(sum(plan.disk.values()))
+    if plan.hours is None:
+        return f"{runs} In total **{flops_text(plan.flops)}** and **{disk}** of disk; it runs on a CPU, so there are no GPU-hours."
+    gpu = f"a GPU of {plan.peak_tflops:g} TFLOP/s" if plan.peak_tflops else "an H100"
+    longest = max((stage for stage, _ in plan.stages), key=lambda stage: stage.hours)
     return (
-        f"{runs} In total **{flops_text(found.flops)}**, **{hours_text(found.hours)} GPU-hours** on {gpu} at {found.utilisation:.0%} of its "
+        f"{runs} In total **{flops_text(plan.flops)}**, **{hours_text(plan.hours)} GPU-hours** on {gpu} at {plan.utilisation:.0%} of its "
         f"peak, and **{disk}** of disk. The longest job, `{longest.name}` of `{longest.subject}`, takes {_days(longest.hours)} on one GPU."
     )
 
 
-def _methods(found: Plan) -> str:
-    base, gpu = found.methods[0], found.hours is not None
+def _methods(plan: Plan) -> str:
+    base, gpu = plan.methods[0], plan.hours is not None
     unit = "FLOPs (GPU-hours)" if gpu else "FLOPs"
     heading = ["Method", "Encoder", "Parameters, M", "GFLOPs per forward", f"Training, {unit}", f"Sampling, {unit}", f"Scoring, {unit}"]
-    total = f"Total of {found.seeds} seed{'s' * (found.seeds > 1)}, {'GPU-hours' if gpu else 'FLOPs'}"
+    total = f"Total of {plan.seeds} seed{'s' * (plan.seeds > 1)}, {'GPU-hours' if gpu else 'FLOPs'}"
     rows = []
-    for method in found.methods:
+    for method in plan.methods:
         more = f" (+{method.forward / base.forward - 1:.1%})" if method.forward > base.forward else ""
-        own = [(stage, found.seeds) for stage in method.stages]
+        own = [(stage, plan.seeds) for stage in method.stages]
         scoring = [method.stage("scores"), method.stage("outliers")]
         rows.append([
             method.title, f"`{method.encoder}`", millions(method.parameters), gflops_text(method.forward) + more,
             _cost([method.stage("denoiser")]), _cost([method.stage("samples")]), _cost(scoring),
             hours_text(total_hours(own)) if gpu else flops_text(sum(stage.flops * times for stage, times in own)),
         ])  # fmt: skip
-    shared = [(stage, 1) for stage in found.shared]
-    for name, stages in (("shared stages", shared), ("**total**", found.stages)):
+    shared = [(stage, 1) for stage in plan.shared]
+    for name, stages in (("shared stages", shared), ("**total**", plan.stages)):
         rows.append([name, *[""] * 6, hours_text(total_hours(stages)) if gpu else flops_text(sum(s.flops * times for s, times in stages))])
     train, sample = base.stage("denoiser"), base.stage("samples")
-    most, micro = max(method.stage("denoiser").memory for method in found.methods), found.study.denoiser.training.micro_batch
-    under = f"Training: {train.what}, {train.images:,} images, {train.precision}; a step{f' in micro-batches of {micro}' if micro else ''} holds {bytes_text(most)} in fp32 without compilation. Sampling: {found.study.sampling.count:,} images, {sample.what}, {sample.precision}."
-    return table([*heading, total], rows, left=2) + f"\n\nColumns before the last are of one seed. {under}"
+    most, micro = max(method.stage("denoiser").memory for method in plan.methods), plan.study.denoiser.training.micro_batch
+    under = f"Training: {train.what}, {train.images:,} images, {train.precision}; a step{f' in micro-batches of {micro}' if micro else ''} holds {bytes_text(most)} in fp32 without compilation. Sampling: {plan.study.sampling.count:,} images, {sample.what}, {sample.precision}."
+    return markdown_table([*heading, total], rows, "ll") + f"\n\nColumns before the last are of one seed. {under}"
 
 
-def _shared(found: Plan) -> str:
-    gpu = found.hours is not None
+def _shared(plan: Plan) -> str:
+    gpu = plan.hours is not None
     rows = [
         [
             f"`{stage.name}`", f"`{stage.subject}`" if stage.subject else "", stage.what, millions(stage.parameters),
             gflops_text(stage.forward), f"{stage.images:,}" if stage.images else "–", flops_text(stage.flops),
             *([hours_text(stage.hours)] if gpu else []),
         ]
-        for stage in found.shared
+        for stage in plan.shared
     ]  # fmt: skip
     heading = ["Stage", "Of", "What", "Parameters, M", "GFLOPs per forward", "Images", "FLOPs", *(["GPU-hours"] if gpu else [])]
-    return table(heading, rows, left=3)
+    return markdown_table(heading, rows, "lll")
 
 
-def _disk(found: Plan) -> str:
-    rows = [[kind, bytes_text(size)] for kind, size in found.disk.items()]
-    rows.append(["**all that stays**", f"**{bytes_text(sum(found.disk.values()))}**"])
-    most = max((stage for stage, _ in found.stages), key=lambda stage: stage.temporary)
-    supplied = sum(asset.bytes or 0 for asset in found.assets)
+def _disk(plan: Plan) -> str:
+    rows = [[kind, bytes_text(size)] for kind, size in plan.disk.items()]
+    rows.append(["**all that stays**", f"**{bytes_text(sum(plan.disk.values()))}**"])
+    most = max((stage for stage, _ in plan.stages), key=lambda stage: stage.temporary)
+    supplied = sum(asset.bytes or 0 for asset in plan.assets)
     if supplied:
         rows.append(["besides: files to supply, where their size is known", bytes_text(supplied)])
     rows.append(
@@ -88,16 +89,16 @@ def _disk(found: Plan) -> str:
             bytes_text(most.temporary),
         ]
     )
-    return table(["What", "Size"], rows)
+    return markdown_table(["What", "Size"], rows)
 
 
-def _assets(found: Plan) -> str:
-    if not found.assets:
+def _assets(plan: Plan) -> str:
+    if not plan.assets:
         return "None: the study trains every model itself."
-    rows = [[f"`{a.name}`", f"`{a.path}`", a.source, _state(a), bytes_text(a.bytes) if a.bytes else "–"] for a in found.assets]
-    count = Counter(asset.state for asset in found.assets)
+    rows = [[f"`{a.name}`", f"`{a.path}`", a.source, _state(a), bytes_text(a.bytes) if a.bytes else "–"] for a in plan.assets]
+    count = Counter(asset.state for asset in plan.assets)
     states = "; ".join(f"{count[state]} {state}" for state in get_args(State) if count[state])
-    return table(["Field", "Put it at", "From", "State", "Size"], rows, left=4) + f"\n\nOf {len(found.assets)}: {states}."
+    return markdown_table(["Field", "Put it at", "From", "State", "Size"], rows, "llll") + f"\n\nOf {len(plan.assets)}: {states}."
 
 
 def _state(asset: AssetPlan) -> str:
@@ -105,21 +106,21 @@ def _state(asset: AssetPlan) -> str:
     return f"{state}: {asset.detail}" if asset.detail else state
 
 
-def _notes(found: Plan) -> list[str]:
-    study, lines = found.study, []
-    if found.hours is not None:
+def _notes(plan: Plan) -> list[str]:
+    study, lines = plan.study, []
+    if plan.hours is not None:
         peaks = (
-            f"{found.peak_tflops:g} TFLOP/s in every stage"
-            if found.peak_tflops
+            f"{plan.peak_tflops:g} TFLOP/s in every stage"
+            if plan.peak_tflops
             else "that of an H100 SXM without sparsity: " + ", ".join(f"{peak:g} TFLOP/s in {name}" for name, peak in PEAKS.items())
         )
         lines += [
-            f"GPU-hours = FLOPs / (utilisation × peak), utilisation {found.utilisation:g}: the share of the peak that a job reaches. Training DiT-XL "
+            f"GPU-hours = FLOPs / (utilisation × peak), utilisation {plan.utilisation:g}: the share of the peak that a job reaches. Training DiT-XL "
             "reached 0.25 to 0.27 in TF32 on one H100, sampling in bf16 0.41. `dsr benchmark` measures yours, `--utilisation` takes it; the "
             "hours scale with its inverse.",
             f"Peak: {peaks}. fp32 without TF32: encoding for statistics, scoring, and sampling where the study says so.",
         ]
-        over = [stage for stage, _ in found.stages if stage.hours * 60 > study.job.minutes]
+        over = [stage for stage, _ in plan.stages if stage.hours * 60 > study.job.minutes]
         if over:
             lines.append(
                 f"A job runs on one GPU, and the study lets it take {_days(study.job.minutes / 60)} (`job.minutes`): too little for "
@@ -134,10 +135,10 @@ def _notes(found: Plan) -> list[str]:
     ]
     if others := _others(study):
         lines.append(f"Not counted, because only other tables and figures than Table 1 show it: {'; '.join(others)}.")
-    if found.assets:
+    if plan.assets:
         hashed = (
             "Every file whose sha256 is known was hashed, however large, unless its size was wrong."
-            if found.checked
+            if plan.checked
             else f"Files above {bytes_text(HASHED)} were not hashed (`not hashed`): `--check` hashes them, and so does the run before "
             "it uses them."
         )
@@ -150,21 +151,15 @@ def _notes(found: Plan) -> list[str]:
 
 def _others(study: Study) -> list[str]:
     """Work that a run of Table 1 leaves out."""
-    search, found = study.sampling.guidance_search, []
+    search, work = study.sampling.guidance_search, []
     if study.snapshots:
-        found.append(f"samples at {len(study.snapshots)} earlier step{'s' * (len(study.snapshots) > 1)}, for each as many as a run has")
+        work.append(f"samples at {len(study.snapshots)} earlier step{'s' * (len(study.snapshots) > 1)}, for each as many as a run has")
     if search:
-        found.append(
+        work.append(
             f"guidance, for each method that it is searched for a further training (seed {search.seed}), {len(search.candidates)} times "
             f"{search.count:,} samples of that, and guided samples of each seed"
         )
-    return found
-
-
-def table(heading: list[str], rows: list[list[str]], left: int = 1) -> str:
-    """A Markdown table whose first `left` columns are aligned left."""
-    lines = [f"| {' | '.join(heading)} |", "|" + ":--|" * left + "--:|" * (len(heading) - left)]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+    return work
 
 
 def _cost(stages: list[Stage]) -> str:

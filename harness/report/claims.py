@@ -9,6 +9,7 @@ from harness.report import rows as row_files
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.statistics import Estimate
 from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge, number, seeds_text
+from harness.results.markdown import markdown_table
 from harness.store.files import write_text
 from harness.study.study import Study
 
@@ -32,8 +33,7 @@ def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[i
 
 def markdown(study: Study, rows: pd.DataFrame, seeds: list[int], title: str, verdicts: list[Verdict]) -> str:
     """The page: a table, a paragraph for each claim, and the rule."""
-    lines = [f"# {title}: {study.title}", "", "| " + " | ".join(HEADINGS) + " |", "|:--|:--|--:|--:|--:|:--|:--|"]
-    lines += ["| " + " | ".join(text.replace("|", "\\|") for text in _cells(one)) + " |" for one in verdicts]
+    lines = [f"# {title}: {study.title}", "", markdown_table(HEADINGS, map(_cells, verdicts), "llrrrll")]
     for place, one in enumerate(verdicts, start=1):
         paragraph = f"**{one.verdict.capitalize()}.** {one.note}".rstrip()
         lines += ["", f"## {place}. {one.text}", "", paragraph, "", *(f"- {_bullet(result)}" for result in one.conditions)]

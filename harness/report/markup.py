@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.report.cells import Cell
+from harness.results.markdown import markdown_table
 
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 NUMBER = re.compile(r"[+−]?\d[\d.]*( ± [\d.]+| \[[+−\d., ]+\])?")
@@ -49,13 +50,12 @@ def markdown(grid: Grid, numbers: dict[str, int]) -> str:
         text = f"**{c.text}**" if c.bold else c.text
         return text + (superscript(numbers[c.why]) if c.why else "")
 
-    lines = [grid.headings, [":--"] * grid.left + ["--:"] * (len(grid.headings) - grid.left)]
+    lines = []
     for place, (texts, cells) in enumerate(grid.rows):
         if place in grid.groups:
             lines.append([f"**{grid.groups[place]}**", *[""] * (len(grid.headings) - 1)])
-        lines.append([*(text.replace("|", "\\|") for text in texts), *map(cell, cells)])
-    head, rule, *body = ["| " + " | ".join(line) + " |" for line in lines]
-    return f"**{grid.title}**\n\n" + "\n".join([head, rule.replace(" ", ""), *body]) + "\n"
+        lines.append([*texts, *map(cell, cells)])
+    return f"**{grid.title}**\n\n{markdown_table(grid.headings, lines, 'l' * grid.left)}\n"
 
 
 def floating(grids: list[Grid], numbers: dict[str, int], *, caption: Iterable[str], notes: Iterable[str], label: str) -> str:

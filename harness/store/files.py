@@ -5,9 +5,13 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @contextmanager
@@ -69,3 +73,11 @@ def write_text(path: Path | str, text: str) -> None:
 
 def write_json(path: Path | str, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
+
+
+def save_npz(path: Path, arrays: Mapping[str, "np.ndarray"], *, compressed: bool = False) -> None:
+    """Named arrays, under just this name; `path` is one that `atomic` or an artifact yields, so that they appear whole or not at all."""
+    import numpy as np  # the Snakefile reads this module, and no array
+
+    with open(path, "wb") as file:  # a file object: numpy would add .npz to a temporary name
+        (np.savez_compressed if compressed else np.savez)(file, **arrays)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from harness.store import artifacts
+from harness.store.files import save_npz
 from harness.study.typed import UserError
 
 
@@ -18,8 +19,8 @@ def split(count: int, batch: int) -> list[range]:
 def write(folder: Path, indices: range, **arrays: np.ndarray) -> None:
     """A shard; each array has an entry an image."""
     facts = {"first": indices.start, "stop": indices.stop}
-    with artifacts.artifact(_path(folder, indices), stage="shard", module=__name__, **facts) as path, open(path, "wb") as file:
-        np.savez(file, **arrays)
+    with artifacts.artifact(_path(folder, indices), stage="shard", module=__name__, **facts) as path:
+        save_npz(path, arrays)
 
 
 def missing(folder: Path, indices: Sequence[range]) -> list[range]:

@@ -187,7 +187,7 @@ def test_a_decoder_is_trained_where_none_is_published():
 def test_a_cpu_study_has_no_hours():
     found = plans.make(load_study("digits"))
     assert found.hours is None
-    text = plans.render(found)
+    text = plans.render_plan(found)
     assert "GPU-hours |" not in text
     assert "None: the study trains every model itself." in text
 
@@ -201,8 +201,8 @@ def test_a_given_peak_holds_everywhere():
 
 def test_a_job_that_takes_longer_than_it_may_is_named():
     found = plans.make(load_study(f"{MAIN}_800ep"), methods=["baseline"])
-    assert "too little for `denoiser` of `baseline`" in plans.render(found)
-    assert "too little" not in plans.render(plans.make(load_study(MAIN), methods=["baseline"]))
+    assert "too little for `denoiser` of `baseline`" in plans.render_plan(found)
+    assert "too little" not in plans.render_plan(plans.make(load_study(MAIN), methods=["baseline"]))
 
 
 @pytest.mark.parametrize("bad", [{"seeds": 0}, {"utilisation": 0.0}, {"utilisation": 1.5}, {"peak_tflops": 0.0}])
@@ -346,7 +346,7 @@ def test_flops_as_text(value, text):
 def test_tables_are_rectangular(main_plan):
     blocks = [
         list(lines)
-        for is_table, lines in itertools.groupby(plans.render(main_plan).splitlines(), lambda line: line.startswith("|"))
+        for is_table, lines in itertools.groupby(plans.render_plan(main_plan).splitlines(), lambda line: line.startswith("|"))
         if is_table
     ]
     assert len(blocks) == 4

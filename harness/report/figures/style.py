@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib
 
-from harness.store.files import atomic, write_text
+from harness.store.files import atomic, save_npz, write_text
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -57,8 +57,8 @@ def save(figure: Figure, data: Data, path: Path) -> None:
     if isinstance(data, pd.DataFrame):
         write_text(path.with_suffix(".csv"), data.to_csv(index=False, lineterminator="\n"))
     else:
-        with atomic(path.with_suffix(".npz")) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, **data)
+        with atomic(path.with_suffix(".npz")) as temporary:
+            save_npz(temporary, data, compressed=True)
 
 
 def colour_of(method: str) -> str | tuple[float, float, float]:
