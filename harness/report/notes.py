@@ -124,7 +124,7 @@ def chosen(part: Part, rows: pd.DataFrame) -> str:
     if not found:
         return ""
     told = "; ".join(f"{named(method)} {found[method]}" for method in part.methods if method in found)
-    return f"Guidance of the guided FID, the best of {len(part.study.sampling.guidance_search.grid)} candidates{CHOSEN}{part.study.sampling.guidance_search.seed}: {told}."
+    return f"Guidance of the guided FID, the best of {len(part.study.sampling.guidance_search.candidates)} candidates{CHOSEN}{part.study.sampling.guidance_search.seed}: {told}."
 
 
 def outliers(study: Study, *, worst: bool) -> str:
