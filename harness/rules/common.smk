@@ -1,9 +1,16 @@
 # What the rules of one study share. They are a module: `config` is what harness.workflow.targets says of the study, its seeds and its methods.
-from harness.workflow import dag
+from functools import partial
+
+from harness.workflow import dag, rules as shared
 
 RUN = dag.run_of(config)
 STUDY, SEEDS = RUN.study.name, RUN.seeds
-JOB = RUN.study.job
+THREADS, JOB, TOGETHER = RUN.study.job.threads, shared.resources(RUN), shared.resources(RUN, RUN.study.job.processes)
+ENV, SHELL = shared.ENV, shared.SHELL
+DATA, JUDGE = RUN.place("data", "data"), RUN.place("judge", "judge.safetensors")
+CLIP = RUN.place("clip", "clip") if RUN.has_clip else []
+REFERENCES = RUN.place("references", "references.safetensors")
+stage = partial(shared.stage, RUN)
 
 
 wildcard_constraints:
@@ -36,14 +43,9 @@ def decoder(wildcards):
     return RUN.decoder(encoder_of(wildcards))
 
 
-def images(wildcards):
-    """What encoding at every step reads: images, backbone, registers; nothing where the latents are cached."""
-    return list(RUN.images(encoder_of(wildcards)).values())
-
-
-def images_options(wildcards):
-    """The same as options of a stage."""
-    return " ".join(f"--{option} {path}" for option, path in RUN.images(encoder_of(wildcards)).items())
+def uncached(part):
+    """Of what encoding at every step reads (data, backbone, registers): one part; nothing where the latents are cached."""
+    return lambda wildcards: RUN.images(encoder_of(wildcards)).get(part, [])
 
 
 def runs(*names):

@@ -8,19 +8,18 @@ rule asset:
         "results/{study}/logs/asset-{asset}.log",
     priority: 200
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
         mem_mb=1000,
         runtime=120,
         folder=config["assets"],  # no param: where an asset is does not change what it is
     params:
-        code=dag.code_hash("harness.store.assets"),
-        config=lambda wildcards: RUN.asset(wildcards.asset),
+        **stage("asset", name="{asset}", config=lambda wildcards: RUN.asset(wildcards.asset)),
     message:
         "Check asset {wildcards.asset} of {wildcards.study}"
     shell:
-        "python -m harness asset --study {wildcards.study} --name {wildcards.asset} --assets {resources.folder} --out {output} 2>&1 | tee {log}"
+        "{params.command} --assets {resources.folder:q} 2>&1 | tee {log}"
 
 
 if RUN.at_home("data"):
@@ -33,15 +32,14 @@ if RUN.at_home("data"):
         log:
             "results/{study}/logs/data.log",
         conda:
-            "../../envs/harness.yaml"
+            ENV
         threads: 1
         resources:
-            mem_mb=JOB.mem_mb,
-            runtime=JOB.minutes,
+            mem_mb=JOB["mem_mb"],
+            runtime=JOB["runtime"],
         params:
-            code=dag.code_hash("harness.data.stage"),
-            config=RUN.config("data"),
+            **stage("data", "data"),
         message:
             "Data set of {wildcards.study}"
         shell:
-            "python -m harness data --study {wildcards.study} --records {input.records} --out {output} 2>&1 | tee {log}"
+            SHELL

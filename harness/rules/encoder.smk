@@ -5,7 +5,7 @@ if RUN.at_home("encoder"):
 
     rule encoder:
         input:
-            data=RUN.place("data", "data"),
+            data=DATA,
             records=lambda wildcards: RUN.records(f"encoder.{wildcards.backbone}") or RUN.records("encoder.weights"),
         output:
             directory("results/{study}/backbones/{backbone}"),
@@ -13,24 +13,20 @@ if RUN.at_home("encoder"):
             "results/{study}/logs/encoder-{backbone}.log",
         priority: 100
         conda:
-            "../../envs/harness.yaml"
-        threads: JOB.threads
+            ENV
+        threads: THREADS
         resources:
-            mem_mb=JOB.mem_mb,
-            runtime=JOB.minutes,
-            gpu=JOB.gpus,
+            **JOB,
         params:
-            code=dag.code_hash("harness.encoder.encode"),
-            config=RUN.config("encoder", "outliers", "planted"),
+            **stage("encoder", "encoder", "outliers", "planted"),
         message:
             "Encoder of {wildcards.study}: {wildcards.backbone}"
         shell:
-            "python -m harness encoder --study {wildcards.study} --backbone {wildcards.backbone} --data {input.data}"
-            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            SHELL
 
     rule registers:
         input:
-            data=RUN.place("data", "data"),
+            data=DATA,
             backbone=backbone,
         output:
             "results/{study}/encoders/{encoder}/registers.json",
@@ -38,25 +34,20 @@ if RUN.at_home("encoder"):
             "results/{study}/logs/registers-{encoder}.log",
         priority: 90
         conda:
-            "../../envs/harness.yaml"
-        threads: JOB.threads
+            ENV
+        threads: THREADS
         resources:
-            mem_mb=JOB.mem_mb,
-            runtime=JOB.minutes,
-            gpu=JOB.gpus,
+            **JOB,
         params:
-            code=dag.code_hash("harness.encoder.encode"),
-            config=RUN.config("search", "outlier_statistics.factor"),
-            lists=dag.published_neurons(),
+            **stage("registers", "search", "outlier_statistics.factor", lists=dag.published_neurons()),
         message:
             "Search for register neurons in {wildcards.study}: {wildcards.encoder}"
         shell:
-            "python -m harness registers --study {wildcards.study} --encoder {wildcards.encoder} --data {input.data}"
-            " --backbone {input.backbone} --out {output} 2>&1 | tee {log}"
+            SHELL
 
     rule latents:
         input:
-            data=RUN.place("data", "data"),
+            data=DATA,
             backbone=backbone,
             registers=registers,
         output:
@@ -65,56 +56,37 @@ if RUN.at_home("encoder"):
             "results/{study}/logs/latents-{encoder}.log",
         priority: 80
         conda:
-            "../../envs/harness.yaml"
-        threads: JOB.threads
+            ENV
+        threads: THREADS
         resources:
-            mem_mb=JOB.mem_mb,
-            runtime=JOB.minutes,
-            gpu=JOB.gpus,
+            **JOB,
         params:
-            code=dag.code_hash("harness.encoder.encode"),
-            config=RUN.config("latents", "search.variant"),
-            registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
+            **stage("latents", "latents", "search.variant"),
         message:
             "Whitened latents of {wildcards.study}: {wildcards.encoder}"
         shell:
-            "python -m harness latents --study {wildcards.study} --data {input.data} --backbone {input.backbone}"
-            " {params.registers} --out {output} 2>&1 | tee {log}"
+            SHELL
 
-    rule encoder_maps:
-        input:
-            data=RUN.place("data", "data"),
-            backbone=backbone,
-            registers=registers,
+    use rule latents as encoder_maps with:
         output:
             "results/{study}/encoders/{encoder}/maps.npz",
         log:
             "results/{study}/logs/encoder_maps-{encoder}.log",
-        conda:
-            "../../envs/harness.yaml"
-        threads: JOB.threads
-        resources:
-            mem_mb=JOB.mem_mb,
-            runtime=JOB.minutes,
-            gpu=JOB.gpus,
+        priority: 0
         params:
-            code=dag.code_hash("harness.evaluation.maps"),
-            config=RUN.config("outlier_statistics.images", "outlier_statistics.factor", "search.variant"),
-            registers=lambda wildcards, input: f"--registers {input.registers}" if input.registers else "",
+            **stage("encoder_maps", "outlier_statistics.images", "outlier_statistics.factor", "search.variant"),
         message:
             "Token maps of the encoder of {wildcards.study}: {wildcards.encoder}"
-        shell:
-            "python -m harness encoder_maps --study {wildcards.study} --data {input.data} --backbone {input.backbone}"
-            " {params.registers} --out {output} 2>&1 | tee {log}"
 
 
 if RUN.at_home("decoder"):
 
     rule decoder:
         input:
-            data=RUN.place("data", "data"),
+            data=DATA,
             latents=latents,
-            images=images,
+            backbone=uncached("backbone"),
+            registers=uncached("registers"),
             records=lambda wildcards: RUN.decoder_records(wildcards.encoder),
         output:
             "results/{study}/encoders/{encoder}/decoder.safetensors",
@@ -122,18 +94,13 @@ if RUN.at_home("decoder"):
             "results/{study}/logs/decoder-{encoder}.log",
         priority: 50
         conda:
-            "../../envs/harness.yaml"
-        threads: JOB.threads
+            ENV
+        threads: THREADS
         resources:
-            mem_mb=JOB.mem_mb,
-            runtime=JOB.minutes,
-            gpu=JOB.gpus,
+            **JOB,
         params:
-            code=dag.code_hash("harness.decoder.train"),
-            config=RUN.config("decoder"),
-            images=images_options,
+            **stage("decoder", "decoder"),
         message:
             "Decoder of {wildcards.study}: {wildcards.encoder}"
         shell:
-            "python -m harness decoder --study {wildcards.study} --encoder {wildcards.encoder} --latents {input.latents} --data {input.data} {params.images}"
-            " --records {input.records} --state results/{wildcards.study}/state --out {output} 2>&1 | tee {log}"
+            SHELL

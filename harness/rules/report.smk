@@ -1,6 +1,12 @@
 # Tables and figures. They read rows, never weights, and import no torch.
+from functools import partial
+
+from harness.workflow import rules as shared
+
 OWN = TARGETS.run
-STUDY, SEEDS, METHODS = OWN.study.name, OWN.seeds, OWN.methods
+STUDY, REPORTS = OWN.study.name, f"reports/{OWN.study.name}"
+ENV, SHELL, LIGHT = shared.ENV, shared.SHELL, shared.REPORT
+rendered = partial(shared.stage, OWN, data=dag.report_data())  # the paper's values and the page's template count for all of them
 
 
 wildcard_constraints:
@@ -14,29 +20,22 @@ rule tables:
         rows=lambda wildcards: targets.asked(TARGETS.table, wildcards.table).inputs,
         spec="reports/tables/{table}.yaml",
     output:
-        md=f"reports/{STUDY}/{{table}}.md",
-        csv=f"reports/{STUDY}/{{table}}.csv",
-        tex=f"reports/{STUDY}/{{table}}.tex",
+        md=f"{REPORTS}/{{table}}.md",
+        csv=f"{REPORTS}/{{table}}.csv",
+        tex=f"{REPORTS}/{{table}}.tex",
     log:
         f"results/{STUDY}/logs/{{table}}.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        code=dag.code_hash("harness.report.table"),
-        data=dag.report_data(),
-        config=lambda wildcards: targets.asked(TARGETS.table, wildcards.table).config,
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
+        **rendered("table", config=lambda wildcards: targets.asked(TARGETS.table, wildcards.table).config),
     message:
-        "Table {wildcards.table} of {params.study}"
+        f"Table {{wildcards.table}} of {STUDY}"
     shell:
-        "python -m harness table --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
-        " --spec {input.spec} --out {output.md} 2>&1 | tee {log}"
+        SHELL
 
 
 use rule tables as table1 with:
@@ -44,48 +43,38 @@ use rule tables as table1 with:
         rows=OWN.rows(),
         spec="reports/tables/table1.yaml",
     output:
-        md=f"reports/{STUDY}/table1.md",
-        csv=f"reports/{STUDY}/table1.csv",
-        tex=f"reports/{STUDY}/table1.tex",
-        rows=f"reports/{STUDY}/rows.parquet",
-        times=f"reports/{STUDY}/times.csv",
+        md=f"{REPORTS}/table1.md",
+        csv=f"{REPORTS}/table1.csv",
+        tex=f"{REPORTS}/table1.tex",
+        rows=f"{REPORTS}/rows.parquet",
+        times=f"{REPORTS}/times.csv",
     log:
         f"results/{STUDY}/logs/table1.log",
     params:
-        code=dag.code_hash("harness.report.table"),
-        data=dag.report_data(),
-        config=OWN.config(),
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
+        **rendered("table", config=OWN.config()),
     message:
-        "Table 1 of {params.study}"
+        f"Table 1 of {STUDY}"
 
 
 rule figures:
     input:
         lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).inputs,
     output:
-        multiext(f"reports/{STUDY}/{{figure}}", ".png", ".pdf"),
+        multiext(f"{REPORTS}/{{figure}}", ".png", ".pdf"),
     log:
         f"results/{STUDY}/logs/figure-{{figure}}.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
         mem_mb=OWN.study.job.mem_mb,
         runtime=10,
     params:
-        code=dag.code_hash("harness.report.figures"),
-        config=lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).config,
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
+        **rendered("figures", out=REPORTS, config=lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).config),
     message:
-        "Figure {wildcards.figure} of {params.study}"
+        f"Figure {{wildcards.figure}} of {STUDY}"
     shell:
-        "python -m harness figures --study {params.study} --figure {wildcards.figure} --methods {params.methods} --seeds {params.seeds}"
-        " --results results/{params.study} --out reports/{params.study} 2>&1 | tee {log}"
+        SHELL
 
 
 rule claims:
@@ -93,145 +82,115 @@ rule claims:
         rows=OWN.rows(),
         spec="reports/claims.yaml",
     output:
-        md=f"reports/{STUDY}/claims.md",
-        csv=f"reports/{STUDY}/claims.csv",
+        md=f"{REPORTS}/claims.md",
+        csv=f"{REPORTS}/claims.csv",
     log:
         f"results/{STUDY}/logs/claims.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        code=dag.code_hash("harness.report.claims"),
-        data=dag.report_data(),
-        config=OWN.config(),
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
+        **rendered("claims", config=OWN.config()),
     message:
-        "The paper's claims, tested on {params.study}"
+        f"The paper's claims, tested on {STUDY}"
     shell:
-        "python -m harness claims --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
-        " --spec {input.spec} --out {output.md} 2>&1 | tee {log}"
+        SHELL
 
 
 rule page:
     input:
         table=rules.table1.output,
         claims=rules.claims.output,
-        figures=expand(f"reports/{STUDY}/{{figure}}.png", figure=TARGETS.own_figures),
+        pictures=expand(f"{REPORTS}/{{figure}}.png", figure=TARGETS.own_figures),
         spec="reports/tables/table1.yaml",
         claims_spec="reports/claims.yaml",
     output:
-        f"reports/{STUDY}/index.html",
+        f"{REPORTS}/index.html",
     log:
         f"results/{STUDY}/logs/page.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        code=dag.code_hash("harness.report.page"),
-        data=dag.report_data(),
-        config=OWN.config(),
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
-        figures=TARGETS.own_figures,
+        **rendered("page", config=OWN.config(), tables=[], figures=TARGETS.own_figures),
     message:
-        "{output}: Table 1, claims and figures of {params.study} on one page"
+        f"{{output}}: Table 1, claims and figures of {STUDY} on one page"
     shell:
-        "python -m harness page --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
-        " --tables --figures {params.figures} --out {output} 2>&1 | tee {log}"
+        SHELL
 
 
 rule numbers:
     input:
-        expand(f"reports/{STUDY}/{{table}}.csv", table=TARGETS.tables),
+        expand(f"{REPORTS}/{{table}}.csv", table=TARGETS.tables),
     output:
-        f"reports/{STUDY}/numbers.tex",
+        f"{REPORTS}/numbers.tex",
     log:
         f"results/{STUDY}/logs/numbers.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        code=dag.code_hash("harness.report.numbers"),
-        data=dag.report_data(),
-        config=OWN.config(),
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
-        tables=TARGETS.tables,
+        **rendered("numbers", config=OWN.config(), tables=TARGETS.tables),
     message:
-        "Every cell of the tables of {params.study} as a LaTeX command"
+        f"Every cell of the tables of {STUDY} as a LaTeX command"
     shell:
-        "python -m harness numbers --study {params.study} --methods {params.methods} --seeds {params.seeds} --tables {params.tables}"
-        " --out {output} 2>&1 | tee {log}"
+        SHELL
 
 
 rule everything:
     input:
-        tables=expand(f"reports/{STUDY}/{{table}}.md", table=TARGETS.tables),
+        tables=expand(f"{REPORTS}/{{table}}.md", table=TARGETS.tables),
         claims=rules.claims.output.md,
         numbers=rules.numbers.output,
-        figures=expand(f"reports/{STUDY}/{{figure}}.png", figure=TARGETS.figures),
+        pictures=expand(f"{REPORTS}/{{figure}}.png", figure=TARGETS.figures),
         page=rules.page.output,
     output:
         "reports/all",
     log:
         "results/logs/all.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        code=dag.code_hash("harness.report.page"),
-        data=dag.report_data(),
-        study=STUDY,
-        methods=METHODS,
-        seeds=SEEDS,
-        tables=[name for name in TARGETS.tables if name != "table1"],
-        figures=TARGETS.figures,
-        left_out=TARGETS.left_out,
+        **rendered(
+            "page",
+            tables=[name for name in TARGETS.tables if name != "table1"],
+            figures=TARGETS.figures,
+            out=rules.page.output[0],
+        ),
         listed=lambda wildcards, input: [*input, *TARGETS.left_out],
     message:
-        "Every table and figure of {params.study}: on its page, and listed in {output}; what cannot be made, with the reason"
+        f"Every table and figure of {STUDY}: on its page, and listed in {{output}}; what cannot be made, with the reason"
     shell:
-        "python -m harness page --study {params.study} --methods {params.methods} --seeds {params.seeds} --results results/{params.study}"
-        " --tables {params.tables} --figures {params.figures} --out {input.page} 2>&1 | tee {log} && printf '%s\\n' {params.listed:q} > {output}"
+        "{params.command} 2>&1 | tee {log} && printf '%s\\n' {params.listed:q} > {output}"
 
 
 rule gallery:
     input:
-        expand(f"reports/{STUDY}/{{figure}}.png", figure=TARGETS.figures),
+        expand(f"{REPORTS}/{{figure}}.png", figure=TARGETS.figures),
     output:
         f"reports/reference/{STUDY}/gallery.md",
     log:
         f"results/{STUDY}/logs/gallery.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
-        mem_mb=1000,
-        runtime=10,
+        **LIGHT,
     params:
-        code=dag.code_hash("harness.report.gallery"),
-        config=OWN.config(),
-        study=STUDY,
+        **rendered("gallery", config=OWN.config(), reports=REPORTS),
     message:
-        "The figures of {params.study} that are kept with the code, and the README's section of them"
+        f"The figures of {STUDY} that are kept with the code, and the README's section of them"
     shell:
-        "python -m harness gallery --study {params.study} --reports reports/{params.study} --out {output} 2>&1 | tee {log}"
+        SHELL
 
 
 rule compute:
@@ -240,7 +199,7 @@ rule compute:
     log:
         "results/logs/compute.log",
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
         mem_mb=2000,
@@ -256,7 +215,7 @@ rule compute:
 
 rule configured:
     input:
-        report=f"reports/{STUDY}/{{name}}.md",
+        report=f"{REPORTS}/{{name}}.md",
         page=lambda wildcards: ancient(rules.page.output) if wildcards.name in ("table1", "claims") else [],  # `everything` renders it anew
     output:
         "reports/{name}.md",
@@ -264,14 +223,12 @@ rule configured:
         "results/logs/configured-{name}.log",
     localrule: True
     conda:
-        "../../envs/harness.yaml"
+        ENV
     threads: 1
     resources:
         mem_mb=100,
         runtime=5,
-    params:
-        study=STUDY,
     message:
-        "{output} is that of {params.study}"
+        f"{{output}} is that of {STUDY}"
     shell:
         "cp {input.report} {output} 2>&1 | tee {log}"

@@ -210,11 +210,24 @@ def test_a_mistake_in_the_config_is_one_line_before_any_job(setting, message):
     assert "Traceback" not in done.stdout + done.stderr
 
 
+def rules():
+    """(name, text, whether it is another with changes) of every rule."""
+    for path in sorted((config.ROOT / "harness" / "rules").glob("*.smk")):
+        for text in re.split(r"^ *(?=(?:use )?rule )", path.read_text(), flags=re.MULTILINE)[1:]:
+            named = re.match(r"(use )?rule (?:\w+ as )?(\w+)", text)
+            yield named[2], text.split("\n\n")[0], bool(named[1])
+
+
 def test_every_rule_has_log_threads_resources_conda_and_message():
-    for path in (config.ROOT / "harness" / "rules").glob("*.smk"):
-        for rule in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            for directive in ("log:", "threads:", "resources:", "conda:", "message:"):
-                assert directive in rule, f"{path.name}: rule {rule.splitlines()[0]} has no {directive}"
+    for name, text, derived in rules():
+        for directive in ("log:", "message:") if derived else ("log:", "threads:", "resources:", "conda:", "message:"):
+            assert directive in text, f"rule {name} has no {directive}"
+
+
+def test_a_rule_reads_like_a_table_of_contents():
+    lengths = {name: len(text.splitlines()) for name, text, _ in rules()}
+    assert max(lengths.values()) <= 30, lengths
+    assert sum(lengths.values()) / len(lengths) <= 20, lengths
 
 
 def test_workflow_lints():
@@ -247,11 +260,14 @@ SCORED = {"scores", "step_scores", "guided_scores"}
 )
 def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
     """By the params of the rules; what comes after them runs again because its inputs do."""
+    drawn = re.search(r"^DRAWN = \[(.*?)\]", (config.ROOT / "harness" / "rules" / "denoiser.smk").read_text(), re.MULTILINE)[1]
     sections = {}
-    for path in (config.ROOT / "harness" / "rules").glob("*.smk"):
-        for rule in re.split(r"^ *rule ", path.read_text(), flags=re.MULTILINE)[1:]:
-            if read := re.search(r"config=RUN\.config\((.*?)\)", rule, re.DOTALL):
-                sections[rule.partition(":")[0]] = re.findall(r'"([\w.]+)"', read[1])
+    for rule, text, derived in rules():
+        called = re.search(r"\*\*stage\(\s*\"\w+\"((?:,\s*(?:\*DRAWN|\"[\w.]+\"))+)", text)
+        sections[rule] = re.findall(r'"([\w.]+)"', called[1].replace("*DRAWN", drawn)) if called else []
+        if derived and not called and rule.endswith("samples"):
+            sections[rule] = sections["samples"]
+    sections = {rule: names for rule, names in sections.items() if names}
     assert len(sections) == 19
     studies = [parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
     before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
