@@ -3,8 +3,9 @@ import numpy as np
 import pytest
 from figure_checks import check, drawn, problems, texts
 
-from harness.report.figures import FIGURES, encoder_maps, flows, maps
+from harness.report.figures import encoder_maps, flows, maps
 from harness.report.figures.context import Context
+from harness.report.figures.registry import FIGURES
 from harness.store import artifacts
 from harness.study.method import load_method
 from harness.study.study import load_study

@@ -1,6 +1,7 @@
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +15,7 @@ from harness.report.figure_specs import figure_names, load_figure, load_figures
 from harness.report.figures import render_figures, style
 from harness.report.figures.context import Context, Samples
 from harness.report.figures.grids import compared
+from harness.report.figures.registry import FIGURES, registered
 from harness.store import artifacts
 from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
@@ -25,7 +27,7 @@ TINY = [name for name in figure_names(parse_study("tiny", tiny_values()), METHOD
 @pytest.mark.parametrize("name", TINY)
 def test_figure_of_real_runs(study, runs, tmp_path, name):
     context = figures.context_of(name, study, methods=METHODS, seeds=SEEDS, results=runs.root)
-    check(lambda: figures.FIGURES[name](context), tmp_path)
+    check(lambda: FIGURES[name](context), tmp_path)
 
 
 ALONE = [name for name in TINY if name in figure_names(parse_study("tiny", tiny_values()), ["baseline"])]
@@ -38,7 +40,7 @@ def test_what_the_baseline_alone_has_no_figure_of():
 @pytest.mark.parametrize("name", ALONE)
 def test_figure_of_the_baseline_alone(study, runs, name):
     context = figures.context_of(name, study, methods=["baseline"], seeds=SEEDS, results=runs.root)
-    with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
+    with drawn(lambda: FIGURES[name](context)) as (figure, _):
         assert not problems(figure)
 
 
@@ -48,7 +50,7 @@ def test_differences_are_shown_to_a_method_of_the_same_encoder_if_there_is_one()
 
 
 def test_every_figure_has_a_function_and_a_spec():
-    assert set(load_figures()) == set(figures.FIGURES)
+    assert set(load_figures()) == set(FIGURES)
 
 
 def test_stage_writes_picture_vector_and_data(study, runs, tmp_path):
@@ -57,6 +59,27 @@ def test_stage_writes_picture_vector_and_data(study, runs, tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"fid.png", "fid.pdf", "fid.csv"}
     with pytest.raises(UserError, match=r"unknown figure of study 'tiny': 'fdi', did you mean 'fid'"):
         render_figures(study, **where, figure="fdi")
+
+
+def test_a_new_figure_is_a_function_and_a_spec(study, runs, tmp_path, monkeypatch):
+    def toy(context):
+        figure, axis = plt.subplots(figsize=(style.ONE_COLUMN, 2))
+        shown = context.table.query("score == 'precision'")[["method", "seed", "value"]]
+        axis.plot(shown["value"])
+        return figure, shown
+
+    spec = {"title": "Toy", "caption": "Precision of every run.", "methods": ["baseline", "dsr"], "needs": ["rows"]}
+    monkeypatch.setitem(load_figures(), "toy", figure_specs.FigureSpec(**spec))
+    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path, "figure": "toy"}
+    with pytest.raises(UserError, match=r"figure 'toy': reports/figures.yaml has it, but harness/report/figures/ no function of this name"):
+        render_figures(study, **where)
+    with monkeypatch.context() as patched:
+        patched.setitem(FIGURES, "toy", None)  # so that what is registered here goes away again
+        registered(toy)
+        assert render_figures(study, **where) == {"figures": ["toy"]}
+    assert {path.name for path in tmp_path.iterdir()} == {"toy.png", "toy.pdf", "toy.csv"}
+    assert list(pd.read_csv(tmp_path / "toy.csv")["method"]) == ["baseline", "baseline", "dsr", "dsr"]
+    assert "toy" in figure_names(study, METHODS)
 
 
 # ------------------------------------------------------------------------------------------------------- from rows alone
@@ -90,14 +113,14 @@ def of_family(name, configured):
 @pytest.mark.parametrize("name", FROM_ROWS)
 def test_figure_from_rows(name, tmp_path):
     context = of_family(name, "digits")
-    check(lambda: figures.FIGURES[name](context), tmp_path)
+    check(lambda: FIGURES[name](context), tmp_path)
 
 
 @pytest.mark.parametrize("configured", ["smoke", "imagenet256_siglip2_b"])
 @pytest.mark.parametrize("name", FROM_ROWS)
 def test_figure_from_rows_of_other_families(name, configured):
     context = of_family(name, configured)
-    with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
+    with drawn(lambda: FIGURES[name](context)) as (figure, _):
         assert not problems(figure)
 
 
@@ -107,7 +130,7 @@ def test_one_seed_and_a_diverged_method(name, tmp_path):
     part = figure_specs.part(load_figure(name), study, ["baseline", "masked", "dsr"])
     failed = {(part.methods[-1], 0, "fid"): ("diverged", "the loss was not finite")}
     one = of_rows(name, part.study, part.methods, [0], failed=failed)
-    with drawn(lambda: figures.FIGURES[name](one)) as (figure, _):
+    with drawn(lambda: FIGURES[name](one)) as (figure, _):
         assert not problems(figure)
 
 
@@ -150,13 +173,13 @@ def diverge(table, method, seeds):
 
 
 def test_a_diverged_seed_leaves_no_mean(study, context, table):
-    with drawn(lambda: figures.FIGURES["fid"](context("fid"))) as (figure, _):
+    with drawn(lambda: FIGURES["fid"](context("fid"))) as (figure, _):
         assert not texts(figure)
     diverge(table, "dsr", [1])
-    with drawn(lambda: figures.FIGURES["fid"](context("fid", rows=table))) as (figure, _):
+    with drawn(lambda: FIGURES["fid"](context("fid", rows=table))) as (figure, _):
         assert len(figure.axes[0].containers) == 2  # diamonds of baseline and masked
         assert texts(figure) == ["diverged, 1 of 2 seeds"] * 2
-    with drawn(lambda: figures.FIGURES["denoiser_outliers"](context("denoiser_outliers", rows=table))) as (figure, _):
+    with drawn(lambda: FIGURES["denoiser_outliers"](context("denoiser_outliers", rows=table))) as (figure, _):
         found = texts(figure)
     assert found.count("diverged,\n1 of 2 seeds") == 1
     assert len(found) == 1 + 2 * study.denoiser.depth * len(study.outlier_statistics.times)
@@ -164,16 +187,16 @@ def test_a_diverged_seed_leaves_no_mean(study, context, table):
 
 def test_without_a_baseline_there_are_no_differences(context, table):
     diverge(table, "baseline", SEEDS)
-    with drawn(lambda: figures.FIGURES["fid"](context("fid", rows=table))) as (figure, _):
+    with drawn(lambda: FIGURES["fid"](context("fid", rows=table))) as (figure, _):
         assert texts(figure) == ["diverged, 2 of 2 seeds"] + ["baseline diverged, 2 of 2 seeds"] * 2
-    with drawn(lambda: figures.FIGURES["intervals"](context("intervals", rows=table))) as (figure, data):
+    with drawn(lambda: FIGURES["intervals"](context("intervals", rows=table))) as (figure, data):
         assert set(texts(figure)) == {"no value"}
         assert data.empty
 
 
 def test_one_seed_shows_the_interval_within_the_run(context, table):
     table = table[table["seed"] == 0].assign(low=table["value"] - 0.1, high=table["value"] + 0.1)
-    with drawn(lambda: figures.FIGURES["fid"](context("fid", rows=table))) as (figure, _):
+    with drawn(lambda: FIGURES["fid"](context("fid", rows=table))) as (figure, _):
         left, right = figure.axes
         assert "within the run" in figure.get_suptitle()
         assert len(left.collections) == len(METHODS)
@@ -184,7 +207,7 @@ def test_one_seed_shows_the_interval_within_the_run(context, table):
 def test_differences_are_signed_so_that_right_is_better():
     study = load_study("digits")
     context = of_rows("intervals", study, ["baseline", "dsr"], scores=("fid", "is"))  # both fall from baseline to dsr
-    with drawn(lambda: figures.FIGURES["intervals"](context)) as (_, data):
+    with drawn(lambda: FIGURES["intervals"](context)) as (_, data):
         found = data.set_index("score")
     assert found.loc["fid", "difference"] == pytest.approx(0.06 * 1.03)
     assert found.loc["is", "difference"] < 0
@@ -199,7 +222,7 @@ def test_the_pairs_that_differ_most_are_found(context, copied):
     arrays["images"][23, :4] ^= 255
     with artifacts.artifact(path, stage="samples", module="harness.denoiser.sample") as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
-    with drawn(lambda: figures.FIGURES["largest_difference"](context("largest_difference", copied))) as (figure, data):
+    with drawn(lambda: FIGURES["largest_difference"](context("largest_difference", copied))) as (figure, data):
         assert list(data["numbers"][:2]) == [17, 23]
         assert "differ most" in figure.get_suptitle().replace("\n", " ")
     assert set(data["distances"][np.setdiff1d(np.arange(len(data["distances"])), [17, 23])]) == {0.0}
@@ -213,7 +236,7 @@ def test_prompts_are_written_out(name, tmp_path):
         with artifacts.artifact(path, stage="samples", module="harness.denoiser.sample") as temporary, open(temporary, "wb") as file:
             np.savez(file, images=rng.integers(0, 255, (328, 24, 24, 3), dtype=np.uint8), labels=np.arange(328) % study.classes)
     context = Context(study, study.methods, [0], tmp_path, None, load_figure(name))
-    with drawn(lambda: figures.FIGURES[name](context)) as (figure, _):
+    with drawn(lambda: FIGURES[name](context)) as (figure, _):
         assert not problems(figure)
         assert any(" circle" in text for text, _ in visible_texts(figure))
 
@@ -227,7 +250,7 @@ def test_no_more_of_a_samples_file_is_read_than_is_asked_for(runs):
 
 
 def test_planted_neurons_stand_out(context):
-    with drawn(lambda: figures.FIGURES["register_neurons"](context("register_neurons"))) as (_, data):
+    with drawn(lambda: FIGURES["register_neurons"](context("register_neurons"))) as (_, data):
         first = data[data["round"] == 1]
     best = first.sort_values("score").tail(int(first["chosen"].sum()))
     assert best["chosen"].all()
@@ -235,7 +258,7 @@ def test_planted_neurons_stand_out(context):
 
 
 def test_masking_norms_say_what_a_mask_leaves_out(study, context):
-    with drawn(lambda: figures.FIGURES["masking_norms"](context("masking_norms"))) as (figure, data):
+    with drawn(lambda: FIGURES["masking_norms"](context("masking_norms"))) as (figure, data):
         written = [[text.get_text() for text in axis.texts] for axis in figure.axes]
     assert all(data[f"{name}.share"].sum() == pytest.approx(1) for name in ("pre_ln", "post_ln", "whitened"))
     assert set(written[1]) == {"0 %"}  # constant norms: the mask is inert
@@ -246,7 +269,7 @@ def test_masking_norms_say_what_a_mask_leaves_out(study, context):
 def test_a_mask_at_a_given_norm_is_shown_beside_the_multiples(runs):
     study = parse_study("tiny", tiny_values(outlier_statistics={"norms": [100.0]}))
     context = Context(study, ["baseline"], [0], runs.root, None, load_figure("masking_norms"))
-    with drawn(lambda: figures.FIGURES["masking_norms"](context)) as (figure, _):
+    with drawn(lambda: FIGURES["masking_norms"](context)) as (figure, _):
         assert not problems(figure)
         assert sum(text.startswith("100: ") for text in texts(figure)) == 3
 
@@ -268,7 +291,7 @@ def test_samples_that_diverged_are_grey(context, copied):
         path, stage="samples", module="harness.denoiser.sample", status="diverged", reason="3 images are not finite"
     ) as temporary:
         temporary.write_bytes(kept)
-    with drawn(lambda: figures.FIGURES["samples"](context("samples", copied))) as (figure, _):
+    with drawn(lambda: FIGURES["samples"](context("samples", copied))) as (figure, _):
         assert [len(np.unique(axis.images[0].get_array())) == 2 for axis in figure.axes] == [False, False, True]
         assert texts(figure) == ["diverged"]
 
@@ -289,7 +312,7 @@ def test_a_spoiled_file_is_never_drawn(context, copied, name, file):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    with pytest.raises(UserError, match=f"{file}: corrupted or truncated"), drawn(lambda: figures.FIGURES[name](context(name, copied))):
+    with pytest.raises(UserError, match=f"{file}: corrupted or truncated"), drawn(lambda: FIGURES[name](context(name, copied))):
         pass
 
 

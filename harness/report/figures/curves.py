@@ -12,6 +12,7 @@ from matplotlib.ticker import LogLocator, PercentFormatter
 
 from harness.report import paper
 from harness.report.figures.context import Context
+from harness.report.figures.registry import registered
 from harness.report.figures.style import SMALL, TWO_COLUMNS, Data, colour_of, set_title, shaded, title_of
 from harness.report.speedup import Speedup, speedup
 from harness.report.statistics import by_seed, estimate
@@ -26,6 +27,7 @@ FACTORS = [0.1, 0.2, 0.5, 0.8, 1, 1.25, 1.5, 2, 3, 5, 10, 20, 50]  # ticks
 ASIDE = 1.025  # factor between neighbouring methods at the same decay
 
 
+@registered
 def fid_steps(context: Context) -> tuple[Figure, Data]:
     """FID against training step, one line a method, the paper's curve too where it has one; and how much sooner each is where the baseline ends."""
     height = max(3.2, 0.9 + 0.38 * len(context.methods))  # two lines of text a method
@@ -69,11 +71,13 @@ def _factors(axis: Axes, baseline: str, found: dict[str, Speedup]) -> None:
     axis.set_title("the baseline's final FID is reached\nin 1/x of the steps (small: each seed)", fontsize=SMALL, loc="right")
 
 
+@registered
 def geneval_steps(context: Context) -> tuple[Figure, Data]:
     """GenEval-style score against training step."""
     return _against_step(context, "geneval")
 
 
+@registered
 def clip_steps(context: Context) -> tuple[Figure, Data]:
     """CLIP score against training step."""
     return _against_step(context, "clip_score")
@@ -112,6 +116,7 @@ def _curves(context: Context, score: str, axis: Axes) -> pd.DataFrame:
     return rows
 
 
+@registered
 def fid_ema(context: Context) -> tuple[Figure, Data]:
     """FID against EMA decay at the last step, one line a method, side by side so that intervals can be told apart."""
     study, rows = context.study, of_score(context, "fid")

@@ -6,12 +6,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context, lacking
+from harness.report.figures.registry import registered
 from harness.report.figures.style import SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.results.scores import blocks_of
 
 BLOCKS_LABELLED = 12  # a deeper denoiser gets a taller map, with fewer ticks and no numbers in it
 
 
+@registered
 def denoiser_outliers(context: Context) -> tuple[Figure, Data]:
     """Share of outliers, block x noise level, one panel a method, mean over seeds; empty where a seed diverged."""
     study, methods = context.study, context.methods

@@ -7,10 +7,12 @@ from harness.report.figures.context import Context
 from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
 from harness.report.figures.flows import attention_panels, tokens_of
 from harness.report.figures.maps import Maps, Strip, framed, grid_of
+from harness.report.figures.registry import registered
 from harness.report.figures.style import Data
 from harness.study.method import load_method
 
 
+@registered
 def encoder_pca(context: Context) -> tuple[Figure, Data]:
     """First principal component of the encoder's tokens, encoder variant by layer."""
     variants = _variants(context)
@@ -24,6 +26,7 @@ def encoder_pca(context: Context) -> tuple[Figure, Data]:
     return grid_of(context, strips, first, title, names, columns)
 
 
+@registered
 def encoder_attention(context: Context) -> tuple[Figure, Data]:
     """Attention that a token receives, by kind of token and layer of each encoder variant, as a multiple of the uniform share."""
     variants = _variants(context)

@@ -10,6 +10,7 @@ from matplotlib.patches import Rectangle
 from safetensors import safe_open
 
 from harness.report.figures.context import Context
+from harness.report.figures.registry import registered
 from harness.report.figures.style import OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title
 from harness.results.outliers import median_norm
 from harness.study.method import load_method
@@ -21,6 +22,7 @@ CHOSEN = {"s": 14, "color": OUTLINE, "linewidths": 0, "label": "chosen", "zorder
 TRUTH = {"s": 40, "facecolors": "none", "edgecolors": "#0072B2", "linewidths": 1, "label": "planted", "zorder": 4}
 
 
+@registered
 def encoder_norms(context: Context) -> tuple[Figure, Data]:
     """Token-norm maps by layer for the encoder variants without trained registers; outliers outlined."""
     study, variants = context.study, untrained_variants(context.methods)
@@ -76,6 +78,7 @@ def outline(axis: Axes, marked: np.ndarray) -> None:
         axis.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, fill=False, edgecolor=OUTLINE, linewidth=width, clip_on=False, zorder=3))
 
 
+@registered
 def register_neurons(context: Context) -> tuple[Figure, Data]:
     """Score of every neuron by layer, a panel for each round of the recursive search; what the round chose, and the planted truth, marked."""
     keys = [method.encoder.key for method in map(load_method, context.methods) if method.encoder.kind == "test_time"]
@@ -111,6 +114,7 @@ def register_neurons(context: Context) -> tuple[Figure, Data]:
     return figure, pd.DataFrame(lines)
 
 
+@registered
 def masking_norms(context: Context) -> tuple[Figure, Data]:
     """Histograms of the three norms that a loss mask could mean, of the training tokens, with what share several thresholds leave out."""
     statistics, key = context.study.outlier_statistics, load_method(context.methods[0]).encoder.key

@@ -10,6 +10,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from harness.report.figures.context import Context
 from harness.report.figures.maps import Maps, four, maps_of
+from harness.report.figures.registry import registered
 from harness.report.figures.style import OUTLINE, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.results.outliers import outlier_norm
 
@@ -57,6 +58,7 @@ def tokens_of(found: dict[str, Maps], what: str = "method") -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+@registered
 def attention(context: Context) -> tuple[Figure, Data]:
     """Attention that a token receives, by kind of token and block, as a multiple of the uniform share, at one noise level."""
     found = {method: maps_of(context, method) for method in context.methods}
@@ -98,6 +100,7 @@ def attention_panels(found: dict[str, tuple[Maps, pd.DataFrame]], blocks: str, t
     return figure
 
 
+@registered
 def norm_flow(context: Context) -> tuple[Figure, Data]:
     """Where the norm went: what patches and registers carry after each block, all tokens of a kind together and each on its own."""
     found = {method: maps_of(context, method) for method in four(context.methods)}

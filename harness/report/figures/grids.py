@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.data.captions import captions
 from harness.report.figures.context import Context
+from harness.report.figures.registry import registered
 from harness.report.figures.style import PLAIN, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.study.method import load_method
 from harness.study.sections.data import Shapes
@@ -18,6 +19,7 @@ COMPARED = 10_000  # samples, at most, from which the most different pairs are t
 PAIRS, MEDIANS = 6, 3
 
 
+@registered
 def samples(context: Context) -> tuple[Figure, Data]:
     """One row a method, the same noise and label in the same column; grey where sampling diverged."""
     study, methods, seed, kind = context.study, context.methods, context.seeds[0], kind_of_label(context.study)
@@ -53,6 +55,7 @@ def samples(context: Context) -> tuple[Figure, Data]:
     return figure, data | {"labels": labels[columns]}
 
 
+@registered
 def largest_difference(context: Context) -> tuple[Figure, Data]:
     """Samples of the baseline above those of another method, same noise and label: the most different pairs, and those of median difference."""
     study, seed, kind = context.study, context.seeds[0], kind_of_label(context.study)
@@ -91,6 +94,7 @@ def largest_difference(context: Context) -> tuple[Figure, Data]:
     return figure, arrays
 
 
+@registered
 def prompt_differences(context: Context) -> tuple[Figure, Data]:
     """The same, of the text-to-image study."""
     return largest_difference(context)

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import outline
+from harness.report.figures.registry import registered
 from harness.report.figures.style import CHARACTERS, DIVERGING, OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.results.outliers import median_norm
 from harness.store import artifacts
@@ -248,26 +249,31 @@ def bar_of(figure: Figure, axes: list[Axes], kind: str, scale: Normalize, factor
 # ----------------------------------------------------------------------------------------------------------------- figures
 
 
+@registered
 def denoiser_norms(context: Context) -> tuple[Figure, Data]:
     """Norms of the baseline's tokens, noise level by block."""
     return _by_level(context, "norms", "Token norms")
 
 
+@registered
 def denoiser_pca(context: Context) -> tuple[Figure, Data]:
     """First principal component of the baseline's tokens, noise level by block."""
     return _by_level(context, "components", "PCA of the tokens, first component,")
 
 
+@registered
 def denoiser_norms_by_method(context: Context) -> tuple[Figure, Data]:
     """Norms of the tokens, method by block, at one noise level."""
     return _by_method(context, four(context.methods), ["norms"], "Token norms")
 
 
+@registered
 def denoiser_pca_by_method(context: Context) -> tuple[Figure, Data]:
     """First principal component of the tokens, method by block, at one noise level."""
     return _by_method(context, four(context.methods), ["components"], "PCA of the tokens, first component,")
 
 
+@registered
 def trained_registers_maps(context: Context) -> tuple[Figure, Data]:
     """Norms and first principal component without and with an encoder that was trained with registers."""
     return _by_method(context, context.methods, ["norms", "components"], "Without and with trained encoder registers: token norms and PCA")

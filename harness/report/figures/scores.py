@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context, lacking
+from harness.report.figures.registry import registered
 from harness.report.figures.style import DIVERGING, ONE_COLUMN, PLAIN, SMALL, TWO_COLUMNS, Data, colour_of, set_title, title_of
 from harness.report.statistics import by_seed, difference, estimate
 from harness.results.scores import score_info
@@ -15,6 +16,7 @@ from harness.study.method import load_method
 COMPARED = ("fid", "is", "kid", "precision", "recall", "clip_score", "accuracy", "geneval")  # as many of them as the study has
 
 
+@registered
 def fid(context: Context) -> tuple[Figure, Data]:
     """FID of every seed with mean and interval, and the difference to the baseline, paired by seed; a method with a seed that diverged has no mean.
 
@@ -57,6 +59,7 @@ def draw(axis: Axes, y: float, colour: str, values: np.ndarray, why: str) -> Non
     axis.plot(values, np.full(len(values), y + 0.25 * (len(values) > 1)), "o", color=colour, markersize=2.5, alpha=0.7)
 
 
+@registered
 def intervals(context: Context) -> tuple[Figure, Data]:
     """Every method's difference to the baseline in several scores, in standard deviations over seeds, signed so that right is better.
 
@@ -107,6 +110,7 @@ def pooled(groups: list[pd.Series]) -> float:
     return float(np.sqrt(np.mean([values.var(ddof=1) for values in groups])))
 
 
+@registered
 def ablation(context: Context) -> tuple[Figure, Data]:
     """FID by number of diffusion registers and block that they start at: mean ± half of its interval, coloured by the difference to the baseline."""
     study, table = context.study, context.table
