@@ -119,7 +119,7 @@ class _Losses:
     def __init__(self, study: Study, model: ViTDecoder, batches: Batches, records: list[Path]) -> None:
         self.config, self.model, self.batches = study.decoder, model, batches
         self.perceptual = self.discriminator = self.opponent = None
-        adversarial, epoch = self.config.adversarial, self.config.training.epoch(len(batches))
+        adversarial, training = self.config.adversarial, self.config.training
         if self.config.perceptual:
             from harness.decoder.perceptual import Perceptual
 
@@ -132,8 +132,10 @@ class _Losses:
             shape = {"size": adversarial.image_size, "width": adversarial.width, "depth": adversarial.depth}
             shape |= {"attention_heads": adversarial.heads, "blocks": adversarial.blocks}
             self.discriminator = Discriminator.load(file, **shape).to(device())
-            self.fools_from = round(adversarial.generator_from * epoch)
-            self.opponent = Opponent(self.discriminator, self.against, start=round(adversarial.discriminator_from * epoch))
+            self.fools_from = training.steps_of(adversarial.generator_from, len(batches))
+            self.opponent = Opponent(
+                self.discriminator, self.against, start=training.steps_of(adversarial.discriminator_from, len(batches))
+            )
 
     def _rows(self, count: int) -> Iterator[slice]:
         size = self.config.training.micro_batch or count

@@ -107,8 +107,8 @@ def draw_samples(
     for view, place in views(study, steps=steps, guided=bool(chosen)):
         weights, file = place(Path(denoiser)), place(Path(out))
         facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view}
-        found: dict = {"processes": processes.count()}
-        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=found, **facts)
+        outcome: dict = {"processes": processes.count()}
+        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=outcome, **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
             stop = _stop(*chosen, *[weights] * steps)
             if stop is None:
@@ -118,9 +118,9 @@ def draw_samples(
             if not processes.rank():
                 arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
                 if stop is None:
-                    arrays, found["shards"] = shards.assemble(folder, section.count)
+                    arrays, outcome["shards"] = shards.assemble(folder, section.count)
                     stop = status_of(artifacts.meta(weights), arrays.pop("finite"))
-                found |= stop
+                outcome |= stop
                 save_npz(path, arrays)
         if not processes.rank():
             record = artifacts.meta(file)

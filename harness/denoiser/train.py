@@ -14,13 +14,14 @@ from harness.encoder.latents import Batch, Batches, load_encoder
 from harness.machine import processes
 from harness.machine.device import autocast, device
 from harness.machine.streams import seed_initialisation
+from harness.results.outliers import share_above
 from harness.store import artifacts
 from harness.store.tensors import save_tensors
 from harness.study.method import LossMask, load_method, method_file
 from harness.study.study import Study
 from harness.study.typed import UserError
-from harness.training import snapshots
 from harness.training.loop import Diverged, Loss, fit
+from harness.training.snapshots import Snapshots, load_snapshot
 
 
 def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
@@ -85,13 +86,13 @@ def train_denoiser(
         if not batches.norms:
             raise UserError(f"method '{method}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
         limit = batches.threshold(mask, study.outlier_statistics.factor)
-        facts["filtered_share"] = 1 - (batches.norms[mask.norm] <= limit).float().mean().item()
+        facts["filtered_share"] = share_above(batches.norms[mask.norm], limit)
     if facts["filtered_share"] == 1:
         raise UserError(f"method '{method}': the loss mask filters every token; look at the norm it thresholds ({mask.norm})")
     inputs = [p for p in (latents, data, backbone, registers) if p is not None]
     made = {"stage": "denoiser", "module": __name__, "config": config, "inputs": inputs, **facts}
-    found: dict = {"status": "ok", "processes": processes.count()}
-    artifact = artifacts.trained_artifact(out, state=state, found=found, **made)
+    outcome: dict = {"status": "ok", "processes": processes.count()}
+    artifact = artifacts.trained_artifact(out, state=state, found=outcome, **made)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, checkpoints):
         seed_initialisation(seed)
         model = build_denoiser(study, method).to(device())
@@ -107,22 +108,22 @@ def train_denoiser(
                 state=checkpoints,
                 ema=config.ema,
                 ema_warm_up=config.ema_warm_up,
-                snapshots=snapshots.Snapshots(study.snapshots, config.ema.index(study.ema)),
-                found=found,
+                snapshots=Snapshots(study.snapshots, config.ema.index(study.ema)),
+                outcome=outcome,
             )
         except Diverged as error:
             averages = error.kept
-            found |= {"status": "diverged", "reason": error.reason}
+            outcome |= {"status": "diverged", "reason": error.reason}
         if not processes.rank():
             for step in study.snapshots:
-                weights = snapshots.load(checkpoints, step)
-                known = {"status": "ok"} if weights else {key: found[key] for key in ("status", "reason")}
+                weights = load_snapshot(checkpoints, step)
+                known = {"status": "ok"} if weights else {key: outcome[key] for key in ("status", "reason")}
                 known |= {"processes": processes.count()}
                 with artifacts.artifact(study.snapshot_file(Path(out), step), found=known, **made, step=step) as file:
                     save_tensors(file, weights or {})
             for decay, weights in zip(config.ema, averages, strict=True):
                 if decay != study.ema:
-                    with artifacts.artifact(study.average_file(Path(out), decay), found=found, **made, ema=decay) as file:
+                    with artifacts.artifact(study.average_file(Path(out), decay), found=outcome, **made, ema=decay) as file:
                         save_tensors(file, weights)
             save_tensors(path, averages[config.ema.index(study.ema)])
     if processes.rank():

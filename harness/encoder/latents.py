@@ -22,7 +22,7 @@ from harness.machine.streams import stream
 from harness.results.outliers import outlier_norm
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
-from harness.study.method import LossMask
+from harness.study.method import NORMS, LossMask
 from harness.study.sections.encoder import PixelEncoder, TrainedVae, VaeEncoder
 from harness.study.study import Study
 from harness.training.order import batch_indices
@@ -30,7 +30,6 @@ from harness.training.order import batch_indices
 if TYPE_CHECKING:
     from harness.encoder.tower import VisionEncoder
 
-NORMS = ("pre_ln", "post_ln", "whitened")
 AHEAD = 2  # steps whose images are decoded before they are needed
 AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 2 GiB of activations then
 

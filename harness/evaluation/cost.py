@@ -73,5 +73,5 @@ def of_method(study: Study, method: str) -> Price:
 
 def cost(study: Study, method: str) -> dict[str, float]:
     """`parameters`: trainable ones. `gflops`: one forward pass of one latent."""
-    found = of_method(study, method)
-    return {"parameters": found.parameters, "gflops": found.flops / 1e9}
+    price_of_one = of_method(study, method)
+    return {"parameters": price_of_one.parameters, "gflops": price_of_one.flops / 1e9}

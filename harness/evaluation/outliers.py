@@ -23,7 +23,7 @@ from harness.evaluation.made import chain, check_run, made
 from harness.evaluation.scored import About, attempt, stop_of
 from harness.machine.device import device
 from harness.machine.streams import stream
-from harness.results.outliers import median_norm, outlier_norm
+from harness.results.outliers import median_norm, outlier_norm, share_above
 from harness.results.schema import NONE, Score, ScoreFile
 from harness.results.scores import BY_BLOCK, BY_THRESHOLD, scores_of, thresholds_of
 from harness.store import artifacts
@@ -49,7 +49,7 @@ def norm_statistics(norms: Tensor, factor: float) -> dict[str, float]:
         "tokens": flat.numel(),
         "median": median,
         "max": largest,
-        "share": (flat > outlier_norm(flat, factor).item()).double().mean().item(),
+        "share": share_above(flat, outlier_norm(flat, factor).item()),
         "max_over_median": largest / median if median else float("inf"),
         **quantiles,
     }
@@ -166,7 +166,7 @@ def filtered(study: Study, method: str, latents: Path) -> dict[str, Score]:
     for place in found if mask else ():
         number = float(place.removeprefix("norm"))
         limit = number if place.startswith("norm") else outlier_norm(norms, number).item()
-        found[place] = (norms > limit).double().mean().item()
+        found[place] = share_above(norms, limit)
     named = {f"{BY_THRESHOLD}@{place}": without(share, "exact") for place, share in found.items()}
     return attempt(list(named), About(len(norms), NONE, NONE), lambda: named)
 

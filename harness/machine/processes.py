@@ -110,18 +110,18 @@ def wait() -> None:
 def entered_by_first(context: AbstractContextManager[T]) -> Iterator[T]:
     """`context` in the first process; the others wait for what it yields, and do not enter. An error on entering is raised in all."""
     if rank():
-        found = from_first(None)
-        if isinstance(found, Exception):
-            raise found
-        yield found
+        entered = from_first(None)
+        if isinstance(entered, Exception):
+            raise entered
+        yield entered
         return
     with ExitStack() as stack:
         try:
-            found = stack.enter_context(context)
+            entered = stack.enter_context(context)
         except Exception as error:
             from_first(error)
             raise
-        yield from_first(found)
+        yield from_first(entered)
 
 
 @contextmanager

@@ -59,8 +59,8 @@ class Networks:
             return Price(0, 0, 0, 0)
         if isinstance(section, VaeEncoder | TrainedVae):
             return cost.price(self._vae, 1, 3, self.size, self.size, run=lambda model, x: model.encode(x))
-        trained = wanted.kind == "trained"
-        extra = int(wanted.kind == "test_time")
+        trained = wanted.trained
+        extra = int(wanted.searched)
         if isinstance(section, TrainedEncoder):
             extra += section.trained_registers if trained else 0
         else:

@@ -47,7 +47,7 @@ class Stages:
         backbones = dict.fromkeys(EncoderRegisters.from_key(variant).backbone for variant in variants)
         stages += [self._backbone(name) for name in backbones if not isinstance(self.study.encoder, PixelEncoder)]
         for variant in variants:
-            if EncoderRegisters.from_key(variant).kind == "test_time":
+            if EncoderRegisters.from_key(variant).searched:
                 stages.append(self._registers(variant))
             stages.append(self._latents(variant))
             if isinstance(self.study.decoder, VitDecoder):
@@ -133,7 +133,7 @@ class Stages:
             return self._stage("decoder", what=f"{shape}, published", parameters=price.parameters, **facts)
         training = section.training
         images, per_image, others = self._images(training), TRAINED * price.flops, 0
-        epochs = images / self.study.data.train_images
+        epochs = training.in_epochs(self.study.data.train_images)
         if not self.study.latents.cache:
             per_image += self.networks.encoder(variant).flops
         if section.perceptual:

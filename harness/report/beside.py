@@ -120,7 +120,7 @@ def facts(study: Study) -> dict[str, object]:
         "nfe": study.sampling.nfe,
         "guidance": study.sampling.guidance.text,
         "ema": study.ema,
-        "epochs": training.epochs or training.steps / training.epoch(study.data.train_images),
+        "epochs": training.in_epochs(study.data.train_images),
     }
 
 

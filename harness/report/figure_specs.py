@@ -91,7 +91,7 @@ def _possible(spec: FigureSpec, shown: Part | None) -> bool:
     if shown is None or len(shown.methods) < 1 + spec.compares or not set(spec.scores) <= set(scores_of(shown.study)):
         return False
     study = shown.study
-    searched = {load_method(method).encoder.key for method in shown.methods if load_method(method).encoder.kind == "test_time"}
+    searched = {load_method(method).encoder.key for method in shown.methods if load_method(method).encoder.searched}
     has = {
         "latents": study.has_vit,  # of a VAE or of pixels there are no token norms
         "encoder_maps": study.has_vit,

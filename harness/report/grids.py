@@ -110,7 +110,7 @@ def fact(name: str, study: Study, method: str) -> str:
     """What a study says of a method, by the names of FACTS."""
     config = study.denoiser
     if name == "epochs":
-        return f"{config.training.epochs or config.training.steps / config.training.epoch(study.data.train_images):.3g}"
+        return f"{config.training.in_epochs(study.data.train_images):.3g}"
     if name == "size":
         return f"{config.width} × {config.depth}"
     registers = load_method(method).registers(study.denoiser.registers)

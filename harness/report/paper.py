@@ -10,11 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from harness.results.scores import BY_BLOCK, score_info
 from harness.study.method import load_method, method_names
 from harness.study.study import load_study, study_names
-from harness.study.typed import ROOT, Count, Positive, UserError, explain, nearest
+from harness.study.typed import ROOT, Count, Fraction, Positive, UserError, explain, nearest
 
 FILE = ROOT / "harness" / "report" / "paper.yaml"
 
-Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Named = Annotated[list[str], Field(min_length=1)]
 Counts = Literal["trainable", "all"]
@@ -114,8 +113,8 @@ class Curve(Strict):
 
 
 class BlockShares(Strict):
-    blocks: list[Share]
-    output: Share
+    blocks: list[Fraction]
+    output: Fraction
 
 
 class OutlierShares(Strict):

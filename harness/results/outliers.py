@@ -1,5 +1,6 @@
 """What an outlier token is: one whose L2 norm exceeds a factor times the median norm of its layer (paper, section 3; released TTR/shared)."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,12 @@ def median_norm(norms: Any, axis: tuple[int, ...] | None = None) -> Any:
     middle = (flat.shape[-1] - 1) // 2
     found = np.where(np.isnan(flat).any(axis=-1), np.nan, np.partition(flat, middle, axis=-1)[..., middle]).astype(norms.dtype)
     return found[()] if axis is None else np.expand_dims(found, over)
+
+
+def share_above(norms: Any, limit: Any) -> float:
+    """Share of `norms` (a tensor or an array of any shape) that are not at most `limit`, a NaN among them: an exact count over their number."""
+    count = math.prod(norms.shape)
+    return (count - int((norms <= limit).sum())) / count
 
 
 def outlier_norm(norms: Any, factor: float, axis: tuple[int, ...] | None = None) -> Any:

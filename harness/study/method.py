@@ -11,9 +11,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError
 
-from harness.study.typed import ROOT, Count, Strict, UserError, did_you_mean, explain, nearest
+from harness.study.typed import ROOT, Count, Strict, UserError, did_you_mean, explain, name_in, nearest
 
 METHODS = ROOT / "baselines"
+
+
+NORMS = {"pre_ln": "before the final norm", "post_ln": "after the final norm", "whitened": "after whitening"}  # of a latent's tokens
 
 
 class DiffusionRegisters(Strict):
@@ -44,8 +47,24 @@ class EncoderRegisters(Strict):
         return cls(kind=kinds[nearest(key, [*kinds, "ttr_1", "ttr_until_clean"], "encoder")])
 
     @property
+    def changes(self) -> bool:
+        """Whether it does anything to the encoder."""
+        return self.kind != "none"
+
+    @property
+    def trained(self) -> bool:
+        """Whether it takes an encoder that was trained with registers."""
+        return self.kind == "trained"
+
+    @property
+    def searched(self) -> bool:
+        """Whether register neurons are searched for, in the encoder as it is."""
+        return self.kind == "test_time"
+
+    @property
     def backbone(self) -> str:
-        return "trained_registers" if self.kind == "trained" else "plain"
+        """The encoder's weights: `plain`, or `trained_registers`."""
+        return "trained_registers" if self.trained else "plain"
 
 
 class LossMask(Strict):
@@ -54,7 +73,7 @@ class LossMask(Strict):
     The paper leaves open which norm (released rae.py:163-189 has all three): `pre_ln` residual stream, `post_ln` (constant, so inert), `whitened` latent.
     """
 
-    norm: Literal["pre_ln", "post_ln", "whitened"]
+    norm: Annotated[str, name_in(NORMS)]
 
 
 class Method(Strict):
@@ -86,9 +105,6 @@ def method_names() -> list[str]:
 def in_order(methods: Iterable[str]) -> list[str]:
     """Methods in the order of a table's rows, `baseline` first."""
     return sorted(set(methods), key=lambda name: (name != "baseline", load_method(name).sort_key(), name))
-
-
-NORMS = {"pre_ln": "before the final norm", "post_ln": "after the final norm", "whitened": "after whitening"}
 
 
 VARIANT = re.compile(rf"(?P<file>.+?)-(?:count(?P<count>[1-9]\d*)-start(?P<start>0|[1-9]\d*)|(?P<norm>{'|'.join(NORMS)}))")

@@ -71,7 +71,7 @@ def fit(
     ema_warm_up: bool = True,
     opponent: Opponent | None = None,
     snapshots: Snapshots | None = None,
-    found: dict | None = None,
+    outcome: dict | None = None,
 ) -> list[dict[str, Tensor]]:
     """Train `model` in place on a set of `images`; returns the weights to keep: an exponential moving average for each decay of `ema`.
 
@@ -80,7 +80,7 @@ def fit(
     shares; gradients and losses are added up.
     `state` is a folder of this run's own (None: no checkpoints); there the first process leaves the weights of `snapshots` that were
     reached. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
-    `found` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they are.
+    `outcome` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they are.
     Raises Diverged where those are more than training.skips, a look later at most; the last checkpoint stays.
     """
     allow_tf32(training.tf32)
@@ -121,8 +121,8 @@ def fit(
                 pause = min(max(SAVE_EVERY, (saved - began) / SAVE_SHARE), LONGEST_PAUSE)
     model.eval()
     kept = run.model.averaged(model) if ema else [model.state_dict()]
-    if found is not None:
-        found |= {"skipped_steps": len(skipped), "losses": curve(run.model.losses[:done], steps)}
+    if outcome is not None:
+        outcome |= {"skipped_steps": len(skipped), "losses": curve(run.model.losses[:done], steps)}
     if len(skipped) > training.skips:
         last = skipped[training.skips]
         raise Diverged(name, training, last, len(skipped), training.lr * rate(last, training, images), state, kept)
@@ -149,12 +149,12 @@ def curve(losses: Tensor, steps: int) -> list[float | None]:
 
 def rate(step: int, training: Training, images: int) -> float:
     """Factor on the learning rate at `step`, by the schedule of the training."""
-    schedule, steps, epoch = training.schedule, training.length(images), training.epoch(images)
-    warm = max(1, steps // 20) if schedule.warm_up is None else round(schedule.warm_up * epoch)
+    schedule, steps = training.schedule, training.length(images)
+    warm = max(1, steps // 20) if schedule.warm_up is None else training.steps_of(schedule.warm_up, images)
     if step < warm:
         return (step + 1) / warm
-    start = warm + round(schedule.hold * epoch)
-    end = steps if schedule.until is None else round(schedule.until * epoch)
+    start = warm + training.steps_of(schedule.hold, images)
+    end = steps if schedule.until is None else training.steps_of(schedule.until, images)
     if step < start or schedule.decay == "constant":
         return 1.0
     done, length = min(step, end) - start, max(1, end - start)

@@ -20,7 +20,7 @@ class Snapshots:
 
     def missing(self, state: Path) -> list[int]:
         """Steps of which `state` has no weights as they were written; a checkpoint of a later step is of no use to them."""
-        return [step for step in self.steps if load(state, step) is None]
+        return [step for step in self.steps if load_snapshot(state, step) is None]
 
     @torch.no_grad()
     def keep(self, state: Path, step: int, weights: Weights, model: nn.Module) -> None:
@@ -31,10 +31,10 @@ class Snapshots:
         torch._foreach_copy_(weights.parameters, own)
 
 
-def load(state: Path, step: int) -> dict[str, Tensor] | None:
+def load_snapshot(state: Path, step: int) -> dict[str, Tensor] | None:
     """The weights that were kept after `step`; None where the training has not come there."""
-    found = load_checkpoint(_folder(state, step))
-    return found[0] if found else None
+    checkpoint = load_checkpoint(_folder(state, step))
+    return checkpoint[0] if checkpoint else None
 
 
 def _folder(state: Path, step: int) -> Path:

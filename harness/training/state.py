@@ -32,10 +32,10 @@ class State:
     @torch.no_grad()
     def resume(self, folder: Path, latest: int | None = None) -> int:
         """Load the checkpoint of `folder`, of a step up to `latest`, and return its step; 0 where there is none."""
-        found = load_checkpoint(folder, latest)
-        if found is None:
+        checkpoint = load_checkpoint(folder, latest)
+        if checkpoint is None:
             return 0
-        saved, facts = found
+        saved, facts = checkpoint
         try:
             for name, tensor in self.tensors().items():
                 tensor.copy_(saved[name])

@@ -268,12 +268,12 @@ def check_fits(study: Study, method: str) -> None:
         )
     if wanted.encoder.backbone not in study.backbones:
         raise UserError(f"method '{method}' needs an encoder with trained registers; study '{study.name}' has none")
-    if not study.has_vit and (wanted.encoder.kind != "none" or wanted.loss_mask):
+    if not study.has_vit and (wanted.encoder.changes or wanted.loss_mask):
         raise UserError(
             f"method '{method}' works on the tokens of a ViT encoder; the encoder of study '{study.name}' is {study.encoder.kind}"
         )
     lists = study.search.released_neurons if study.search else {}
-    if lists and wanted.encoder.kind == "test_time" and wanted.encoder.key not in lists:
+    if lists and wanted.encoder.searched and wanted.encoder.key not in lists:
         raise UserError(
             f"method '{method}': study '{study.name}' takes published register neurons, and names no list for {wanted.encoder.key}"
         )

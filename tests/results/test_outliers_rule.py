@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from harness.results.outliers import median_norm, outlier_norm
+from harness.results.outliers import median_norm, outlier_norm, share_above
 
 NORMS = arrays(np.float32, array_shapes(min_dims=1, max_dims=4, max_side=5), elements=st.floats(0, 1e6, width=32) | st.just(np.nan))
 
@@ -27,3 +27,9 @@ def test_over_axes_it_is_that_of_each_slice(norms, data):
     found = median_norm(norms, others)
     assert found.shape == tuple(norms.shape[axis] if place == axis else 1 for place in range(norms.ndim))
     np.testing.assert_array_equal(found.ravel(), [median_norm(np.asarray(part)) for part in np.moveaxis(norms, axis, 0)])
+
+
+@given(NORMS, st.floats(0, 1e6, width=32))
+def test_what_is_above_a_norm_is_counted_and_no_number_counts_too(norms, limit):
+    above = sum(not norm <= limit for norm in norms.ravel().tolist())
+    assert share_above(norms, limit) == share_above(torch.from_numpy(norms), limit) == above / norms.size

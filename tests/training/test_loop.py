@@ -57,7 +57,7 @@ def model_and_loss(faults=None, stop_at=None, stop=interrupt):
 def run(folder, ema=0.9, training=TRAINING, found=None, **kwargs):
     model, loss = model_and_loss(**kwargs)
     averages = [ema] if ema else []
-    return loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=Path(folder), ema=averages, found=found)[0]
+    return loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=Path(folder), ema=averages, outcome=found)[0]
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def with_opponent(folder, stop_at=None, faults=(), found=None, training=TRAINING
         return value * math.nan if step in faults else value
 
     opponent = loop.Opponent(judge, against, start=10)
-    [kept] = loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=folder, opponent=opponent, found=found)
+    [kept] = loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=folder, opponent=opponent, outcome=found)
     return {**kept, **{f"judge.{name}": value.clone() for name, value in judge.state_dict().items()}}
 
 

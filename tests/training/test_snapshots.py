@@ -23,7 +23,7 @@ from harness.study import typed as config
 from harness.study.sections.training import Schedule
 from harness.study.study import parse_study
 from harness.training import loop
-from harness.training.snapshots import Snapshots, load
+from harness.training.snapshots import Snapshots, load_snapshot
 
 STEPS, DECAYS = [7, 20, 33], [0.9, 0.2]  # the second step falls on a look at the losses
 
@@ -33,7 +33,7 @@ def run(folder, steps=STEPS, training=TRAINING, **kwargs):
     model, loss = model_and_loss(**kwargs)
     snapshots = Snapshots(steps, average=1)
     kept = loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=Path(folder), ema=DECAYS, snapshots=snapshots)
-    return [load(Path(folder), step) for step in steps], kept
+    return [load_snapshot(Path(folder), step) for step in steps], kept
 
 
 def same(one, other):
@@ -116,7 +116,7 @@ def test_a_checkpoint_beyond_a_snapshot_that_was_lost_is_not_taken(tmp_path, oft
 def test_a_training_that_diverged_has_the_snapshots_before(tmp_path, often):
     with pytest.raises(loop.Diverged):
         run(tmp_path, faults=dict.fromkeys(range(10, 25), "loss is nan"))
-    assert [load(tmp_path, step) is None for step in STEPS] == [False, False, True]
+    assert [load_snapshot(tmp_path, step) is None for step in STEPS] == [False, False, True]
 
 
 # ------------------------------------------------------------------------------------------------------------- the stage

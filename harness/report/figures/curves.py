@@ -104,7 +104,7 @@ def _curves(context: Context, score: str, axis: Axes) -> pd.DataFrame:
         axis.plot(xs, [interval.mean for interval in middle], "o-", color=colour_of(method), markersize=3, label=title_of(method))
         axis.fill_between(xs, [i.low for i in middle], [i.high for i in middle], color=colour_of(method), alpha=0.15, linewidth=0)
     for curve in _printed(study):
-        steps = [epoch * study.denoiser.training.epoch(study.data.train_images) for epoch in curve.epochs]
+        steps = [study.denoiser.training.steps_of(epoch, study.data.train_images) for epoch in curve.epochs]
         axis.plot(steps, curve.values, "--", color=colour_of(curve.method), linewidth=0.7)
     if _printed(study):
         axis.legend([Line2D([], [], color="0.3", linestyle="--", linewidth=0.7)], ["paper, digitised"], loc="lower left")

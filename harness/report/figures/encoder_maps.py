@@ -44,7 +44,7 @@ def encoder_attention(context: Context) -> tuple[Figure, Data]:
 def _variants(context: Context) -> dict[str, str]:
     """Keys of all encoder variants, with what they are called in a figure."""
     variants = untrained_variants(context.methods)
-    if any(load_method(method).encoder.kind == "trained" for method in context.methods):
+    if any(load_method(method).encoder.trained for method in context.methods):
         variants["trained_registers"] = "trained registers"
     return variants
 

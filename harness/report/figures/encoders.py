@@ -65,9 +65,9 @@ def untrained_variants(methods: list[str]) -> dict[str, str]:
     variants: dict[str, str] = {}
     for method in methods:
         encoder = load_method(method).encoder
-        if encoder.kind != "trained":
+        if not encoder.trained:
             rounds = "until clean" if encoder.rounds == "until_clean" else f"{encoder.rounds} round" + "s" * (encoder.rounds > 1)
-            variants.setdefault(encoder.key, "baseline" if encoder.kind == "none" else f"TTR,\n{rounds}")
+            variants.setdefault(encoder.key, f"TTR,\n{rounds}" if encoder.changes else "baseline")
     return variants
 
 
@@ -81,7 +81,7 @@ def outline(axis: Axes, marked: np.ndarray) -> None:
 @registered
 def register_neurons(context: Context) -> tuple[Figure, Data]:
     """Score of every neuron by layer, a panel for each round of the recursive search; what the round chose, and the planted truth, marked."""
-    keys = [method.encoder.key for method in map(load_method, context.methods) if method.encoder.kind == "test_time"]
+    keys = [method.encoder.key for method in map(load_method, context.methods) if method.encoder.searched]
     found = max((context.registers(key) for key in dict.fromkeys(keys)), key=lambda found: len(found["rounds"]))
     rounds, truth = found["rounds"], {tuple(pair) for pair in found["planted"]}
     figure, axes = plt.subplots(1, len(rounds), figsize=(TWO_COLUMNS, 2.3), sharey=True, squeeze=False)

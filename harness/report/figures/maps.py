@@ -94,7 +94,7 @@ def four(methods: list[str]) -> list[str]:
     for name in methods:
         method = load_method(name)
         if not method.loss_mask:
-            kinds.setdefault((method.encoder.kind != "none", bool(method.diffusion_registers)), []).append(name)
+            kinds.setdefault((method.encoder.changes, bool(method.diffusion_registers)), []).append(name)
     both = kinds.get((True, True), [])
     key = load_method(both[0]).encoder.key if both else None
     alone = kinds.get((True, False), [])

@@ -115,7 +115,7 @@ def ablation(context: Context) -> tuple[Figure, Data]:
     """FID by number of diffusion registers and block that they start at: mean ± half of its interval, coloured by the difference to the baseline."""
     study, table = context.study, context.table
     found = {method: load_method(method).registers(study.denoiser.registers) for method in context.methods}
-    placed = {method: registers for method, registers in found.items() if registers and load_method(method).encoder.kind == "none"}
+    placed = {method: registers for method, registers in found.items() if registers and not load_method(method).encoder.changes}
     counts, starts = (sorted({getattr(registers, field) for registers in placed.values()}) for field in ("count", "start"))
     grid, texts, lines = np.full((len(counts), len(starts)), np.nan), {}, []
     for method, registers in placed.items():

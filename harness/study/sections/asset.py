@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from harness.study.typed import Count, Strict
+from harness.study.typed import Count, Fraction, Strict
 
 NonNegative = Annotated[float, Field(ge=0)]
 
@@ -12,7 +12,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-Interval = tuple[Annotated[float, Field(ge=0, le=1)], Annotated[float, Field(ge=0, le=1)]]  # of t
+Interval = tuple[Fraction, Fraction]  # of t
 
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]

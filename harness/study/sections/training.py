@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from harness.study.sections.asset import Decay, NonNegative
-from harness.study.typed import Count, Positive, Strict
+from harness.study.typed import Count, Fraction, Positive, Strict
 
 
 class Schedule(Strict):
@@ -15,7 +15,7 @@ class Schedule(Strict):
     warm_up: NonNegative | None = None  # None: 5 % of the steps
     hold: NonNegative = 0.0  # at the full rate after the warm-up
     until: Positive | None = None  # where the decay ends; None: with the training
-    final: Annotated[float, Field(ge=0, le=1)] = 0.0  # factor at the end of the decay
+    final: Fraction = 0.0  # factor at the end of the decay
 
     @model_validator(mode="after")
     def _decay_has_room(self) -> "Schedule":
@@ -59,4 +59,12 @@ class Training(Strict):
 
     def in_steps(self, length: float, images: int) -> int:
         """Steps of a `length` that is given as the training's own is: in steps or in epochs."""
-        return int(length) if self.steps is not None else max(1, round(length * self.epoch(images)))
+        return int(length) if self.steps is not None else max(1, self.steps_of(length, images))
+
+    def steps_of(self, epochs: float, images: int) -> int:
+        """Steps of so many epochs over `images`."""
+        return round(epochs * self.epoch(images))
+
+    def in_epochs(self, images: int) -> float:
+        """Epochs of the whole training."""
+        return self.epochs or self.steps / self.epoch(images)
