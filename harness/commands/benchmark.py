@@ -15,7 +15,7 @@ from harness.denoiser.registry import SAMPLERS
 from harness.denoiser.sample import guided, sampling_times, velocity_of
 from harness.denoiser.train import loss_of
 from harness.encoder.latents import Batch
-from harness.evaluation.cost import cost
+from harness.evaluation.cost import cost_scores
 from harness.machine.device import allow_tf32, device
 from harness.machine.streams import seed_initialisation, stream
 from harness.plan.model import PEAKS
@@ -34,7 +34,7 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float | Non
     Utilisation is 3 x forward FLOPs x images per second over the peak (None: an H100's in the precision of the training, and of the
     sampling); sampling counts forward FLOPs x NFE.
     """
-    price, training, sampling = cost(study, method), study.denoiser.training, study.sampling
+    price, training, sampling = cost_scores(study, method), study.denoiser.training, study.sampling
     seed_initialisation(0)
     model = build_denoiser(study, method).to(device())
     denoise = torch.compile(model) if training.compile else model

@@ -24,6 +24,7 @@ class DiTDH(Denoiser):
 
     @classmethod
     def own(cls, shape: DiTDHShape) -> dict[str, object]:
+        """Those of the head."""
         return {"head_width": shape.head.width, "head_depth": shape.head.depth, "head_heads": shape.head.heads}
 
     def __init__(

@@ -18,6 +18,7 @@ class BottleneckPatchEmbedding(nn.Module):
         self.proj2 = nn.Conv2d(bottleneck, width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, patches, width)."""
         return self.proj2(self.proj1(x)).flatten(2).transpose(1, 2)
 
 
@@ -42,6 +43,7 @@ class JiT(Denoiser):
 
     @classmethod
     def own(cls, shape: JiTShape) -> dict[str, object]:
+        """The number of its in-context tokens; where they join follows from the depth."""
         return {"in_context_len": shape.in_context}
 
     def __init__(

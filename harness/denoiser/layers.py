@@ -43,13 +43,13 @@ class RotaryTable(nn.Module):
 
     @staticmethod
     def by_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """The faster in eager mode: one kernel."""
+        """x (..., N, head_width), cos and sin (N, head_width) -> as x. The faster in eager mode: one kernel."""
         turn = torch.complex(cos[:, ::2], sin[:, ::2])
         return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2))) * turn).flatten(-2)
 
     @staticmethod
     def by_reals(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """The same for the compiler, which makes no code for complex numbers."""
+        """As `by_complex`, for the compiler, which makes no code for complex numbers."""
         even, odd = x[..., ::2], x[..., 1::2]
         return x * cos + torch.stack([-odd, even], dim=-1).flatten(-2) * sin
 
@@ -63,6 +63,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> as x."""
         return F.rms_norm(x.to(self.weight.dtype), (x.shape[-1],), self.weight, self.eps).to(x.dtype)
 
 
@@ -83,6 +84,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rotate: RotaryTable | None = None) -> Tensor:
+        """(B, N, C) -> (B, N, C)."""
         query, key, value = self.heads_of(x, rotate)
         x = F.scaled_dot_product_attention(query, key, value)
         return self.proj(x.transpose(1, 2).flatten(2))
@@ -96,6 +98,8 @@ class Attention(nn.Module):
 
 
 class SwiGLU(nn.Module):
+    """Gated MLP (Shazeer 2020) whose hidden width is two thirds of `hidden`, so that it has as many weights as one without a gate."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         hidden = int(2 / 3 * hidden)
@@ -103,6 +107,7 @@ class SwiGLU(nn.Module):
         self.w3 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> as x."""
         gate, up = self.w12(x).chunk(2, dim=-1)
         return self.w3(F.silu(gate) * up)
 
@@ -164,6 +169,7 @@ class FinalLayer(nn.Module):
         self.adaLN_modulation = Modulation(width, 2)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
+        """x (B, N, C), condition (B, C) or (B, N, C) -> (B, N, out)."""
         shift, scale = self.adaLN_modulation(condition)
         return self.linear(modulate(self.norm_final(x), shift, scale))
 
@@ -177,6 +183,7 @@ class FourierTimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(2 * features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, width)."""
         angle = 2 * math.pi * t[:, None] * self.W
         return self.mlp(torch.cat([angle.sin(), angle.cos()], dim=-1))
 
@@ -190,6 +197,7 @@ class SinusoidTimeEmbedding(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
+        """(B,) -> (B, width)."""
         steps = torch.arange(self.half, dtype=torch.float32, device=t.device)
         angle = t[:, None] * torch.exp(-math.log(10000) * steps / self.half)
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
@@ -203,13 +211,17 @@ class LabelEmbedding(nn.Module):
         self.embedding_table = nn.Embedding(num_classes + 1, width)
 
     def forward(self, y: Tensor) -> Tensor:
+        """(B,) int64 -> (B, width)."""
         return self.embedding_table(y)
 
 
 class PatchEmbedding(nn.Module):
+    """Patches -> tokens, linear."""
+
     def __init__(self, channels: int, width: int, patch: int) -> None:
         super().__init__()
         self.proj = nn.Conv2d(channels, width, patch, stride=patch)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, channels, H, W) -> (B, patches, width), row by row."""
         return self.proj(x).flatten(2).transpose(1, 2)

@@ -209,7 +209,7 @@ def _stop(*paths: Path) -> dict[str, str] | None:
 
 
 def status_of(denoiser: dict, finite: np.ndarray) -> dict[str, str]:
-    """Of samples, from the record of their denoiser and which of them are finite."""
+    """Status and reason of samples, from the record of their denoiser and which of them are finite, (N,) bool."""
     if denoiser.get("status", "ok") != "ok":
         return {key: denoiser[key] for key in ("status", "reason")}
     if not finite.all():

@@ -9,12 +9,15 @@ from harness.encoder.positions import sincos_2d
 
 
 class Mlp(nn.Module):
+    """Two linear maps with GELU in its tanh form."""
+
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(width, hidden)
         self.fc2 = nn.Linear(hidden, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width) -> as x."""
         return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
 
 

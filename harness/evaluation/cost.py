@@ -44,7 +44,7 @@ def price(build: Callable[[], nn.Module], *shape: int, run: Callable[[nn.Module,
     return Price(parameters, parameters + fixed, sum(value.numel() for value in model.state_dict().values()), counted)
 
 
-def denoiser(study: Study, build: Callable[[], nn.Module]) -> Price:
+def denoiser_price(study: Study, build: Callable[[], nn.Module]) -> Price:
     """Of a denoiser on one latent of the study."""
 
     def run(model: nn.Module, x: Tensor) -> Tensor:
@@ -64,14 +64,14 @@ def kept_for_backward(study: Study, build: Callable[[], nn.Module]) -> int:
     return sum(size for storage, size in storages.items() if storage not in weights)
 
 
-def of_method(study: Study, method: str) -> Price:
+def method_price(study: Study, method: str) -> Price:
     """Of the method's denoiser, changes by its `modify_denoiser` included."""
     from harness.denoiser.build import build_denoiser
 
-    return denoiser(study, lambda: build_denoiser(study, method))
+    return denoiser_price(study, lambda: build_denoiser(study, method))
 
 
-def cost(study: Study, method: str) -> dict[str, float]:
-    """`parameters`: trainable ones. `gflops`: one forward pass of one latent."""
-    price_of_one = of_method(study, method)
-    return {"parameters": price_of_one.parameters, "gflops": price_of_one.flops / 1e9}
+def cost_scores(study: Study, method: str) -> dict[str, float]:
+    """The scores `parameters`, trainable ones, and `gflops`, of one forward pass of one latent."""
+    counted = method_price(study, method)
+    return {"parameters": counted.parameters, "gflops": counted.flops / 1e9}

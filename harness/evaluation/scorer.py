@@ -17,7 +17,7 @@ from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
 from harness.evaluation.clip_score import clip_scores
-from harness.evaluation.cost import cost
+from harness.evaluation.cost import cost_scores
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
 from harness.evaluation.frechet import Frechet, too_few
@@ -96,7 +96,7 @@ class Scorer:
 
     def of_network(self, method: str) -> Found:
         """`parameters` and `gflops` of a method's denoiser."""
-        found = cost(self.study, method)
+        found = cost_scores(self.study, method)
         return attempt([*found], About(0, NONE, NONE), lambda: {name: without(value, "exact") for name, value in found.items()})
 
     def of_decoder(self, decoder: Path, latents: Path, data: Path) -> Found:

@@ -70,7 +70,7 @@ def share(things: int) -> slice:
 
 @torch.no_grad()
 def add_up(tensors: Sequence[Tensor]) -> None:
-    """Put the sum over the processes into each tensor, the same bytes in all of them."""
+    """Put the sum over the processes into each tensor (of any shape, the same in all processes), the same bytes in all of them."""
     if count() == 1:
         return
     with _together():

@@ -17,6 +17,7 @@ class Progress:
         self.began = self.spoke = time.monotonic()
 
     def update(self, done: int, note: str = "") -> None:
+        """Say how far it is, if the last time is long enough ago."""
         now = time.monotonic()
         if now - self.spoke < self.every or done == self.start or processes.rank():
             return

@@ -38,8 +38,8 @@ def sizes(study: Study) -> Sizes:
     count, start = section.registers.count, section.registers.start
     return Sizes(
         study=study,
-        plain=cost.denoiser(study, lambda: build_shape(study, section)),
-        registers=cost.denoiser(study, lambda: build_shape(study, section, registers=count, register_start=start)),
+        plain=cost.denoiser_price(study, lambda: build_shape(study, section)),
+        registers=cost.denoiser_price(study, lambda: build_shape(study, section, registers=count, register_start=start)),
         encoder=0 if study.latents.cache else Networks(study).encoder("plain").flops,
         printed=paper.values(study.name),
     )

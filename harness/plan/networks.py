@@ -120,7 +120,7 @@ class Networks:
     def denoiser(self, method: str) -> Price:
         key = self._key(method)
         if key not in self.denoisers:
-            self.denoisers[key] = cost.of_method(self.study, method)
+            self.denoisers[key] = cost.method_price(self.study, method)
         return self.denoisers[key]
 
     def kept_for_backward(self, method: str) -> int:
@@ -137,7 +137,7 @@ class Networks:
         """The denoiser that guides away from itself."""
         from harness.denoiser.build import build_shape
 
-        return cost.denoiser(self.study, lambda: build_shape(self.study, self.study.sampling.guidance.weak))
+        return cost.denoiser_price(self.study, lambda: build_shape(self.study, self.study.sampling.guidance.weak))
 
     @cached_property
     def perceptual(self) -> int:

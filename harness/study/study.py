@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from harness.study.sections.asset import Asset
 from harness.study.sections.data import Data, Shapes
 from harness.study.sections.decoder import DecoderSection, VitDecoder
-from harness.study.sections.denoiser import ARCHITECTURES, Denoiser
+from harness.study.sections.denoiser import ARCHITECTURES, DenoiserSection
 from harness.study.sections.encoder import (
     EncoderSection,
     LatentSection,
@@ -45,7 +45,7 @@ class Study(Strict):
     search: Search | None = None
     latents: LatentSection
     decoder: DecoderSection
-    denoiser: Annotated[Denoiser, OneOf(ARCHITECTURES, "architecture", Denoiser)]
+    denoiser: Annotated[DenoiserSection, OneOf(ARCHITECTURES, "architecture", DenoiserSection)]
     sampling: Sampling
     evaluation: Evaluation
     outlier_statistics: Outliers

@@ -28,7 +28,8 @@ class Weights:
 
     @torch.no_grad()
     def update(self, training: Training, lr: float, step: int, loss: Tensor) -> None:
-        """Follow the gradients, added up over the processes. Where they or `loss` are not finite nothing changes and the step is skipped.
+        """Follow the gradients, added up over the processes as `loss`, (), is. Where they or it are not finite nothing changes and the step
+        is skipped.
 
         The device decides, so that nobody waits for it.
         """
@@ -54,7 +55,7 @@ class Weights:
 
     @torch.no_grad()
     def averaged(self, model: nn.Module) -> list[dict[str, Tensor]]:
-        """The state of `model` with each average in the place of its weights; the model itself keeps the first."""
+        """(name -> tensor) the state of `model` with each average in the place of its weights; the model itself keeps the first."""
         states = []
         for average in reversed(self.averages):
             torch._foreach_copy_(self.parameters, average)
@@ -66,6 +67,7 @@ class Weights:
         return self.losses.isnan().nonzero().flatten().tolist()
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What a checkpoint holds, by `<prefix>.<list>.<number>`; the tensors themselves, no copies."""
         lists = {"parameters": self.parameters, "first": self.first, "second": self.second, "steps": self.steps, "losses": [self.losses]}
         lists |= {f"average{i}": average for i, average in enumerate(self.averages)}
         return {f"{prefix}.{name}.{i}": tensor for name, values in lists.items() for i, tensor in enumerate(values)}

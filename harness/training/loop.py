@@ -142,7 +142,8 @@ def _descend(weights: Weights, loss: Tensor | Iterable[Tensor], training: Traini
 
 
 def curve(losses: Tensor, steps: int) -> list[float | None]:
-    """Mean loss of each of the WINDOWS windows, of equal length, that `steps` have; skipped steps left out, None where all of them were."""
+    """losses (steps so far,) -> mean loss of each of the WINDOWS windows, of equal length, that `steps` have; skipped steps left out, None where
+    all of them were."""
     means = [part.double().nanmean().item() for part in losses.split(math.ceil(steps / WINDOWS))]
     return [mean if math.isfinite(mean) else None for mean in means]
 

@@ -32,7 +32,7 @@ class Snapshots:
 
 
 def load_snapshot(state: Path, step: int) -> dict[str, Tensor] | None:
-    """The weights that were kept after `step`; None where the training has not come there."""
+    """The weights that were kept after `step`, (name -> tensor); None where the training has not come there."""
     checkpoint = load_checkpoint(_folder(state, step))
     return checkpoint[0] if checkpoint else None
 

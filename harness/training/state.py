@@ -19,6 +19,7 @@ class State:
         self.buffers = dict(opponent.named_buffers()) if opponent else {}  # spectral norms move with every forward pass
 
     def tensors(self) -> dict[str, Tensor]:
+        """What the checkpoint holds, by name; the tensors themselves, no copies."""
         buffers = {f"buffer.{name}": tensor for name, tensor in self.buffers.items()}
         return self.model.tensors("model") | self.opponent.tensors("opponent") | buffers
 
@@ -27,6 +28,7 @@ class State:
         return sorted(self.model.skipped() + self.opponent.skipped())
 
     def save(self, folder: Path, step: int) -> None:
+        """Write the checkpoint of `step`, atomically."""
         save_checkpoint(folder, self.tensors(), step=step)
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from harness.data.stage import load_data
 from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.clip_score import clip_scores
-from harness.evaluation.cost import cost
+from harness.evaluation.cost import cost_scores
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid, symmetric_distance
 from harness.evaluation.inception_score import inception_score
@@ -261,6 +261,6 @@ def test_judge_features_are_standardised(study, built):
 
 
 def test_registers_cost_parameters_and_flops(study):
-    plain, registers = cost(study, "baseline"), cost(study, "diffusion_registers")
+    plain, registers = cost_scores(study, "baseline"), cost_scores(study, "diffusion_registers")
     assert registers["parameters"] - plain["parameters"] == study.denoiser.registers.count * study.denoiser.width
     assert 1 < registers["gflops"] / plain["gflops"] < 1.3

@@ -67,7 +67,7 @@ def test_meta_counts_what_real_tensors_count():
     model = build_denoiser(study, "dsr").eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         model(torch.zeros(1, *study.latent_shape), torch.zeros(1), torch.zeros(1, dtype=torch.long))
-    assert cost.cost(study, "dsr") == {
+    assert cost.cost_scores(study, "dsr") == {
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "gflops": counter.get_total_flops() / 1e9,
     }
@@ -79,9 +79,9 @@ def test_a_changed_denoiser_is_counted_as_changed(monkeypatch):
         return model
 
     study = load_study("digits")
-    before = cost.of_method(study, "baseline")
+    before = cost.method_price(study, "baseline")
     monkeypatch.setattr(build, "denoiser_hook", lambda _name: modify)
-    assert cost.of_method(study, "baseline").parameters - before.parameters == 7 * 11 + 11
+    assert cost.method_price(study, "baseline").parameters - before.parameters == 7 * 11 + 11
 
 
 # --------------------------------------------------------------------------------------------------------------------- plan

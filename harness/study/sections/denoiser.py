@@ -95,7 +95,7 @@ ARCHITECTURES: dict[str, type[Shape]] = {
 }
 
 
-class Denoiser(Shape):
+class DenoiserSection(Shape):
     """The section: the shape of its architecture, and how it is trained. In a study it has the architecture's own fields, too."""
 
     registers: DiffusionRegisters  # for the methods that have them
@@ -121,7 +121,7 @@ class Denoiser(Shape):
         return math.sqrt(values / 4096) if self.time_shift == "latent" else self.time_shift
 
     @model_validator(mode="after")
-    def _registers_fit(self) -> "Denoiser":
+    def _registers_fit(self) -> "DenoiserSection":
         if self.registers.start >= self.depth:
             raise ValueError(f"registers.start {self.registers.start} is beyond the last of {self.depth} blocks")
         if len(set(self.ema)) != len(self.ema):
@@ -129,7 +129,7 @@ class Denoiser(Shape):
         return self
 
     @model_validator(mode="after")
-    def _snapshots_fit(self) -> "Denoiser":
+    def _snapshots_fit(self) -> "DenoiserSection":
         unit = "epochs" if self.training.steps is None else "steps"
         rising = [*self.snapshots, getattr(self.training, unit)]
         if any(later <= earlier for earlier, later in pairwise(rising)):
