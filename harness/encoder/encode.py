@@ -136,7 +136,7 @@ def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tenso
 # ----------------------------------------------------------------------------------------------------------------- latents
 
 
-def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
+def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | None = None, out: Path) -> dict:
     """Stage `latents`: whitening statistics from the training split only; the latents of the held-out images; cached, those for training."""
     inputs = [data, backbone, *([registers] if registers else [])]
     section = study.latents

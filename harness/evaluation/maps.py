@@ -217,7 +217,7 @@ def decoded(study: Study, decode: Decoder, whitening: Whitening, clean: Tensor, 
     return images_of(decode, whitening, predicted, study.outlier_statistics.batch)
 
 
-def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Path | None, out: Path) -> dict:
+def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Path | None = None, out: Path) -> dict:
     """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make`, norms, components (depth + 2, B, P), explained (depth +
     2, B).
 

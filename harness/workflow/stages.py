@@ -106,4 +106,4 @@ def _parameter(name: str, annotation: ast.expr, needed: bool) -> Parameter:
     if text.startswith("Literal["):
         choices, text = ast.literal_eval(annotation.slice), "str"
     type_ = next(word for word in ("Path", "str", "int", "bool") if word in text)
-    return Parameter(name, type_, "list[" in text, needed and "None" not in text, choices)
+    return Parameter(name, type_, "list[" in text, needed, choices)

@@ -72,6 +72,6 @@ def test_the_options_of_a_stage_are_the_parameters_of_its_function(name):
     real = list(inspect.signature(function).parameters.values())
     assert real[0].name == "study"
     assert [p.name for p in real[1:]] == [p.name for p in parameters(name)]
-    needed = {p.name for p in real[1:] if p.default is p.empty and "None" not in str(p.annotation)}
+    needed = {p.name for p in real[1:] if p.default is p.empty}
     assert {p.name for p in parameters(name) if p.required} == needed
     assert all(p.kind is p.KEYWORD_ONLY for p in real[1:])
