@@ -6,9 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from harness.report import rows as row_files
+from harness.report.conditions import number, seeds_text
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.statistics import Estimate
-from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge, number, seeds_text
+from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge
 from harness.results.markdown import markdown_table
 from harness.store.files import write_text
 from harness.study.study import Study
@@ -43,7 +44,7 @@ def markdown(study: Study, rows: pd.DataFrame, seeds: list[int], title: str, ver
 
 def _cells(one: Verdict) -> list[str]:
     key = one.key
-    if key.kind in ("zero", "not_zero") or key.effect is None:
+    if key.effect is None or key.condition.in_words:
         effect = key.reason
     else:
         effect = effect_text(key) + (f" ({number(100 * key.relative, 1, signed=True)} %)" if key.relative is not None else "")
@@ -53,7 +54,7 @@ def _cells(one: Verdict) -> list[str]:
 
 def _bullet(result: Result) -> str:
     shown = f" Paper: {result.paper}." if result.paper else ""
-    return f"{result.text}: **{result.outcome}**; {finding(result)}. Refuted if {result.refuted_if}.{shown}"
+    return f"{result.text}: **{result.outcome}**; {finding(result)}. Refuted if {result.condition.refuted_if}.{shown}"
 
 
 def rule(study: Study, rows: pd.DataFrame, seeds: list[int], verdicts: list[Verdict]) -> list[str]:

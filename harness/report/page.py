@@ -112,7 +112,7 @@ def document(
         tables=tables,
         claims={
             "title": declared.title,
-            "verdicts": [_claim(one, sheets, study.sampling.averages) for one in judged],
+            "verdicts": [_claim(one, sheets, study) for one in judged],
             "counts": [(verdict, counts[verdict]) for verdict in MARKS if counts[verdict]],
             "rule": claims.rule(study, rows, seeds, judged),
         },
@@ -197,12 +197,12 @@ def _arrow(heading: str) -> tuple[str, str]:
     return (text, arrow) if arrow in ("↓", "↑") else (heading, "")
 
 
-def _claim(one: verdicts.Verdict, sheets: dict[str, Sheet], averages: list[float]) -> dict:
+def _claim(one: verdicts.Verdict, sheets: dict[str, Sheet], study: Study) -> dict:
     results = []
     for result in one.conditions:
         pairs = [(sheet_id(result.score, m), named(m)) for m in (result.method, result.against) if m]
-        if result.kind == "ema_range_above":
-            pairs += [(sheet_id(result.score, result.against, ema=ema), f"EMA {ema:g}") for ema in averages]
+        further = [ema for ema in result.condition.decays(study) if ema != study.ema]
+        pairs += [(sheet_id(result.score, result.against, ema=ema), f"EMA {ema:g}") for ema in further]
         links = [(id_, text) for id_, text in pairs if id_ in sheets]
         results.append({"of": result, "finding": verdicts.finding(result), "plot": plot(result), "links": links})
     return {"of": one, "results": results}
@@ -211,7 +211,7 @@ def _claim(one: verdicts.Verdict, sheets: dict[str, Sheet], averages: list[float
 def plot(result: verdicts.Result) -> dict | None:
     """Where the effect and its interval lie about zero, in a drawing that is 2 PLOT wide; None where there is no interval."""
     effect = result.effect
-    if effect is None or effect.n < 2 or result.kind in ("zero", "not_zero", "ratio") or not effect.half:
+    if effect is None or effect.n < 2 or not result.condition.over_seeds or not effect.half:
         return None
     scale = 0.92 * PLOT / max(abs(effect.low), abs(effect.high))
     low, mean, high = (round(PLOT + scale * value, 1) for value in (effect.low, effect.mean, effect.high))

@@ -122,7 +122,9 @@ def name_in(registry: Mapping[str, Any]) -> AfterValidator:
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:
     """The first complaint of pydantic in one line, with the nearest valid name for an unknown field."""
-    first = error.errors()[0]
+    first, *others = error.errors()
+    if first["type"] == "missing":  # it may be there under another spelling, which says more
+        first = next((other for other in others if other["type"] == "extra_forbidden"), first)
     path, candidates, known = [], [model], list(model.model_fields)
     for part in first["loc"]:
         owner = next((m for m in candidates if part in m.model_fields), None)

@@ -12,7 +12,7 @@ from conftest import DATA, METHODS, SEEDS, tiny_values
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.report import claims, hypotheses
+from harness.report import claims, conditions
 from harness.report.claims import render_claims
 from harness.report.hypotheses import Claims, load_claims
 from harness.report.verdicts import judge
@@ -266,6 +266,29 @@ def test_ema_is_held_against_the_methods_own_effect():
     assert "samples one average" in judged(own, condition, study=alone)[0].why
 
 
+def test_a_new_kind_of_condition_is_a_class_and_a_line(monkeypatch):
+    class Apart(conditions.Compared):
+        refuted_if = "it is significantly nearer"
+
+        value: float
+
+        def text(self, score, one, other):
+            return f"{score} of {one} is {self.value:g} or more from that of {other}"
+
+        def sides(self, m, b, span):
+            return m - b, abs(m - b) - self.value, abs(m - b) - self.value
+
+    monkeypatch.setitem(conditions.CONDITIONS, "apart", Apart)
+    values = {("baseline", "fid"): [1.0, 1.1, 0.9], ("dsr", "fid"): [0.5, 0.61, 0.39]}
+    condition = {"kind": "apart", "method": "dsr", "against": "baseline", "score": "fid", "value": 0.3}
+    near, far = (only(values, condition | {"value": value}) for value in (0.3, 0.9))
+    assert (near.verdict, far.verdict) == ("replicates", "does not replicate")
+    assert near.why.startswith("FID of DSR is 0.3 or more from that of baseline (RAE-DiT): −0.500")
+    page, csv = claims.document(STUDY, rows(values), ["baseline", "dsr"], [0, 1, 2], spec(condition))
+    assert "Refuted if it is significantly nearer." in page
+    assert ",apart,dsr,baseline,fid," in csv
+
+
 @pytest.mark.parametrize("status", ["diverged", "failed"])
 def test_a_lost_run_leaves_its_claims_undecided_and_is_named(status):
     values = {("baseline", "fid"): [1.0, 1.1, 0.9], ("ttr", "fid"): [0.5, 0.61, 0.39], ("dsr", "fid"): [0.5, 0.6, 0.41]}
@@ -343,7 +366,7 @@ def test_a_claim_is_a_few_lines(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("kind: lower,", "kind: lowre,"), "unknown kind 'lowre', did you mean 'lower'"),
+        (("kind: lower,", "kind: lowre,"), "kind is 'lowre', did you mean 'lower'"),
         (("method: masked", "method: maskd"), "unknown method 'maskd', did you mean 'masked'"),
         (("score: fid", "score: fidd"), "unknown score 'fidd', did you mean 'fid'"),
         (("margin: 0.05", "margn: 0.05"), "unknown field 'claims.0.conditions.0.margn', did you mean 'margin'"),
@@ -388,4 +411,4 @@ def test_any_other_file_is_one_line(tmp_path_factory, value):
 
 
 def test_what_is_counted_is_a_score_without_spread():
-    assert all(SCORES[score].shared for score in hypotheses.COUNTED)
+    assert all(SCORES[score].shared for score in conditions.COUNTED)
