@@ -1,22 +1,28 @@
-"""The caption of each label."""
+"""The caption of each label, and its words by number."""
 
 from collections.abc import Sequence
 
-from harness.data import shapes
-from harness.study.sections.data import Data, Digits, Shapes
+import numpy as np
 
-WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+from harness.data.registry import source_of
+from harness.study.sections.data import DataSection
 
 
-def captions(data: Data, labels: Sequence[int]) -> list[str]:
+def captions(data: DataSection, labels: Sequence[int]) -> list[str]:
     """What the CLIP score compares an image of a label with."""
-    if isinstance(data, Digits):
-        return [f"a handwritten {WORDS[label]}" for label in labels]
-    if isinstance(data, Shapes):
-        return [shapes.PROMPTS[label].text for label in labels]
-    from harness.machine.device import ensure_torchvision
+    return source_of(data).captions(labels)
 
-    ensure_torchvision()  # open_clip imports it
-    from open_clip import IMAGENET_CLASSNAMES
 
-    return [f"a photo of a {IMAGENET_CLASSNAMES[label]}" for label in labels]
+def words(data: DataSection) -> list[str]:
+    """Every word of the captions, sorted."""
+    return sorted({word for text in captions(data, range(data.classes)) for word in text.split()})
+
+
+def token_table(data: DataSection) -> np.ndarray:
+    """(classes + 1, longest) int64: the words of each label's caption by number from 1, 0 fills up; the last row is the empty caption."""
+    number = {word: i for i, word in enumerate(words(data), start=1)}
+    texts = [[number[word] for word in text.split()] for text in captions(data, range(data.classes))]
+    table = np.zeros((len(texts) + 1, max(map(len, texts))), np.int64)
+    for row, text in enumerate(texts):
+        table[row, : len(text)] = text
+    return table

@@ -1,8 +1,6 @@
 """Images in memory: splits, pixels, cropping."""
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,17 +9,14 @@ if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
-
 SPLIT_SEED = 0  # the split is part of the protocol, not of a run
-
-
-DECODERS = 16  # threads; decoding leaves Python's lock
 
 
 class Split:
     """Images (H, W, 3) uint8 by number, `labels` (N,) int64. Subclasses say where the images are."""
 
     labels: np.ndarray
+    by_class: bool = False  # whether images are in the order of their labels, so that the first ones are of one class
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -40,11 +35,6 @@ class InMemory(Split):
 
     def __getitem__(self, index: int) -> np.ndarray:
         return self.images[index]
-
-
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(DECODERS)
 
 
 def centre_crop(image: "Image", size: int) -> np.ndarray:

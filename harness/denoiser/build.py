@@ -5,13 +5,12 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from harness.data import shapes
+from harness.data.captions import token_table
 from harness.denoiser.registry import ARCHITECTURES
 from harness.denoiser.text import TextEmbedding
 from harness.machine.device import device
 from harness.store.tensors import load_tensors, load_weights
 from harness.study.method import denoiser_hook, load_method
-from harness.study.sections.data import Shapes
 from harness.study.sections.denoiser import Shape
 from harness.study.study import Study
 from harness.study.typed import UserError
@@ -37,8 +36,8 @@ def build_denoiser(study: Study, method: str) -> nn.Module:
 def build_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: int = 0) -> nn.Module:
     """A denoiser of `shape` for the study's latents and classes; where these are prompts, it reads their words."""
     text = None
-    if isinstance(study.data, Shapes):  # before all other weights, so that these are the same for every method
-        text = TextEmbedding(torch.from_numpy(shapes.token_table()), shape.width, shape.heads)
+    if study.data.prompts:  # before all other weights, so that these are the same for every method
+        text = TextEmbedding(torch.from_numpy(token_table(study.data)), shape.width, shape.heads)
     architecture = ARCHITECTURES[shape.architecture]
     model = architecture(
         input_size=study.grid,

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.folder import OnDisk
 from harness.data.images import Split
 from harness.data.stage import load_data
 from harness.encoder import autoencoder
@@ -129,7 +128,7 @@ def make_registers(study: Study, *, encoder: str, data: Path, backbone: Path, ou
 def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tensor]]:
     """Batches of the images that are searched over, decoded anew at each pass. Files are sorted by class, so these are spread out."""
     count = min(section.images, len(split))
-    rows = np.linspace(0, len(split), count, endpoint=False).astype(int) if isinstance(split, OnDisk) else np.arange(count)
+    rows = np.linspace(0, len(split), count, endpoint=False).astype(int) if split.by_class else np.arange(count)
     return lambda: (split.pixels(part.tolist()).to(device()) for part in torch.from_numpy(rows).split(section.batch))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from harness.data.captions import captions
-from harness.data.shapes import scenes_of
+from harness.data.registry import source_of
 from harness.data.stage import load_data
 from harness.decoder.train import images_of, load_decoder
 from harness.denoiser.sample import load_samples
@@ -31,7 +31,6 @@ from harness.evaluation.scored import About, Stop, attempt, stop_of
 from harness.results.schema import NONE, Score
 from harness.results.scores import CLEAN_FID_WIDEST, HELD_OUT, scores_of
 from harness.store import artifacts
-from harness.study.sections.data import Shapes
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -109,8 +108,8 @@ class Scorer:
         seen, plain = About(len(images), reference.sha256, self.extract.sha256), About(len(images), reference.sha256, NONE)
         scores = attempt(["rfid"], seen, lambda: rfid(images, self.extract, reference, self.resamples))
         scores |= attempt(["psnr"], plain, lambda: psnr(images, truth, self.resamples))
-        if isinstance(self.study.data, Shapes):
-            scenes, names = scenes_of(self.study.data, "reference"), ("checker_accuracy", "checker_accuracy_reconstructed")
+        if self.study.data.prompts:
+            scenes, names = source_of(self.study.data).scenes("reference"), ("checker_accuracy", "checker_accuracy_reconstructed")
             seen_by = zip(names, (truth, images), strict=True)
             scores |= attempt([*names], plain, lambda: {name: checker_accuracy(these, scenes) for name, these in seen_by})
         return scores

@@ -14,7 +14,6 @@ from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
 from harness.plan.networks import Networks
 from harness.results.scores import HELD_OUT, references_of
 from harness.study.method import EncoderRegisters, load_method
-from harness.study.sections.data import ImageFolder
 from harness.study.sections.decoder import VitDecoder
 from harness.study.sections.encoder import PixelEncoder, PretrainedEncoder, TrainedEncoder, TrainedVae
 from harness.study.sections.evaluation import TrainedClip, TrainedJudge
@@ -43,7 +42,7 @@ class Stages:
 
     def shared(self, variants: list[str]) -> list[Stage]:
         """What is computed once, whatever the number of methods and seeds."""
-        stages = [] if isinstance(self.study.data, ImageFolder) else [self._data()]
+        stages = [self._data()] if self.study.data.copied else []
         backbones = dict.fromkeys(EncoderRegisters.from_key(variant).backbone for variant in variants)
         stages += [self._backbone(name) for name in backbones if not isinstance(self.study.encoder, PixelEncoder)]
         for variant in variants:

@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from harness.study.sections.asset import Asset
-from harness.study.sections.data import Data, Shapes
+from harness.study.sections.data import SOURCES, DataSection
 from harness.study.sections.decoder import DecoderSection, VitDecoder
 from harness.study.sections.denoiser import ARCHITECTURES, DenoiserSection
 from harness.study.sections.encoder import (
@@ -38,7 +38,7 @@ class Study(Strict):
     seeds: list[int]
     methods: list[str] | None = None  # rows of the table; None: every file in baselines/
     job: Job = Job()
-    data: Data
+    data: Annotated[DataSection, OneOf(SOURCES, "source")]
     encoder: EncoderSection
     outliers: Literal["planted", "none", "natural"]  # natural: whatever the pretrained encoder grows
     planted: list[Population] = Field(default=[])
@@ -65,7 +65,7 @@ class Study(Strict):
         if self.ema in self.sampling.averages or len(set(self.sampling.averages)) < len(self.sampling.averages):
             raise ValueError(f"sampling.averages names a decay twice, or the one of sampling.ema, {self.ema}: {self.sampling.averages}")
         needs = {"evaluation.kid_subset": self.evaluation.kid_subset, "the judge's features": self.features + 1}
-        if isinstance(self.data, Shapes):
+        if self.data.prompts:
             needs["GenEval, one image of each prompt,"] = self.classes
         having = {"sampling.count": self.sampling.count}
         if self.evaluation.reconstruction or not self.evaluation.references:

@@ -12,7 +12,8 @@ from hypothesis.extra.numpy import arrays
 from PIL import Image
 from toy import SIDE, make_assets, toy_study
 
-from harness.data.captions import WORDS, captions
+from harness.data.captions import captions
+from harness.data.digits import WORDS
 from harness.data.images import centre_crop, to_pixels, to_uint8
 from harness.data.stage import load_data, make_data
 from harness.encoder import latents

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from pipeline import Pipeline
 
 from harness.data import shapes
-from harness.data.captions import captions
+from harness.data.captions import captions, token_table, words
 from harness.data.shapes import COLOURS, KINDS, OUTLINES, PROMPTS, Thing
 from harness.data.stage import load_data, make_data
 from harness.denoiser.build import build_denoiser
@@ -117,9 +117,10 @@ def test_a_study_that_does_not_draw_every_prompt_is_refused():
 
 
 def test_token_table_spells_the_prompts():
-    table, words = shapes.token_table(), ["", *shapes.words()]
+    data = load_study("shapes").data
+    table, numbered = token_table(data), ["", *words(data)]
     for row, prompt in zip(table, PROMPTS, strict=False):
-        assert " ".join(words[i] for i in row).strip() == prompt.text
+        assert " ".join(numbered[i] for i in row).strip() == prompt.text
     assert len(table) == len(PROMPTS) + 1
     assert not table[-1].any()  # the null prompt
 

@@ -11,7 +11,6 @@ from harness.report.figures.context import Context
 from harness.report.figures.registry import registered
 from harness.report.figures.style import PLAIN, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.study.method import load_method
-from harness.study.sections.data import Shapes
 from harness.study.study import Study
 
 CLASSES_SHOWN, SAMPLES_PER_CLASS = 10, 2
@@ -22,7 +21,7 @@ PAIRS, MEDIANS = 6, 3
 @registered
 def samples(context: Context) -> tuple[Figure, Data]:
     """One row a method, the same noise and label in the same column; grey where sampling diverged."""
-    study, methods, seed, kind = context.study, context.methods, context.seeds[0], kind_of_label(context.study)
+    study, methods, seed, kind = context.study, context.methods, context.seeds[0], context.study.data.label
     columns, data = None, {}
     height = 0.3 * len(methods) + (1.8 if kind == "prompt" else 0.7)
     figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, height), squeeze=False, layout="compressed")
@@ -58,7 +57,7 @@ def samples(context: Context) -> tuple[Figure, Data]:
 @registered
 def largest_difference(context: Context) -> tuple[Figure, Data]:
     """Samples of the baseline above those of another method, same noise and label: the most different pairs, and those of median difference."""
-    study, seed, kind = context.study, context.seeds[0], kind_of_label(context.study)
+    study, seed, kind = context.study, context.seeds[0], context.study.data.label
     baseline, method = context.methods[0], compared(context.methods)
     pair = [context.samples(name, seed) for name in (baseline, method)]
     above, below = (drawn.first(COMPARED) for drawn in pair)
@@ -108,10 +107,6 @@ def compared(methods: list[str]) -> str:
 
 def names(study: Study, labels: np.ndarray, width: int) -> list[str]:
     """What labels are called: prompts, in lines of `width` characters, or their numbers."""
-    if not isinstance(study.data, Shapes):
+    if not study.data.prompts:
         return [str(label) for label in labels]
     return [textwrap.fill(text, width) for text in captions(study.data, labels)]
-
-
-def kind_of_label(study: Study) -> str:
-    return "prompt" if isinstance(study.data, Shapes) else "label"

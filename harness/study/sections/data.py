@@ -1,6 +1,9 @@
-"""Section `data`: where images come from."""
+"""Section `data`: where images come from.
 
-from typing import Annotated, Literal
+A new source: its section here, registered in SOURCES, and its images, registered in harness/data/registry.py.
+"""
+
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -8,7 +11,25 @@ from harness.study.sections.asset import Asset, Sha256
 from harness.study.typed import Count, Strict
 
 
-class Digits(Strict):
+class DataSection(Strict):
+    """What every source says. A subclass also has `train_images`, how many images are trained on: a field, or a property where it follows."""
+
+    copied: ClassVar[bool] = True  # into the results; False: the images stay where they are, and the data set is an index of their files
+    prompts: ClassVar[bool] = False  # labels are prompts of drawn shapes: denoisers read their words, GenEval is scored, and no accuracy
+
+    source: str
+    image_size: Count  # pixels
+    reference: Count  # held-out images
+    classes: Count  # labels are 0, 1, ...
+    flip: bool  # mirror half of the images in training
+
+    @property
+    def label(self) -> str:
+        """What a label is called in figures."""
+        return "prompt" if self.prompts else "label"
+
+
+class Digits(DataSection):
     """The 1,797 handwritten digits that come with scikit-learn."""
 
     source: Literal["sklearn_digits"]
@@ -23,8 +44,10 @@ class Digits(Strict):
         return 1797 - self.reference
 
 
-class Shapes(Strict):
+class Shapes(DataSection):
     """Drawn shapes with captions: the prompts of harness/data/shapes.py, which are the labels, and a seeded generator of images for them."""
+
+    prompts = True
 
     source: Literal["shapes"]
     image_size: Annotated[int, Field(ge=16)]  # pixels; below, shapes cannot be told apart
@@ -35,8 +58,10 @@ class Shapes(Strict):
     flip: Literal[False] = False  # mirrored, left is right
 
 
-class ImageFolder(Strict):
+class ImageFolder(DataSection):
     """A folder of images for training and one of held-out images, each with a sub-folder a class (sorted: labels 0, 1, ...)."""
+
+    copied = False
 
     source: Literal["image_folder"]
     image_size: Count  # pixels, after ADM's centre crop (released train.py:269-273)
@@ -45,7 +70,7 @@ class ImageFolder(Strict):
     held_out: Asset
     train_images: Count  # how many there must be; the length of an epoch follows from it
     reference: Count  # held-out images that outlier statistics and reconstruction use, evenly spaced through the sorted list
-    flip: bool = True  # mirror half of the images in training
+    flip: bool = True
 
 
-Data = Annotated[Digits | Shapes | ImageFolder, Field(discriminator="source")]
+SOURCES: dict[str, type[DataSection]] = {"sklearn_digits": Digits, "shapes": Shapes, "image_folder": ImageFolder}

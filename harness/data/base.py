@@ -1,0 +1,29 @@
+"""What every data source provides."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+
+from harness.study.sections.data import DataSection
+
+
+class Source(ABC):
+    """The images of a study's section `data`, in the splits `train` and `reference` (held out of all training)."""
+
+    def __init__(self, data: DataSection) -> None:
+        self.data = data
+
+    @abstractmethod
+    def make(self, records: list[Path], out: Path) -> dict[str, int]:
+        """Write the data set folder `out`, which `load_data` reads; `records`: those of the section's assets. Returns images by split.
+
+        UserError where the source is not what the section says.
+        """
+
+    @abstractmethod
+    def captions(self, labels: Sequence[int]) -> list[str]:
+        """What the CLIP score compares an image of a label with; where labels are prompts, the prompts."""
+
+    def scenes(self, split: str) -> list[list]:
+        """What is true of each image of a split, as a list of harness.data.shapes.Thing; only where labels are prompts."""
+        raise NotImplementedError(f"{self.data.source} has no scenes")

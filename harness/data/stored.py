@@ -1,0 +1,54 @@
+"""Data sets whose images are saved: a folder of Hugging Face `datasets` with images, labels and captions."""
+
+import io
+import json
+import shutil
+from abc import abstractmethod
+from pathlib import Path
+
+import numpy as np
+
+from harness.data.base import Source
+from harness.data.images import InMemory
+from harness.store import artifacts
+
+
+class StoredSource(Source):
+    """A source small enough to be saved whole."""
+
+    @abstractmethod
+    def splits(self) -> dict[str, tuple[list, list[int]]]:
+        """PIL images (RGB, `image_size` pixels a side) and labels of each split. UserError where they are not what the section says."""
+
+    def label_names(self) -> list[str]:
+        """What labels are called in the data set."""
+        return self.captions(range(self.data.classes))
+
+    def make(self, records: list[Path], out: Path) -> dict[str, int]:
+        from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value
+        from datasets.utils.logging import disable_progress_bar
+
+        splits = self.splits()
+        features = Features({"image": Image(), "label": ClassLabel(names=self.label_names()), "caption": Value("string")})
+        disable_progress_bar()
+        counts = {split: len(labels) for split, (_, labels) in splits.items()}
+        with artifacts.artifact(out, stage="data", module=type(self).__module__, config=self.data, inputs=records, counts=counts) as folder:
+            shutil.rmtree(folder, ignore_errors=True)
+            tables = {
+                split: Dataset.from_dict({"image": images, "label": labels, "caption": self.captions(labels)}, features=features)
+                for split, (images, labels) in splits.items()
+            }
+            DatasetDict(tables).save_to_disk(folder)
+        return counts
+
+
+def load_stored(folder: Path, split: str) -> InMemory:
+    """Reads the Arrow files directly: importing `datasets` would take longer than the reading."""
+    import pyarrow as pa
+    from PIL import Image
+
+    part = folder / split
+    names = [file["filename"] for file in json.loads((part / "state.json").read_text())["_data_files"]]
+    rows = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(part / name))).read_all() for name in names).to_pydict()
+    images = np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB")) for image in rows["image"]])
+    return InMemory(images, np.asarray(rows["label"], dtype=np.int64))
