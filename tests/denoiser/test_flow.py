@@ -1,9 +1,9 @@
 import pytest
 import torch
+from architectures import GOLDEN, build
 from conftest import error
 from hypothesis import given
 from hypothesis import strategies as st
-from test_denoisers import GOLDEN, build
 
 from harness.denoiser import flow
 from harness.machine.streams import stream
