@@ -77,7 +77,8 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
-def parser() -> Parser:
+def parser(words: list[str]) -> Parser:
+    """Of the command line `words`: a stage's options are read from its source, and so only those of a stage that is named."""
     main_parser = Parser(prog="dsr", description=ABOUT, formatter_class=argparse.RawDescriptionHelpFormatter)
     main_parser.add_argument("--version", action="version", version=f"dsr-harness {__version__}")
     places = main_parser.add_subparsers(
@@ -86,7 +87,7 @@ def parser() -> Parser:
     for name, stage in STAGES.items():
         sub = places.add_parser(name, help=stage.about, description=f"{stage.about[0].upper()}{stage.about[1:]}.")
         sub.add_argument("--study", required=True, metavar="NAME", help="a file in harness/studies/, without .yaml")
-        for parameter in parameters(name):
+        for parameter in parameters(name) if name in words else ():
             sub.add_argument(f"--{parameter.name}", **_settings(parameter))
 
     def add(name: str, function: Callable, about: str) -> argparse.ArgumentParser:
@@ -112,7 +113,7 @@ def _settings(parameter: Parameter) -> dict:
 
 def main() -> None:
     """Entry point of `dsr`. A UserError is one line on stderr and exit code 2."""
-    arguments = parser().parse_args()
+    arguments = parser(sys.argv[1:]).parse_args()
     warnings.filterwarnings("ignore", module="cleanfid|open_clip|timm|transformers|diffusers")
     try:
         if "command" in arguments:
@@ -143,6 +144,5 @@ def _run_stage(arguments: argparse.Namespace) -> object:
     if stage.computes:
         from harness.machine.device import set_up
 
-        gpus = 0 if arguments.stage == "data" else study.job.gpus
-        set_up(study.job.threads, gpus, shared=stage.shared)
+        set_up(study.job.threads, study.job.gpus if stage.gpu else 0, shared=stage.shared)
     return getattr(import_module(stage.module), stage.function)(study, **given)

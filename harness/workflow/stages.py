@@ -18,6 +18,7 @@ class Stage:
     module: str
     function: str
     computes: bool = True  # False: spared the import of torch
+    gpu: bool = True  # False: it uses none where the study's jobs have one
     shared: bool = False  # by the processes that torchrun starts
 
 
@@ -38,7 +39,7 @@ STAGES: dict[str, Stage] = {
         "record_asset",
         computes=False,
     ),
-    "data": Stage("build the data set", "harness.data.stage", "make_data"),
+    "data": Stage("build the data set", "harness.data.stage", "make_data", gpu=False),
     "judge": Stage(
         "the network whose features FID, IS, KID, precision and recall use: train or import it", "harness.evaluation.judge", "make_judge"
     ),
