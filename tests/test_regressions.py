@@ -14,8 +14,8 @@ from scipy import stats
 from harness.denoiser import sample
 from harness.denoiser.base import Denoiser
 from harness.machine import device as runtime
-from harness.report.check import RATE, check
-from harness.report.gate import text
+from harness.report.gate.command import report_text
+from harness.report.gate.compare import RATE, compare_rows
 from harness.report.rows import typed
 from harness.results.schema import ScoreFile, rows_of
 from harness.store import artifacts
@@ -81,7 +81,7 @@ def test_silent_over_twenty_redraws_of_unchanged_code(pool):
     rng, reports = np.random.default_rng(0), []
     for _ in range(20):
         seeds = rng.permutation(POOL)
-        reports.append(check(of(pool, seeds[:FRESH]), of(pool, seeds[FRESH : FRESH + STORED])))
+        reports.append(compare_rows(of(pool, seeds[:FRESH]), of(pool, seeds[FRESH : FRESH + STORED])))
     alarms = sum(report.exit_code == 1 for report in reports)
     assert alarms <= stats.binom.ppf(0.98, 20, RATE)  # 3
     assert not any(report.exit_code == 2 for report in reports)
@@ -92,7 +92,7 @@ def test_silent_over_twenty_redraws_of_unchanged_code(pool):
 
 
 def test_the_same_seeds_again_are_identical(pool, rows_of_seeds):
-    report = check(rows_of_seeds([3], "again"), of(pool, range(STORED)))
+    report = compare_rows(rows_of_seeds([3], "again"), of(pool, range(STORED)))
     assert report.identical
     assert report.exit_code == 0
 
@@ -125,6 +125,6 @@ def register_rows_left_in(monkeypatch):
 def test_a_regression_is_caught(pool, rows_of_seeds, monkeypatch, regression, direction):
     """Stored: seeds 0 to 7. Fresh: other seeds, after the regression."""
     regression(monkeypatch)
-    report = check(rows_of_seeds(range(100, 100 + FRESH), regression.__name__), of(pool, range(STORED)))
-    assert report.exit_code == 1, text(report, everything=True)
+    report = compare_rows(rows_of_seeds(range(100, 100 + FRESH), regression.__name__), of(pool, range(STORED)))
+    assert report.exit_code == 1, report_text(report, everything=True)
     assert ("fid", direction) in {(line.score, line.why) for line in report.of("difference")}

@@ -70,9 +70,9 @@ def compute(a: argparse.Namespace) -> int:
 
 
 def check(a: argparse.Namespace) -> int:
-    from harness.report.gate import gate
+    from harness.report.gate.command import run_gate
 
-    text, code = gate(a.study, against=a.against, rows=a.rows, results=a.results, renew=a.update, everything=a.all)
+    text, code = run_gate(a.study, against=a.against, rows=a.rows, results=a.results, renew=a.update, everything=a.all)
     print(text)
     return code
 

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.report import gate
-from harness.report.check import EVERY, Cell, check, compare, detectable, two_sample
+from harness.report.gate.command import QUIET, report_text, run_gate
+from harness.report.gate.compare import compare_rows
+from harness.report.gate.lines import EVERY, ScoreBySeed
+from harness.report.gate.scores import compare_scores, detectable, two_sample
 from harness.report.rows import from_csv, to_csv, typed
 from harness.report.statistics import estimate
 from harness.results.schema import Row
@@ -76,9 +78,10 @@ def test_unchanged_code_alarms_no_more_often_than_stated(methods):
     rng, alarms = np.random.default_rng(1), 0
     for _ in range(1000):
         stored, fresh = (
-            {(s, 0.98, m): Cell(False, "lower", dict(enumerate(v))) for (m, s), v in draws(rng, n, methods=methods).items()} for n in (5, 3)
+            {(s, 0.98, m): ScoreBySeed(False, "lower", dict(enumerate(v))) for (m, s), v in draws(rng, n, methods=methods).items()}
+            for n in (5, 3)
         )
-        lines = compare(fresh, stored, 0.2)
+        lines = compare_scores(fresh, stored, 0.2)
         assert len([line for line in lines if line.tested]) == 3 * (len(methods) + (len(methods) > 1))
         alarms += any(line.verdict == "difference" for line in lines)
     assert alarms <= stats.binom.ppf(0.999, 1000, 0.2)
@@ -99,7 +102,7 @@ def test_a_change_of_all_methods_is_found_where_no_single_line_would_be():
     def values(shift, seeds):
         return {(method, "fid"): list(shift + rng.normal(size=seeds)) for method in methods}
 
-    report = check(table(values(1.5, 3)), table(values(0.0, 5)))
+    report = compare_rows(table(values(1.5, 3)), table(values(0.0, 5)))
     assert report.exit_code == 1
     assert [line.method for line in report.of("difference")] == [EVERY]
     assert report.lines[0].why == "worse"
@@ -109,7 +112,7 @@ def test_one_changed_method_is_named():
     rng = np.random.default_rng(0)
     stored, fresh = draws(rng, 5), draws(rng, 3)
     fresh["baseline", "is"] = [value + 40 for value in fresh["baseline", "is"]]
-    report = check(table(fresh), table(stored))
+    report = compare_rows(table(fresh), table(stored))
     assert verdict(report, "baseline", "is") == ("difference", "better")
     assert verdict(report, "baseline", "fid")[0] == "no difference"
     assert report.exit_code == 1
@@ -121,10 +124,10 @@ def test_one_changed_method_is_named():
 def test_the_same_bits_are_identical_whatever_their_number():
     stored = draws(np.random.default_rng(0), 3)
     for seeds in (1, 2, 3):
-        report = check(table({key: of[:seeds] for key, of in stored.items()}), table(stored))
+        report = compare_rows(table({key: of[:seeds] for key, of in stored.items()}), table(stored))
         assert report.identical
         assert report.exit_code == 0
-        assert gate.text(report).endswith("Result: identical (exit code 0).")
+        assert report_text(report).endswith("Result: identical (exit code 0).")
 
 
 BEFORE = {("baseline", "fid"): [1.0, 1.1, 0.9], ("baseline", "rfid"): [0.05] * 3, ("baseline", "parameters"): [10.0] * 3}
@@ -145,7 +148,7 @@ BEFORE = {("baseline", "fid"): [1.0, 1.1, 0.9], ("baseline", "rfid"): [0.05] * 3
 )
 def test_verdict_and_exit_code(score, values, expected, code):
     fresh = {key: of for key, of in (BEFORE | {("baseline", score): values}).items() if of}
-    report = check(table(fresh), table(BEFORE))
+    report = compare_rows(table(fresh), table(BEFORE))
     assert verdict(report, "baseline", score)[0] == expected
     assert report.exit_code == code
 
@@ -153,29 +156,29 @@ def test_verdict_and_exit_code(score, values, expected, code):
 def test_a_score_of_one_draw_that_moved_does_not_alarm_beside_tests():
     fresh = BEFORE | {("baseline", "rfid"): [0.06] * 3, ("baseline", "fid"): [1.05, 0.95, 1.02]}
     stored = table(BEFORE, low=0.03, high=0.07).where(lambda rows: rows["score"] != "fid", table(BEFORE))
-    report = check(table(fresh, low=0.04, high=0.08), typed(stored))
+    report = compare_rows(table(fresh, low=0.04, high=0.08), typed(stored))
     assert verdict(report, "baseline", "rfid") == ("moved", "one draw, no test; 0.4 half-widths of the intervals over images")
     assert report.exit_code == 0
 
 
 def test_a_constant_that_became_another_constant_is_undecided():
     before = {("baseline", "denoiser_outlier_share"): [0.0, 0.0, 0.0]}
-    report = check(table({("baseline", "denoiser_outlier_share"): [0.1, 0.1, 0.1]}), table(before))
+    report = compare_rows(table({("baseline", "denoiser_outlier_share"): [0.1, 0.1, 0.1]}), table(before))
     assert report.exit_code == 2
-    assert check(table({("baseline", "denoiser_outlier_share"): [0.0, 0.0]}), table(before)).exit_code == 0
+    assert compare_rows(table({("baseline", "denoiser_outlier_share"): [0.0, 0.0]}), table(before)).exit_code == 0
 
 
 def test_a_gone_method_differs_and_a_new_one_is_noted():
     rng = np.random.default_rng(0)
     stored = draws(rng, 3)
     fresh = {(method.replace("ttr", "dsr"), score): of for (method, score), of in stored.items()}
-    report = check(table(fresh), table(stored))
+    report = compare_rows(table(fresh), table(stored))
     assert verdict(report, "ttr", "every score") == ("difference", "gone")
     assert verdict(report, "dsr", "every score") == ("note", "new")
 
 
 def test_a_divergence_that_is_stored_too_is_told_and_not_judged():
-    report = check(table({("baseline", "fid"): [1.05, 0.95, 1.1]}), table({("baseline", "fid"): [None, None, None]}))
+    report = compare_rows(table({("baseline", "fid"): [1.05, 0.95, 1.1]}), table({("baseline", "fid"): [None, None, None]}))
     assert verdict(report, "baseline", "fid") == ("note", "3 diverged of 3 seeds before, ok now")
 
 
@@ -184,35 +187,35 @@ def test_a_divergence_that_is_stored_too_is_told_and_not_judged():
 )
 def test_what_was_measured_otherwise_is_refused(column, value):
     with pytest.raises(UserError, match=f"score 'fid' cannot be compared: {column} is .* in the stored rows and {value} in the fresh ones"):
-        check(table(BEFORE, **{column: value}), table(BEFORE))
+        compare_rows(table(BEFORE, **{column: value}), table(BEFORE))
 
 
 def test_rows_of_another_study_are_refused():
     with pytest.raises(UserError, match=r"are of different studies \(digits, smoke\)"):
-        check(table(BEFORE, study="smoke"), table(BEFORE))
+        compare_rows(table(BEFORE, study="smoke"), table(BEFORE))
 
 
 def test_other_data_differ_and_another_judge_is_remarked():
-    report = check(table(BEFORE, reference="c" * 64), table(BEFORE))
+    report = compare_rows(table(BEFORE, reference="c" * 64), table(BEFORE))
     assert report.exit_code == 1
     assert verdict(report, EVERY, "data compared with") == (
         "difference",
         f"must be equal: {'a' * 12} before, {'c' * 12} now, for fid, rfid, parameters",
     )
-    remarks = check(table(BEFORE, extractor="c" * 64), table(BEFORE)).remarks
+    remarks = compare_rows(table(BEFORE, extractor="c" * 64), table(BEFORE)).remarks
     assert any(remark.startswith("Not the stored bits: judge (") for remark in remarks)
 
 
 def test_neuron_lists_of_one_encoder_must_be_equal():
     stored, known = table(draws(np.random.default_rng(0), 3)), {"ttr": {"2": [3, 17]}}
     other = {"fresh_neurons": {"ttr": {"2": [3, 18]}}, "stored_neurons": known}
-    assert check(stored, stored, fresh_neurons=known, stored_neurons=known).identical
-    report = check(stored, stored, **other)
+    assert compare_rows(stored, stored, fresh_neurons=known, stored_neurons=known).identical
+    report = compare_rows(stored, stored, **other)
     assert verdict(report, "ttr", "register neurons") == (
         "difference", "must be equal for the same encoder: layer 2: 3, 17 before, layer 2: 3, 18 now"
     )  # fmt: skip
     assert report.exit_code == 1
-    report = check(stored.assign(encoder="c" * 64), stored, **other)
+    report = compare_rows(stored.assign(encoder="c" * 64), stored, **other)
     assert verdict(report, "ttr", "register neurons")[0] == "note"
     assert report.exit_code == 0
 
@@ -224,11 +227,11 @@ def test_text_shows_the_worst_first_and_counts_the_rest():
     rng = np.random.default_rng(0)
     stored, fresh = draws(rng, 5), draws(rng, 3)
     fresh["baseline", "is"] = [value + 40 for value in fresh["baseline", "is"]]
-    report = check(table(fresh), table(stored))
-    short, long = gate.text(report).splitlines(), gate.text(report, everything=True).splitlines()
+    report = compare_rows(table(fresh), table(stored))
+    short, long = report_text(report).splitlines(), report_text(report, everything=True).splitlines()
     assert short[1].split()[:3] == ["difference", "baseline", "is"]
     assert sum("no difference" in line for line in short[:-3]) == 0
-    assert len(long) - len(short) == sum(line.verdict in gate.QUIET for line in report.lines)
+    assert len(long) - len(short) == sum(line.verdict in QUIET for line in report.lines)
     assert short[-1] == "Result: difference (exit code 1)."
     assert "(5 stored, 3 fresh)" in short[-2]
     assert "at most 5%" in short[-2]
@@ -249,46 +252,46 @@ def folder(tmp_path, monkeypatch):
 
 def test_update_then_check_then_a_change(folder):
     with pytest.raises(UserError, match=r"reports/reference/digits.csv: no stored rows; write them with dsr check --study digits --update"):
-        gate.gate("digits")
-    said, code = gate.gate("digits", renew=True)
+        run_gate("digits")
+    said, code = run_gate("digits", renew=True)
     assert code == 0
     assert said == "reports/reference/digits.csv: 2 methods, seeds 0, 1, 2, 5 scores"
     assert json.loads((folder / "reports/reference/digits.json").read_text()) == {"ttr": {"2": [3, 17]}}
-    assert gate.gate("digits") == ("Lines: 12 identical.\nResult: identical (exit code 0).", 0)
-    assert gate.gate("digits", renew=True)[0].endswith("\nnothing changed")
+    assert run_gate("digits") == ("Lines: 12 identical.\nResult: identical (exit code 0).", 0)
+    assert run_gate("digits", renew=True)[0].endswith("\nnothing changed")
     rows = from_csv(folder / "reports/digits/table1.csv")
     rows.loc[(rows["method"] == "baseline") & (rows["score"] == "fid"), "value"] += 100
     write_text("reports/digits/table1.csv", to_csv(rows[rows["seed"] < 2]))
-    said, code = gate.gate("digits")
+    said, code = run_gate("digits")
     assert code == 1
     assert said.splitlines()[1].startswith("difference  baseline")
-    said, _ = gate.gate("digits", renew=True)
+    said, _ = run_gate("digits", renew=True)
     assert "seeds: 0, 1, 2 before, 0, 1 now" in said
     assert "baseline fid (EMA 0.98, step 1500): " in said
-    assert gate.gate("digits")[1] == 0
+    assert run_gate("digits")[1] == 0
 
 
 def test_files_that_are_not_what_they_should_be_are_one_line(folder):
     with pytest.raises(UserError, match="unknown study 'digts', did you mean 'digits'"):
-        gate.gate("digts")
+        run_gate("digts")
     with pytest.raises(UserError, match=r"reports/smoke/table1.csv: no fresh rows; run snakemake"):
-        gate.gate("smoke")
+        run_gate("smoke")
     with pytest.raises(UserError, match="rows of study 'digits', not of 'smoke'"):
-        gate.gate("smoke", rows=folder / "reports/digits/table1.csv")
+        run_gate("smoke", rows=folder / "reports/digits/table1.csv")
     with pytest.raises(UserError, match=r"results/smoke/encoders: lacks the neuron list .* of the rows of 'ttr'"):
-        gate.gate("digits", results=folder / "results/smoke")
-    gate.gate("digits", renew=True)
+        run_gate("digits", results=folder / "results/smoke")
+    run_gate("digits", renew=True)
     (folder / "reports/reference/digits.json").write_text('{"ttr": [1]}')
     with pytest.raises(UserError, match=r"reports/reference/digits.json: not lists of register neurons"):
-        gate.gate("digits")
+        run_gate("digits")
     (folder / "reports/reference/digits.csv").write_text("study,method\ndigits,ttr\n")
     with pytest.raises(UserError, match=r"digits.csv: not rows of this schema"):
-        gate.gate("digits")
-    assert "the old ones could not be read" in gate.gate("digits", renew=True)[0]
-    assert gate.gate("digits")[1] == 0
+        run_gate("digits")
+    assert "the old ones could not be read" in run_gate("digits", renew=True)[0]
+    assert run_gate("digits")[1] == 0
 
 
 def test_nothing_here_imports_torch():
-    source = config.ROOT / "harness" / "report"
-    assert not any("torch" in (source / name).read_text().replace("torch ", "") for name in ("check.py", "gate.py"))
-    assert math.isnan(check(table(BEFORE), table(BEFORE)).lines[0].p)
+    folder = config.ROOT / "harness" / "report" / "gate"
+    assert not any("torch" in path.read_text() for path in folder.glob("*.py"))
+    assert math.isnan(compare_rows(table(BEFORE), table(BEFORE)).lines[0].p)

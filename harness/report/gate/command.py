@@ -1,4 +1,4 @@
-"""`dsr check`: the stored rows and neuron lists of a study, the report on fresh ones as text, and what an update changes."""
+"""What `dsr check` reads, prints and stores: the stored rows and neuron lists of a study, the report on fresh ones as text, and what an update changes."""
 
 import json
 import math
@@ -8,7 +8,8 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from harness.report.check import ORDER, Line, Neurons, Report, cells, check
+from harness.report.gate.compare import compare_rows
+from harness.report.gate.lines import ORDER, GateLine, GateReport, Neurons, by_score
 from harness.report.rows import from_csv, to_csv
 from harness.results.schema import LEVEL, NONE, View
 from harness.store import artifacts
@@ -21,7 +22,7 @@ RESULTS = ("no difference found", "difference", "cannot decide")  # by exit code
 QUIET = ("no difference", "identical")
 
 
-def gate(
+def run_gate(
     study: str,
     *,
     against: Path | None = None,
@@ -40,14 +41,14 @@ def gate(
         raise UserError(f"{rows}: rows of study '{fresh['study'].iloc[0]}', not of '{study}'; give --study and --rows of one")
     neurons = neurons_of(fresh, places.folder(results or Path("results") / study, of, places.home(of, "encoder")))
     if renew:
-        return update(fresh, against, neurons), 0
+        return store_rows(fresh, against, neurons), 0
     if not against.is_file():
         raise UserError(f"{against}: no stored rows; write them with dsr check --study {study} --update, and keep the file")
-    report = check(fresh, from_csv(against), fresh_neurons=neurons, stored_neurons=read_neurons(against.with_suffix(".json")))
-    return text(report, everything=everything), report.exit_code
+    report = compare_rows(fresh, from_csv(against), fresh_neurons=neurons, stored_neurons=read_neurons(against.with_suffix(".json")))
+    return report_text(report, everything=everything), report.exit_code
 
 
-def text(report: Report, *, everything: bool = False) -> str:
+def report_text(report: GateReport, *, everything: bool = False) -> str:
     """The report for people: what differs, is undecided or moved, worst first; with `everything` every line."""
     shown = [line for line in report.lines if everything or line.verdict not in QUIET]
     several = len({line.view for line in report.lines if line.view}) > 1
@@ -61,7 +62,7 @@ def text(report: Report, *, everything: bool = False) -> str:
     return "\n".join([*lines, *report.remarks, f"Result: {result} (exit code {report.exit_code})."])
 
 
-def _columns(line: Line, several: bool) -> list[str]:
+def _columns(line: GateLine, several: bool) -> list[str]:
     score = f"{line.score} ({_brief(line.view)})" if several and line.view else line.score
     sides = [f"{side.mean:.4g} (n = {side.n})" if side else "" for side in (line.stored, line.fresh)]
     interval = "" if math.isnan(line.effect) else f"{line.effect:+.3g}"
@@ -95,7 +96,7 @@ def neurons_of(rows: pd.DataFrame, results: Path) -> Neurons:
 
 
 def read_neurons(path: Path) -> Neurons:
-    """The neuron lists that `update` wrote."""
+    """The neuron lists that `store_rows` wrote."""
     try:
         return TypeAdapter(Neurons).validate_json(path.read_text())
     except (OSError, UnicodeDecodeError, ValidationError) as error:
@@ -104,7 +105,7 @@ def read_neurons(path: Path) -> Neurons:
         ) from None
 
 
-def update(fresh: pd.DataFrame, against: Path, neurons: Neurons) -> str:
+def store_rows(fresh: pd.DataFrame, against: Path, neurons: Neurons) -> str:
     """Store the rows at `against` and the neuron lists beside it (.json); returns what changed."""
     lines = [f"{against}: {fresh['method'].nunique()} methods, seeds {_seeds(fresh)}, {fresh['score'].nunique()} scores"]
     if against.is_file():
@@ -120,7 +121,7 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
         stored = from_csv(against)
     except UserError as error:
         return [f"the old ones could not be read: {error}"]
-    lines, before = [], cells(stored)
+    lines, before = [], by_score(stored)
     for what in ("method", "score"):
         old, new = (list(dict.fromkeys(rows[what])) for rows in (stored, fresh))
         lines += [f"{what} added: {name}" for name in new if name not in old] + [
@@ -128,7 +129,7 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
         ]
     if _seeds(stored) != _seeds(fresh):
         lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
-    for (score, view, method), cell in cells(fresh).items():
+    for (score, view, method), cell in by_score(fresh).items():
         old = before.get((score, view, method))
         if old and (old.values, old.without) != (cell.values, cell.without):
             was, now = (f"{side.estimate.mean:.4g}" if side.values else side.failures for side in (old, cell))

@@ -1,0 +1,54 @@
+"""Fresh rows against stored ones of unchanged code, by a test that knows how many seeds and how many comparisons there are."""
+
+import pandas as pd
+
+from harness.report.gate.lines import ORDER, GateReport, Neurons, by_score
+from harness.report.gate.parts import data_lines, neuron_lines, shared_part_remarks
+from harness.report.gate.scores import compare_scores, power_remarks
+from harness.report.rows import PROTOCOL
+from harness.results.schema import View
+from harness.study.typed import UserError
+
+RATE = 0.05  # chance of any false difference in a report
+ALIKE = [column for column in PROTOCOL if column not in ("reference", "extractor")]
+
+
+def compare_rows(
+    fresh: pd.DataFrame,
+    stored: pd.DataFrame,
+    *,
+    rate: float = RATE,
+    fresh_neurons: Neurons | None = None,
+    stored_neurons: Neurons | None = None,
+) -> GateReport:
+    """Compare two long tables, as `rows.from_csv` reads them. `rate`: the chance of any false difference, at most.
+
+    UserError where they were not measured alike.
+    """
+    check_alike(fresh, stored)
+    lines = compare_scores(by_score(fresh), by_score(stored), rate)
+    remarks = [*power_remarks(lines, rate), *shared_part_remarks(fresh, stored)]
+    lines += [*data_lines(fresh, stored), *neuron_lines(fresh, stored, fresh_neurons or {}, stored_neurons or {})]
+    return GateReport(sorted(lines, key=lambda line: (ORDER.index(line.verdict), line.adjusted if line.tested else 0)), remarks)
+
+
+def check_alike(fresh: pd.DataFrame, stored: pd.DataFrame) -> None:
+    """UserError that names what was measured differently: the study, or for a score that both have its n, settings or arithmetic."""
+    if names := set(fresh["study"]) ^ set(stored["study"]):
+        raise UserError(
+            f"fresh and stored rows are of different studies ({', '.join(sorted(names))}); give --study, --rows and --against of one"
+        )
+    before, after = (rows[rows["status"] == "ok"].groupby(["score", *View._fields], sort=False)[ALIKE].first() for rows in (stored, fresh))
+    for column in ("step", "guidance"):
+        old, new = (list(dict.fromkeys(rows[column])) for rows in (stored, fresh))
+        if not set(old) & set(new):
+            raise UserError(
+                f"fresh and stored rows cannot be compared: {column} is {old[0]} in the stored rows and {new[0]} in the fresh ones"
+            )
+    keys = before.index.intersection(after.index)
+    for column in ALIKE:
+        for key in keys[(before.loc[keys, column] != after.loc[keys, column]).to_numpy()][:1]:
+            raise UserError(
+                f"score '{key[0]}' cannot be compared: {column} is {before.loc[key, column]} in the stored rows and "
+                f"{after.loc[key, column]} in the fresh ones; measure alike, or store the fresh rows with --update"
+            )

@@ -1,0 +1,103 @@
+"""What the gate says: a line for each comparison, and of all of them the exit code."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pandas as pd
+
+from harness.report.statistics import Estimate, estimate
+from harness.results.schema import View
+
+EVERY = "all methods"
+
+# difference: exit code 1. undecided: too little to say. moved: another single draw. note: told, not judged.
+Verdict = Literal["difference", "undecided", "moved", "note", "no difference", "identical"]
+ORDER = ("difference", "undecided", "moved", "note", "no difference", "identical")
+Neurons = dict[str, dict[str, list[int]]]  # of methods with test-time registers: layer -> register neurons
+Key = tuple[str, View, str]  # score, what its samples were drawn with, method
+
+
+@dataclass(frozen=True)
+class GateLine:
+    """One comparison. `low`, `high`: interval at LEVEL of fresh minus stored; `p` before, `adjusted` after correction; NaN untested."""
+
+    method: str
+    score: str
+    view: View | None = None
+    verdict: Verdict = "no difference"
+    why: str = ""
+    better: str = "neither"
+    stored: Estimate | None = None
+    fresh: Estimate | None = None
+    low: float = math.nan
+    high: float = math.nan
+    p: float = math.nan
+    adjusted: float = math.nan
+
+    @property
+    def effect(self) -> float:
+        """Fresh minus stored mean."""
+        return self.fresh.mean - self.stored.mean if self.fresh and self.stored else math.nan
+
+    @property
+    def tested(self) -> bool:
+        return not math.isnan(self.p)
+
+
+@dataclass(frozen=True)
+class GateReport:
+    """All lines, worst first, and remarks on the whole."""
+
+    lines: list[GateLine]
+    remarks: list[str]
+
+    def of(self, verdict: Verdict) -> list[GateLine]:
+        return [line for line in self.lines if line.verdict == verdict]
+
+    @property
+    def identical(self) -> bool:
+        return all(line.verdict == "identical" for line in self.lines)
+
+    @property
+    def exit_code(self) -> int:
+        """0: no difference found. 1: a difference. 2: cannot decide."""
+        if self.of("difference"):
+            return 1
+        untested = self.of("moved") and not any(line.tested for line in self.lines)
+        return 2 if self.of("undecided") or untested else 0
+
+
+@dataclass
+class ScoreBySeed:
+    """One score of one method: values by seed, and the status of the seeds that have none."""
+
+    shared: bool
+    better: str
+    values: dict[int, float] = field(default_factory=dict)
+    without: dict[int, str] = field(default_factory=dict)
+    half: float = math.nan  # of the interval within a run, over images; of the last row
+
+    @property
+    def estimate(self) -> Estimate | None:
+        return estimate(list(self.values.values())) if self.values else None
+
+    @property
+    def failures(self) -> str:
+        counts = ", ".join(f"{count} {status}" for status, count in Counter(self.without.values()).items())
+        return f"{counts} of {len(self.without) + len(self.values)} seeds" if counts else "ok"
+
+
+def by_score(rows: pd.DataFrame) -> dict[Key, ScoreBySeed]:
+    """The rows by score, view and method."""
+    scores: dict[Key, ScoreBySeed] = {}
+    for row in rows.to_dict("records"):
+        view = View(row["ema"], row["step"], row["guidance"])
+        cell = scores.setdefault((row["score"], view, row["method"]), ScoreBySeed(row["shared"], row["better"]))
+        if row["status"] == "ok":
+            cell.values[row["seed"]] = row["value"]
+            cell.half = (row["high"] - row["low"]) / 2
+        else:
+            cell.without[row["seed"]] = row["status"]
+    return scores
