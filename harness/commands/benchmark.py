@@ -19,7 +19,6 @@ from harness.evaluation.cost import cost_scores
 from harness.machine.device import allow_tf32, device
 from harness.machine.streams import seed_initialisation, stream
 from harness.plan.model import PEAKS
-from harness.plan.stages import precision_of
 from harness.store.files import write_text
 from harness.study.method import load_method
 from harness.study.study import Study
@@ -44,7 +43,7 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float | Non
     sample_seconds, sample_memory = _sampling(study, denoise)
     nfe, flops = sampling.nfe, price["gflops"] * 1e9
     registers = load_method(method).registers(study.denoiser.registers)
-    train_peak, sample_peak = (peak_tflops or PEAKS[precision] for precision in (precision_of(training), sampling.precision))
+    train_peak, sample_peak = (peak_tflops or PEAKS[precision] for precision in (training.arithmetic, sampling.precision))
     return {
         "study": study.name,
         "method": method,

@@ -5,7 +5,7 @@ from harness.evaluation.cost import Price
 from harness.plan.markdown import flops_text, hours_text
 from harness.plan.model import PEAKS, UTILISATION, Frozen
 from harness.plan.networks import Networks
-from harness.plan.stages import TRAINED, precision_of
+from harness.plan.stages import TRAINED
 from harness.report import paper
 from harness.results.markdown import markdown_table
 from harness.study.study import Study, load_study
@@ -47,10 +47,10 @@ def sizes(study: Study) -> Sizes:
 
 def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
     """The content of reports/compute.md: sizes of the paper-scale denoisers, our counts beside the paper's, and what training takes."""
-    found = [sizes(load_study(name)) for name in studies]
+    counted = [sizes(load_study(name)) for name in studies]
     hours = 1e12 * utilisation * 3600
     counts, trainings = [], []
-    for one in found:
+    for one in counted:
         section, study = one.study.denoiser, one.study
         model, registers = f"{section.text}, {_input(study)}", f"{section.registers.count} @ {section.registers.start}"
         for method, price in (("baseline", one.plain), ("dsr", one.registers)):
@@ -61,7 +61,7 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
                 "" if method == "baseline" else f"+{price.flops / one.plain.flops - 1:.1%}",
             ])  # fmt: skip
         epoch = section.training.epoch(study.data.train_images) * section.training.batch
-        precision = precision_of(section.training)
+        precision = section.training.arithmetic
         row = [f"{model}, {precision}"]
         for epochs in (80, 800):
             for price in (one.plain, one.registers):
@@ -72,13 +72,13 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
     training_heading = ["Model, precision", "80 epochs", "80, with registers", "800 epochs", "800, with registers"]
     sources = dict.fromkeys(
         source
-        for one in found
+        for one in counted
         for scores in one.printed.values()
         for score in ("parameters", "gflops")
         if score in scores
         for source in scores[score].sources
     )
-    missed = [one.study.name for one in found for m in ("baseline", "dsr") for s in ("parameters", "gflops") if one.match(m, s) is False]
+    missed = [one.study.name for one in counted for m in ("baseline", "dsr") for s in ("parameters", "gflops") if one.match(m, s) is False]
     verdict = f"Mismatches: {', '.join(missed)}." if missed else "Every value that the paper prints is matched at its printed precision."
     notes = [
         f"{verdict} Paper: {'; '.join(sources)}. Empty: not printed there.",
@@ -87,7 +87,7 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
         "Parameters: trainable ones; `all` adds the fixed position table and Fourier frequencies, which are parameters in the released code. "
         "The paper's 676M is the trainable count with its decimals cut off, its 839M the count of all, rounded; no one convention gives both.",
         f"Training: 3 forward passes an image and one of the encoder, where there is one; in brackets GPU-hours on an H100 (TF32 {PEAKS['tf32']:g}, bf16 "
-        f"{PEAKS['bf16']:g} TFLOP/s) at a utilisation of {utilisation:g}, which training DiT-XL in TF32 reached on one. An epoch is what is left of {found[0].study.data.train_images:,} images in whole batches.",
+        f"{PEAKS['bf16']:g} TFLOP/s) at a utilisation of {utilisation:g}, which training DiT-XL in TF32 reached on one. An epoch is what is left of {counted[0].study.data.train_images:,} images in whole batches.",
     ]
     return (
         "# Compute: this code beside the paper\n\n"

@@ -69,7 +69,7 @@ class Stages:
         return self._stage(
             name,
             flops=TRAINED * price.flops * images,
-            precision=precision_of(training),
+            precision=training.arithmetic,
             parameters=price.parameters,
             forward=price.flops,
             images=images,
@@ -148,7 +148,7 @@ class Stages:
         return self._stage(
             "decoder",
             flops=per_image * images,
-            precision=precision_of(training),
+            precision=training.arithmetic,
             what=f"{shape}, trained",
             parameters=price.parameters,
             images=images,
@@ -200,7 +200,7 @@ class Stages:
         return self._stage(
             "denoiser",
             flops=per_image * images,
-            precision=precision_of(training),
+            precision=training.arithmetic,
             subject=name,
             what=section.text,
             parameters=price.parameters,
@@ -248,10 +248,6 @@ class Stages:
         images = min(section.images, self.study.data.reference) * len(section.times)
         what = f"token norms at {len(section.times)} noise levels"
         return self._stage("outliers", flops=price.flops * images, subject=name, what=what, forward=price.flops, images=images)
-
-
-def precision_of(training: Training) -> Precision:
-    return "bf16" if training.precision == "bf16" else "tf32" if training.tf32 else "fp32"
 
 
 def evaluations(study: Study) -> tuple[int, int]:

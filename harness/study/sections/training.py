@@ -49,6 +49,11 @@ class Training(Strict):
             raise ValueError(f"training.batch {self.batch} is not a multiple of micro_batch {self.micro_batch}")
         return self
 
+    @property
+    def arithmetic(self) -> Literal["fp32", "tf32", "bf16"]:
+        """What a GPU computes its matrix products in."""
+        return "tf32" if self.precision == "fp32" and self.tf32 else self.precision
+
     def epoch(self, images: int) -> int:
         """Steps of one epoch over `images`; the remainder is dropped."""
         return max(1, images // self.batch)
