@@ -9,7 +9,7 @@ import pandas as pd
 from harness.report import paper
 from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, empty, named
-from harness.report.markup import Grid
+from harness.report.markup import TextTable
 from harness.report.specs import Column
 from harness.report.statistics import Estimate, by_seed, estimate
 from harness.results.scores import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
@@ -37,7 +37,7 @@ NOTES = [
 
 
 @dataclass(frozen=True)
-class Line:
+class PaperLine:
     """A value of the paper with the measured one. `because`: what differs or is not given; `why`: the reason for no measured value."""
 
     method: str
@@ -54,12 +54,12 @@ class Line:
         return None if self.measured is None or self.comparable == "no" else self.measured.mean - self.paper.value
 
 
-def lines(study: Study, rows: pd.DataFrame, methods: list[str], wanted: Collection[tuple[str, bool]] | None = None) -> list[Line]:
+def lines(study: Study, rows: pd.DataFrame, methods: list[str], wanted: Collection[tuple[str, bool]] | None = None) -> list[PaperLine]:
     """What the paper prints for `methods` in this study, beside the measured values; nothing where it has no such study.
 
     `rows`: of the study, in every view. `wanted`: (score, guided) of a table's columns; None: all that is not of a single block.
     """
-    found = []
+    beside = []
     for guided in (False, True):
         table, ours = _measured(study, rows, guided)
         for method, scores in paper.values(study.name, guided=guided).items():
@@ -70,8 +70,10 @@ def lines(study: Study, rows: pd.DataFrame, methods: list[str], wanted: Collecti
                 why = empty(chosen, [method]).get(method, "")
                 values = by_seed(chosen, method, score).to_numpy()
                 measured = None if why or not len(values) else estimate(values[:1] if score_info(score).shared else values)
-                found.append(Line(method, score, guided, printed, measured, why, *comparable(study, score, printed, ours.get(method))))
-    return sorted(found, key=lambda line: (methods.index(line.method), line.guided))
+                beside.append(
+                    PaperLine(method, score, guided, printed, measured, why, *comparable(study, score, printed, ours.get(method)))
+                )
+    return sorted(beside, key=lambda line: (methods.index(line.method), line.guided))
 
 
 def _measured(study: Study, rows: pd.DataFrame, guided: bool) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -130,29 +132,29 @@ def said(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def grids(found: list[tuple[str | None, list[Line]]]) -> list[Grid]:
+def printed_tables(groups: list[tuple[str | None, list[PaperLine]]]) -> list[TextTable]:
     """The panels, of groups with their titles, none much longer than a page. Measured values have one decimal more than the printed one."""
-    pages: list[list[tuple[str | None, list[Line]]]] = []
-    for title, some in found:
+    pages: list[list[tuple[str | None, list[PaperLine]]]] = []
+    for title, some in groups:
         if some and (not pages or sum(len(lines) for _, lines in pages[-1]) + len(some) > PAGE):
             pages.append([])
         if some:
             pages[-1].append((title, some))
-    return [grid(page, "Paper beside measured" + " (continued)" * (place > 0)) for place, page in enumerate(pages)]
+    return [printed_table(page, "Paper beside measured" + " (continued)" * (place > 0)) for place, page in enumerate(pages)]
 
 
-def grid(found: list[tuple[str | None, list[Line]]], heading: str = "Paper beside measured") -> Grid:
-    rows, groups = [], {}
-    for title, some in found:
+def printed_table(groups: list[tuple[str | None, list[PaperLine]]], heading: str = "Paper beside measured") -> TextTable:
+    rows, titles = [], {}
+    for title, some in groups:
         if title:
-            groups[len(rows)] = title
+            titles[len(rows)] = title
         rows += _rows(some, grouped=bool(title))
-    return Grid(heading, ["Method", "Score", "Paper", "Measured", "Difference", "Comparable?"], rows, groups)
+    return TextTable(heading, ["Method", "Score", "Paper", "Measured", "Difference", "Comparable?"], rows, titles)
 
 
-def _rows(found: list[Line], *, grouped: bool) -> list[tuple[list[str], list[Cell]]]:
+def _rows(lines: list[PaperLine], *, grouped: bool) -> list[tuple[list[str], list[Cell]]]:
     rows = []
-    for line in found:
+    for line in lines:
         printed, info = line.paper, score_info(line.score)
         digits, scale = max(printed.digits, 0) + 1, 10.0 ** min(printed.digits, 0)
         plain, signed = (Column(score=line.score, scale=scale, digits=digits, difference=signed) for signed in (False, True))
@@ -169,7 +171,7 @@ def _rows(found: list[Line], *, grouped: bool) -> list[tuple[list[str], list[Cel
     return rows
 
 
-def alone(kind: Literal["quoted", "text_to_image"]) -> Grid:
+def alone(kind: Literal["quoted", "text_to_image"]) -> TextTable:
     """Rows that only the paper has: quoted there from other papers, or of text to image, whose training code is not released."""
     source = paper.paper()
     if kind == "quoted":
@@ -181,16 +183,16 @@ def alone(kind: Literal["quoted", "text_to_image"]) -> Grid:
             )
             for one in source.quoted
         ]
-        return Grid("Quoted by the paper from other papers", headings, rows)
+        return TextTable("Quoted by the paper from other papers", headings, rows)
     rows = [([one.model], [_printed(one.geneval, 1), _printed(one.dpg_bench, 1)]) for one in source.text_to_image]
-    return Grid("As the paper prints it", ["Model", "GenEval, % ↑", "DPG-Bench, % ↑"], rows)
+    return TextTable("As the paper prints it", ["Model", "GenEval, % ↑", "DPG-Bench, % ↑"], rows)
 
 
 def _printed(value: float | None, digits: int) -> Cell:
     return Cell(EMPTY if value is None else f"{value:.{digits}f}")
 
 
-def to_csv(found: list[Line]) -> str:
+def to_csv(lines: list[PaperLine]) -> str:
     """One line a value of the paper, unrounded."""
     table = [
         {
@@ -207,6 +209,6 @@ def to_csv(found: list[Line]) -> str:
             "because": line.because or line.why,
             "sources": "; ".join(line.paper.sources),
         }
-        for line in found
+        for line in lines
     ]
     return pd.DataFrame(table).to_csv(index=False, lineterminator="\n")

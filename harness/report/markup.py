@@ -20,7 +20,7 @@ RAISED = re.compile(r"\\textasciicircum\{\}([A-Z]+)")  # as in DiT^DH
 
 
 @dataclass(frozen=True)
-class Grid:
+class TextTable:
     """A table: the first `left` columns are texts, the others cells. `groups`: headings, by the place of the row that they stand above."""
 
     title: str
@@ -33,9 +33,9 @@ class Grid:
         return len(self.headings) - len(self.rows[0][1])
 
 
-def footnotes(grids: Iterable[Grid]) -> dict[str, int]:
+def footnotes(tables: Iterable[TextTable]) -> dict[str, int]:
     """The reasons in all cells, numbered from 1 as they come; equal ones once."""
-    reasons = dict.fromkeys(cell.why for grid in grids for _, cells in grid.rows for cell in cells if cell.why)
+    reasons = dict.fromkeys(cell.why for table in tables for _, cells in table.rows for cell in cells if cell.why)
     return {reason: number for number, reason in enumerate(reasons, start=1)}
 
 
@@ -43,7 +43,7 @@ def superscript(number: int) -> str:
     return str(number).translate(SUPERSCRIPT)
 
 
-def markdown(grid: Grid, numbers: dict[str, int]) -> str:
+def to_markdown(table: TextTable, numbers: dict[str, int]) -> str:
     """`numbers`: of the footnotes."""
 
     def cell(c: Cell) -> str:
@@ -51,18 +51,18 @@ def markdown(grid: Grid, numbers: dict[str, int]) -> str:
         return text + (superscript(numbers[c.why]) if c.why else "")
 
     lines = []
-    for place, (texts, cells) in enumerate(grid.rows):
-        if place in grid.groups:
-            lines.append([f"**{grid.groups[place]}**", *[""] * (len(grid.headings) - 1)])
+    for place, (texts, cells) in enumerate(table.rows):
+        if place in table.groups:
+            lines.append([f"**{table.groups[place]}**", *[""] * (len(table.headings) - 1)])
         lines.append([*texts, *map(cell, cells)])
-    return f"**{grid.title}**\n\n{markdown_table(grid.headings, lines, 'l' * grid.left)}\n"
+    return f"**{table.title}**\n\n{markdown_table(table.headings, lines, 'l' * table.left)}\n"
 
 
-def floating(grids: list[Grid], numbers: dict[str, int], *, caption: Iterable[str], notes: Iterable[str], label: str) -> str:
-    """A LaTeX float; below its caption, in small letters, the footnotes of its own grids and `notes`. Needs \\usepackage{booktabs,graphicx}."""
+def floating(tables: list[TextTable], numbers: dict[str, int], *, caption: Iterable[str], notes: Iterable[str], label: str) -> str:
+    """A LaTeX float; below its caption, in small letters, the footnotes of its own tables and `notes`. Needs \\usepackage{booktabs,graphicx}."""
     width = r"\ifdim\width>\textwidth\textwidth\else\width\fi"  # as it is, or shrunk to the page
-    tabulars = [f"\\resizebox{{{width}}}{{!}}{{%\n{latex(grid, numbers)}}}" for grid in grids]
-    feet = [f"\\textsuperscript{{{numbers[reason]}}} {escape(reason)}." for reason in footnotes(grids)]
+    tabulars = [f"\\resizebox{{{width}}}{{!}}{{%\n{latex(table, numbers)}}}" for table in tables]
+    feet = [f"\\textsuperscript{{{numbers[reason]}}} {escape(reason)}." for reason in footnotes(tables)]
     small = " ".join([*feet, *map(escape, notes)])
     below = [f"\\par\\smallskip\n\\begin{{minipage}}{{\\textwidth}}\\footnotesize\n{small}\n\\end{{minipage}}"] * bool(small)
     return "\n".join([
@@ -71,7 +71,7 @@ def floating(grids: list[Grid], numbers: dict[str, int], *, caption: Iterable[st
     ])  # fmt: skip
 
 
-def latex(grid: Grid, numbers: dict[str, int]) -> str:
+def latex(table: TextTable, numbers: dict[str, int]) -> str:
     """A booktabs tabular."""
 
     def cell(c: Cell) -> str:
@@ -79,12 +79,12 @@ def latex(grid: Grid, numbers: dict[str, int]) -> str:
         text = f"$\\mathbf{{{text}}}$" if text and c.bold else f"${text}$" if text else escape(c.text)
         return text + (f"\\textsuperscript{{{numbers[c.why]}}}" if c.why else "")
 
-    columns = "l" * grid.left + "r" * (len(grid.headings) - grid.left)
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(map(escape, grid.headings)) + r" \\", "\\midrule"]
-    for place, (texts, cells) in enumerate(grid.rows):
-        if place in grid.groups:
+    columns = "l" * table.left + "r" * (len(table.headings) - table.left)
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(map(escape, table.headings)) + r" \\", "\\midrule"]
+    for place, (texts, cells) in enumerate(table.rows):
+        if place in table.groups:
             lines += ["\\midrule"] * (place > 0) + [
-                f"\\multicolumn{{{len(grid.headings)}}}{{l}}{{\\emph{{{escape(grid.groups[place])}}}}} \\\\"
+                f"\\multicolumn{{{len(table.headings)}}}{{l}}{{\\emph{{{escape(table.groups[place])}}}}} \\\\"
             ]
         lines.append(" & ".join([*map(escape, texts), *map(cell, cells)]) + r" \\")
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])

@@ -32,17 +32,17 @@ def render_numbers(study: Study, *, methods: list[str], seeds: list[int], out: P
 
 def contents(study: Study, methods: list[str], seeds: list[int], reports: Path, names: list[str]) -> dict[str, Content]:
     """Tables by name, from their CSVs in `reports`."""
-    found = {}
+    tables = {}
     for name in names:
         rows = row_files.from_csv(reports / f"{name}.csv", empty=True)
-        found[name] = table.content(study, rows, methods, seeds, load_table(name))
-    return found
+        tables[name] = table.content_of(study, rows, methods, seeds, load_table(name))
+    return tables
 
 
 def document(study: Study, tables: dict[str, Content]) -> str:
     """The file. UserError where two cells would have the same name."""
     lines: dict[str, str] = {}
-    for words, cell in ((words, cell) for name, made in tables.items() for words, cell in _cells(name, made)):
+    for words, cell in ((words, cell) for name, content in tables.items() for words, cell in _cells(name, content)):
         text = formula(cell.text)
         commands = {"": rf"\ensuremath{{{text}}}" if text else escape(cell.text)}
         if text and cell.mean != cell.text:
@@ -54,7 +54,7 @@ def document(study: Study, tables: dict[str, Content]) -> str:
                     f"\\{command} would be two cells; give the groups or columns of table '{words[0]}' titles that differ in letters"
                 )
             lines[command] = rf"\newcommand{{\{command}}}{{{value}}}"
-    head = [f"% The cells of the tables of study '{study.name}'. harness/report/numbers.py says how the names are made."]
+    head = [f"% The cells of the tables of study '{study.name}'. harness/report/numbers.py says how the names are content."]
     return "\n".join([*head, *lines.values(), ""])
 
 
@@ -64,14 +64,14 @@ def command_name(*words: str) -> str:
     return "".join(DIGITS.get(part, "Point" if part == "." else part.capitalize()) for part in parts)
 
 
-def _cells(name: str, made: Content) -> Iterator[tuple[list[str], Cell]]:
+def _cells(name: str, content: Content) -> Iterator[tuple[list[str], Cell]]:
     """The words of each cell's name besides the study's, and the cell."""
-    for panel in made.panels:
+    for panel in content.panels:
         for part, of_method in panel.parts:
             for method, cells in of_method.items():
                 for column, cell in zip(panel.columns, cells, strict=True):
                     yield [name, part.title or "", method, *_words(column)], cell
-    for part, lines in made.lines:
+    for part, lines in content.lines:
         for line in lines:
             yield [name, part.title or "", line.method, line.score, "guided" * line.guided, "paper"], Cell(line.paper.text)
 

@@ -18,8 +18,8 @@ from harness.report import beside, claims, hypotheses, table, verdicts
 from harness.report import rows as row_files
 from harness.report.cells import Cell, named
 from harness.report.figure_specs import figure_names, load_figure
-from harness.report.grids import label, rows_of
 from harness.report.markup import footnotes
+from harness.report.panels import label, rows_of
 from harness.report.sheets import Sheet, difference_sheets, environment, score_sheets, sheet_id
 from harness.report.specs import Column, Part, TableSpec, load_table, table_names
 from harness.store.files import write_text
@@ -61,7 +61,7 @@ def render_page(
         if name != MAIN and (reports / f"{name}.csv").is_file():
             try:
                 others[name] = load_table(name), row_files.from_csv(reports / f"{name}.csv", empty=True)
-                table.content(study, others[name][1], methods, seeds, others[name][0])
+                table.content_of(study, others[name][1], methods, seeds, others[name][0])
             except UserError as error:
                 if tables is not None:
                     raise
@@ -128,16 +128,16 @@ def _table(
     name: str, spec: TableSpec, study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], sheets: dict[str, Sheet]
 ) -> dict:
     """What the template shows of a table; the sheets that its cells open are added to `sheets`."""
-    made = table.content(study, rows, methods, seeds, spec)
-    numbers = footnotes(made.grids)
-    for sheet in _sheets_of(name, made, study, rows, seeds):
+    content = table.content_of(study, rows, methods, seeds, spec)
+    numbers = footnotes(content.text_tables)
+    for sheet in _sheets_of(name, content, study, rows, seeds):
         sheets.setdefault(sheet.id, sheet)
 
     def shown(cell: Cell, sheet: str) -> Shown:
         return Shown(cell, sheet if sheet in sheets and (cell.mean[-1:].isdigit() or cell.why) else "", numbers.get(cell.why))
 
     panels = []
-    for filled in made.panels:
+    for filled in content.panels:
         body = []
         for part, of_method in filled.parts:
             foreign = part.study.name if part.study.name != study.name else None
@@ -146,27 +146,34 @@ def _table(
                 body.append((part.title if place == 0 else None, [label(part, method)], list(map(shown, cells, ids))))
         headings = [_arrow(column.heading) for column in filled.columns]
         panels.append({"title": filled.title, "left": ["Method"], "headings": headings, "body": body})
-    found = iter([(part, line) for part, some in made.lines for line in some])
-    for grid in made.printed:
+    beside_lines = iter([(part, line) for part, some in content.lines for line in some])
+    for printed_table in content.printed:
         body = []
-        for place, (left, (printed, measured, difference, verdict)) in enumerate(grid.rows):
-            part, line = next(found)
+        for place, (left, (printed, measured, difference, verdict)) in enumerate(printed_table.rows):
+            part, line = next(beside_lines)
             foreign = part.study.name if part.study.name != study.name else None
             opened = shown(measured, sheet_id(line.score, line.method, guided=line.guided, study=foreign))
             cells = [Shown(printed), opened, Shown(difference), Shown(verdict, footnote=numbers.get(verdict.why))]
-            body.append((grid.groups.get(place), left, cells))
-        panels.append({"title": grid.title, "left": grid.headings[:2], "headings": [(h, "") for h in grid.headings[2:]], "body": body})
-    for grid in made.alone:
-        body = [(None, left, [Shown(cell) for cell in cells]) for left, cells in grid.rows]
-        panels.append({"title": grid.title, "left": grid.headings[:1], "headings": list(map(_arrow, grid.headings[1:])), "body": body})
+            body.append((printed_table.groups.get(place), left, cells))
+        panels.append(
+            {
+                "title": printed_table.title,
+                "left": printed_table.headings[:2],
+                "headings": [(h, "") for h in printed_table.headings[2:]],
+                "body": body,
+            }
+        )
+    for alone in content.alone:
+        body = [(None, left, [Shown(cell) for cell in cells]) for left, cells in alone.rows]
+        panels.append({"title": alone.title, "left": alone.headings[:1], "headings": list(map(_arrow, alone.headings[1:])), "body": body})
     return {
         "name": name,
         "at": "" if name == MAIN else f"{name}-",
         "title": spec.title,
-        "caption": made.caption,
+        "caption": content.caption,
         "panels": panels,
         "footnotes": numbers,
-        "notes": made.notes + (beside.NOTES if made.printed else []),
+        "notes": content.notes + (beside.NOTES if content.printed else []),
     }
 
 
@@ -180,9 +187,9 @@ def _sheet_of(column: Column, method: str, part: Part, foreign: str | None) -> s
     )
 
 
-def _sheets_of(name: str, made: table.Content, study: Study, rows: pd.DataFrame, seeds: list[int]) -> Iterator[Sheet]:
+def _sheets_of(name: str, content: table.Content, study: Study, rows: pd.DataFrame, seeds: list[int]) -> Iterator[Sheet]:
     """Of the cells of a table, and of what their differences are made of."""
-    for filled in made.panels:
+    for filled in content.panels:
         scores = {column.score for column in filled.columns if column.score}
         for part, _ in filled.parts:
             own = rows_of(part, rows, seeds)

@@ -5,12 +5,12 @@ from functools import cache
 from typing import Annotated, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from harness.results.scores import BY_BLOCK, score_info
 from harness.study.method import load_method, method_names
 from harness.study.study import load_study, study_names
-from harness.study.typed import ROOT, Count, Fraction, Positive, UserError, explain, nearest
+from harness.study.typed import ROOT, Count, Fraction, Positive, Strict, UserError, explain, nearest
 
 FILE = ROOT / "harness" / "report" / "paper.yaml"
 
@@ -18,10 +18,6 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 Named = Annotated[list[str], Field(min_length=1)]
 Counts = Literal["trainable", "all"]
 GUIDED = "used, its kind and scale not given"
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Images(Strict):
@@ -45,7 +41,7 @@ class Protocol(Strict):
     unclear: list[str] = Field(default=[])  # what else is not given
 
 
-class Rows(Protocol):
+class PrintedProtocol(Protocol):
     """The protocol of the printed rows of some studies and methods; None: all."""
 
     studies: Named
@@ -78,7 +74,7 @@ class Printed(Strict):
         return (math.floor if self.cut else round)(ours * unit) == round(self.value * unit)
 
 
-class Row(Strict):
+class PrintedRow(Strict):
     """Scores of one method, in every study that stands for the same row."""
 
     studies: Named
@@ -155,8 +151,8 @@ class TextToImage(Strict):
 class Paper(Strict):
     sources: dict[str, str]
     digits: dict[str, int]
-    protocols: list[Rows]
-    rows: list[Row]
+    protocols: list[PrintedProtocol]
+    rows: list[PrintedRow]
     curves: list[Curve]
     outlier_shares: OutlierShares
     quoted: list[Quoted]

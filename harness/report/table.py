@@ -7,9 +7,9 @@ import pandas as pd
 
 from harness.report import beside
 from harness.report import rows as row_files
-from harness.report.grids import Filled, fill, rows_of
-from harness.report.markup import Grid, floating, footnotes, markdown, superscript
+from harness.report.markup import TextTable, floating, footnotes, superscript, to_markdown
 from harness.report.notes import notes
+from harness.report.panels import FilledPanel, fill_panels, rows_of
 from harness.report.specs import Part, TableSpec, load_spec, paper_groups, parts, views
 from harness.results.schema import Row
 from harness.store.files import write_text
@@ -24,62 +24,62 @@ class Content:
     label: str
     title: str
     caption: str
-    panels: list[Filled]
+    panels: list[FilledPanel]
     notes: list[str]
-    lines: list[tuple[Part, list[beside.Line]]]
-    alone: list[Grid]
+    lines: list[tuple[Part, list[beside.PaperLine]]]
+    alone: list[TextTable]
 
     @property
-    def printed(self) -> list[Grid]:
+    def printed(self) -> list[TextTable]:
         """The panels of the paper's values beside the measured ones."""
         several = len(self.lines) > 1
-        return beside.grids([(part.title if several else None, lines) for part, lines in self.lines])
+        return beside.printed_tables([(part.title if several else None, lines) for part, lines in self.lines])
 
     @property
-    def grids(self) -> list[Grid]:
-        return [*(panel.grid for panel in self.panels), *self.printed, *self.alone]
+    def text_tables(self) -> list[TextTable]:
+        return [*(panel.text_table for panel in self.panels), *self.printed, *self.alone]
 
 
-def content(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> Content:
+def content_of(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> Content:
     """From the rows of all studies of the table. UserError names a row that is missing, or two that were measured differently."""
-    found = parts(spec, study, methods)
-    panels = fill(spec, found, rows, seeds) if found else []
+    groups = parts(spec, study, methods)
+    panels = fill_panels(spec, groups, rows, seeds) if groups else []
     columns = [column for panel in panels for column in panel.columns]
-    used = pd.concat([rows_of(part, rows, seeds) for part in found]).drop_duplicates(row_files.KEY) if found else rows
+    used = pd.concat([rows_of(part, rows, seeds) for part in groups]).drop_duplicates(row_files.KEY) if groups else rows
     wanted = None if spec.of_one_study else {(column.score, column.guided) for column in columns if column.score}
-    lines = [(part, beside.lines(part.study, rows_of(part, used, seeds), part.methods, wanted)) for part in found]
+    lines = [(part, beside.lines(part.study, rows_of(part, used, seeds), part.methods, wanted)) for part in groups]
     return Content(
         label=f"tab:{study.name}" if spec.of_one_study else f"tab:{study.family}-{spec.title.lower().replace(' ', '-')}",
         title=f"{spec.title}: {study.title}" if spec.of_one_study else f"{spec.title} ({study.family})",
         caption=spec.caption,
         panels=panels,
-        notes=notes(found, used, seeds, columns) if found else [],
+        notes=notes(groups, used, seeds, columns) if groups else [],
         lines=[(part, some) for part, some in lines if some],
         alone=[beside.alone(group.paper) for group in paper_groups(spec, study)],
     )
 
 
-def written(made: Content) -> tuple[str, str]:
+def written(content: Content) -> tuple[str, str]:
     """(Markdown, LaTeX)."""
-    numbers = footnotes(made.grids)
-    under = [*made.notes, *(beside.NOTES if made.printed else [])]
+    numbers = footnotes(content.text_tables)
+    under = [*content.notes, *(beside.NOTES if content.printed else [])]
     below = [f"{superscript(number)} {reason}." for reason, number in numbers.items()] + under
-    caption = [made.caption] * bool(made.caption)
-    lines = [f"# {made.title}\n", *(f"{line}\n" for line in caption), *(markdown(one, numbers) for one in made.grids)]
+    caption = [content.caption] * bool(content.caption)
+    lines = [f"# {content.title}\n", *(f"{line}\n" for line in caption), *(to_markdown(one, numbers) for one in content.text_tables)]
     text = "\n".join([*lines, *(f"- {line}" for line in below), ""])
-    floats = [(made.label, [panel.grid for panel in made.panels], caption, made.notes)] * bool(made.panels)
+    floats = [(content.label, [panel.text_table for panel in content.panels], caption, content.notes)] * bool(content.panels)
     floats += [
-        (f"{made.label}-paper{place or ''}", [one], [f"{one.title}."], beside.NOTES * (place == 0))
-        for place, one in enumerate(made.printed)
+        (f"{content.label}-paper{place or ''}", [one], [f"{one.title}."], beside.NOTES * (place == 0))
+        for place, one in enumerate(content.printed)
     ]
-    floats += [(f"{made.label}-alone{place or ''}", [one], [f"{one.title}."], []) for place, one in enumerate(made.alone)]
-    tex = [floating(some, numbers, caption=[f"{made.title}.", *more], notes=small, label=name) for name, some, more, small in floats]
+    floats += [(f"{content.label}-alone{place or ''}", [one], [f"{one.title}."], []) for place, one in enumerate(content.alone)]
+    tex = [floating(some, numbers, caption=[f"{content.title}.", *more], notes=small, label=name) for name, some, more, small in floats]
     return text, "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *tex])
 
 
 def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> tuple[str, str]:
-    """(Markdown, LaTeX) of the table, from the rows alone. UserError as `content`."""
-    return written(content(study, rows, methods, seeds, spec))
+    """(Markdown, LaTeX) of the table, from the rows alone. UserError as `content_of`."""
+    return written(content_of(study, rows, methods, seeds, spec))
 
 
 def collect(study: Study, methods: list[str], seeds: list[int], results: Path, spec: TableSpec) -> pd.DataFrame:
@@ -87,11 +87,11 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, s
     wanted: dict[str, tuple[Study, list[str]]] = {}
     for part in parts(spec, study, methods):
         wanted.setdefault(part.study.name, (part.study, []))[1].extend(part.methods)
-    found = [
+    tables = [
         row_files.collect(of, list(dict.fromkeys(names)), seeds, places.folder(results, study, of.name), views(spec))
         for of, names in wanted.values()
     ]
-    return pd.concat(found, ignore_index=True) if found else row_files.typed(pd.DataFrame(columns=list(Row.model_fields)))
+    return pd.concat(tables, ignore_index=True) if tables else row_files.typed(pd.DataFrame(columns=list(Row.model_fields)))
 
 
 def render_table(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:

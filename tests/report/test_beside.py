@@ -61,7 +61,7 @@ def test_values_interval_and_difference():
     line = found(study, rows(study))["baseline", "fid"]
     assert (line.paper.text, line.measured.mean, line.measured.n) == ("5.89", pytest.approx(4.1), 3)
     assert line.difference == pytest.approx(4.1 - 5.89)
-    titles, cells = beside.grid([(None, [line])]).rows[0]
+    titles, cells = beside.printed_table([(None, [line])]).rows[0]
     assert titles == ["baseline (RAE-DiT)", "FID"]
     assert [cell.text for cell in cells] == ["5.89", "4.100 ± 0.248", "−1.790 ± 0.248", "unknown"]
 
@@ -70,7 +70,7 @@ def test_parameters_are_in_millions():
     study = load_study(MAIN)
     table = rows(study)
     table.loc[table["score"] == "parameters", "value"] = 676_951_040.0
-    _, cells = beside.grid([(None, [found(study, table)["dsr", "parameters"]])]).rows[0]
+    _, cells = beside.printed_table([(None, [found(study, table)["dsr", "parameters"]])]).rows[0]
     assert [cell.text for cell in cells] == ["676", "677.0", "+1.0", "yes"]
 
 
@@ -124,7 +124,7 @@ def test_a_diverged_method_has_no_measured_value():
     line = found(study, rows(study, failed={("dsr", 1, "fid"): ("diverged", "the loss was not finite")}))["dsr", "fid"]
     assert (line.measured, line.difference) == (None, None)
     assert "DSR, seed 1: diverged: the loss was not finite" in line.why
-    assert [cell.text for cell in beside.grid([(None, [line])]).rows[0][1]] == ["4.58", "–", "–", "unknown"]
+    assert [cell.text for cell in beside.printed_table([(None, [line])]).rows[0][1]] == ["4.58", "–", "–", "unknown"]
 
 
 def test_the_csv_has_every_value(tmp_path):

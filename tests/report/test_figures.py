@@ -14,8 +14,8 @@ from harness.report import rows as row_files
 from harness.report.figure_specs import figure_names, load_figure, load_figures
 from harness.report.figures import render_figures, style
 from harness.report.figures.context import Context, Samples
-from harness.report.figures.grids import compared
 from harness.report.figures.registry import FIGURES, registered
+from harness.report.figures.sample_grids import compared
 from harness.store import artifacts
 from harness.study.method import load_method
 from harness.study.study import load_study, parse_study

@@ -52,7 +52,7 @@ def made(family, name):
     """(content, rows) of a table; the same for all tests, which change neither."""
     study, spec = load_study(FAMILIES[family]), specs.load_table(name)
     rows = rows_for(study, spec)
-    return table.content(study, rows, methods_of(study), [0, 1, 2], spec), rows
+    return table.content_of(study, rows, methods_of(study), [0, 1, 2], spec), rows
 
 
 def rendered(family, name):

@@ -19,28 +19,28 @@ def denoiser_outliers(context: Context) -> tuple[Figure, Data]:
     study, methods = context.study, context.methods
     blocks, times = len(blocks_of(study)) - 1, sorted(study.outlier_statistics.times)
     whys = {method: lacking(context.table, method, "denoiser_outlier_share") for method in methods}
-    grids = {}
+    shares = {}
     for method in methods:
         lines = context.outliers(method).query("part == 'denoiser'")
         empty = pd.DataFrame(np.nan, index=range(blocks), columns=times)
-        grids[method] = empty if whys[method] else 100 * lines.pivot_table(index="layer", columns="t", values="share", aggfunc="mean")
-    top = np.nanmax([0.1, *(grid.to_numpy().max() for grid in grids.values())])
+        shares[method] = empty if whys[method] else 100 * lines.pivot_table(index="layer", columns="t", values="share", aggfunc="mean")
+    top = np.nanmax([0.1, *(share.to_numpy().max() for share in shares.values())])
     wide = min(4, len(methods))
     tall = -(-len(methods) // wide)
     height = 1.3 if blocks <= BLOCKS_LABELLED else 2.4
     figure, axes = plt.subplots(tall, wide, figsize=(TWO_COLUMNS, height * tall + 0.6), squeeze=False, sharex=True, sharey=True)
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
-    for axis, (method, grid) in zip(axes.flat, grids.items(), strict=False):
-        drawn = axis.imshow(grid, vmin=0, vmax=top, cmap=SEQUENTIAL, aspect="auto")
+    for axis, (method, share) in zip(axes.flat, shares.items(), strict=False):
+        drawn = axis.imshow(share, vmin=0, vmax=top, cmap=SEQUENTIAL, aspect="auto")
         if whys[method]:
             axis.set_facecolor("0.85")
             axis.text(0.5, 0.5, whys[method].replace(", ", ",\n"), transform=axis.transAxes, ha="center", va="center", fontsize=SMALL)
-        for (y, x), value in np.ndenumerate(grid.to_numpy() if blocks <= BLOCKS_LABELLED and not whys[method] else np.empty((0, 0))):
+        for (y, x), value in np.ndenumerate(share.to_numpy() if blocks <= BLOCKS_LABELLED and not whys[method] else np.empty((0, 0))):
             axis.text(x, y, f"{value:.1f}", ha="center", va="center", fontsize=SMALL, color="black" if value > 0.6 * top else "white")
-        axis.set_xticks(range(grid.shape[1]), [f"{t:g}" for t in grid.columns])
+        axis.set_xticks(range(share.shape[1]), [f"{t:g}" for t in share.columns])
         every = 1 if blocks <= BLOCKS_LABELLED else 4
-        axis.set_yticks(range(0, blocks, every), [str(b) for b in grid.index[::every]])
+        axis.set_yticks(range(0, blocks, every), [str(b) for b in share.index[::every]])
         axis.set_title(title_of(method), fontsize=SMALL)
     for axis in axes[-1]:
         axis.set_xlabel("noise level t")
@@ -49,5 +49,5 @@ def denoiser_outliers(context: Context) -> tuple[Figure, Data]:
     figure.colorbar(drawn, ax=axes, label="outlier tokens, %", shrink=0.85, pad=0.01)
     seeds = f"mean over {len(context.seeds)} seeds" if len(context.seeds) > 1 else "one seed"
     set_title(figure, f"Outlier tokens in the denoiser of '{study.name}', {seeds}")
-    long = [grid.rename_axis(index="block", columns="t").stack().rename("percent").reset_index() for grid in grids.values()]
-    return figure, pd.concat([lines.assign(method=method) for method, lines in zip(grids, long, strict=True)])
+    long = [share.rename_axis(index="block", columns="t").stack().rename("percent").reset_index() for share in shares.values()]
+    return figure, pd.concat([lines.assign(method=method) for method, lines in zip(shares, long, strict=True)])

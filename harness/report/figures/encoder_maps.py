@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
 from harness.report.figures.flows import attention_panels, tokens_of
-from harness.report.figures.maps import Maps, Strip, framed, grid_of
+from harness.report.figures.maps import Maps, Strip, draw_strips, framed
 from harness.report.figures.registry import registered
 from harness.report.figures.style import Data
 from harness.study.method import load_method
@@ -23,7 +23,7 @@ def encoder_pca(context: Context) -> tuple[Figure, Data]:
     columns = np.unique(np.linspace(0, depth + 1, min(depth + 2, LAYERS_SHOWN)).round().astype(int)).tolist()
     first = found[next(iter(variants))]
     title = f"PCA of the tokens, first component, in the encoder of '{context.study.name}'; {framed(first)}"
-    return grid_of(context, strips, first, title, names, columns)
+    return draw_strips(context, strips, first, title, names, columns)
 
 
 @registered

@@ -102,12 +102,12 @@ def four(methods: list[str]) -> list[str]:
     return [names[0] for names in (kinds.get((False, False)), same, kinds.get((False, True)), both) if names]
 
 
-# -------------------------------------------------------------------------------------------------------------- a grid of maps
+# -------------------------------------------------------------------------------------------------------------- rows of maps
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One row of a grid: a run's maps at a noise level (its place among the run's)."""
+    """One row of the figure: a run's maps at a noise level (its place among the run's)."""
 
     label: str
     maps: Maps
@@ -134,7 +134,7 @@ class Strip:
         return f"{100 * self.maps.arrays['explained'][self.level, column, chosen]:.0f} %"
 
 
-def grid_of(
+def draw_strips(
     context: Context, strips: list[Strip], chosen_in: Maps, title: str, names: list[str], columns: list[int]
 ) -> tuple[Figure, Data]:
     """One row a strip, one column a block or layer: `columns`, of all that `names` are of. Outliers are framed. Grey where a run has no maps.
@@ -281,7 +281,7 @@ def trained_registers_maps(context: Context) -> tuple[Figure, Data]:
 
 def _of_denoiser(context: Context, strips: list[Strip], chosen_in: Maps, title: str) -> tuple[Figure, Data]:
     blocks = next((len(strip.values) - 1 for strip in strips if not strip.maps.why), context.study.denoiser.depth)
-    return grid_of(context, strips, chosen_in, title, block_names(context.study, blocks), blocks_shown(context.study, blocks))
+    return draw_strips(context, strips, chosen_in, title, block_names(context.study, blocks), blocks_shown(context.study, blocks))
 
 
 def _by_level(context: Context, kind: Literal["norms", "components"], what: str) -> tuple[Figure, Data]:

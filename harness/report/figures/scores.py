@@ -117,22 +117,22 @@ def ablation(context: Context) -> tuple[Figure, Data]:
     found = {method: load_method(method).registers(study.denoiser.registers) for method in context.methods}
     placed = {method: registers for method, registers in found.items() if registers and not load_method(method).encoder.changes}
     counts, starts = (sorted({getattr(registers, field) for registers in placed.values()}) for field in ("count", "start"))
-    grid, texts, lines = np.full((len(counts), len(starts)), np.nan), {}, []
+    deltas, texts, lines = np.full((len(counts), len(starts)), np.nan), {}, []
     for method, registers in placed.items():
         place = counts.index(registers.count), starts.index(registers.start)
         why = lacking(table, method, "fid")
         value, delta = estimate(by_seed(table, method, "fid").to_numpy()), difference(table, method, context.methods[0], "fid")
         spread = f"\n±{value.half:.3f}" if value.n > 1 else ""
         texts[place] = why.replace(", ", ",\n") or f"{value.mean:.3f}{spread}" + "*" * delta.excludes_zero
-        grid[place] = np.nan if why else delta.mean
+        deltas[place] = np.nan if why else delta.mean
         lines.append({"method": method, "count": registers.count, "start": registers.start, "fid": value.mean, "half": value.half,
                       "difference": delta.mean, "difference_half": delta.half, "why": why})  # fmt: skip
     figure, axis = plt.subplots(figsize=(ONE_COLUMN, 0.45 * len(counts) + 1.5))
-    top = max(1e-9, np.nanmax(np.abs(grid))) if np.isfinite(grid).any() else 1
-    drawn = axis.imshow(grid, vmin=-top, vmax=top, cmap=DIVERGING, aspect="auto")
+    top = max(1e-9, np.nanmax(np.abs(deltas))) if np.isfinite(deltas).any() else 1
+    drawn = axis.imshow(deltas, vmin=-top, vmax=top, cmap=DIVERGING, aspect="auto")
     axis.set_facecolor("0.9")
     for (y, x), text in texts.items():
-        dark = abs(grid[y, x]) > 0.6 * top
+        dark = abs(deltas[y, x]) > 0.6 * top
         axis.text(x, y, text, ha="center", va="center", fontsize=SMALL, color="white" if dark else "black")
     axis.set_xticks(range(len(starts)), starts)
     axis.set_yticks(range(len(counts)), counts)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, cells
-from harness.report.markup import Grid
+from harness.report.markup import TextTable
 from harness.report.specs import Column, Part, TableSpec, columns_of, has
 from harness.results.scores import OUTLIER_SCORES
 from harness.study.method import load_method
@@ -17,7 +17,7 @@ SHARED = ("n", "reference", "extractor", "code")  # what the rows of all groups 
 
 
 @dataclass(frozen=True)
-class Filled:
+class FilledPanel:
     """A panel with its cells: of each part by method, in the order of `columns`."""
 
     title: str
@@ -25,13 +25,13 @@ class Filled:
     parts: list[tuple[Part, dict[str, list[Cell]]]]
 
     @property
-    def grid(self) -> Grid:
+    def text_table(self) -> TextTable:
         rows, groups = [], {}
         for part, of_method in self.parts:
             if part.title:
                 groups[len(rows)] = part.title
             rows += [([label(part, method)], line) for method, line in of_method.items()]
-        return Grid(self.title, ["Method", *(column.heading for column in self.columns)], rows, groups)
+        return TextTable(self.title, ["Method", *(column.heading for column in self.columns)], rows, groups)
 
 
 def label(part: Part, method: str) -> str:
@@ -40,12 +40,12 @@ def label(part: Part, method: str) -> str:
     return title.partition(" (")[0] if part.title and method == "baseline" else title
 
 
-def fill(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: list[int]) -> list[Filled]:
+def fill_panels(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: list[int]) -> list[FilledPanel]:
     """Every panel that has a column. UserError for a row that is missing, and for two rows of a column that were measured differently."""
     names = {part.study.name for part in parts}
     for row in rows[~rows["study"].isin(names)].to_dict("records")[:1]:
         raise UserError(f"the rows of {row['method']}/seed{row['seed']} are of study '{row['study']}', not '{', '.join(sorted(names))}'")
-    found = []
+    panels = []
     for panel in spec.panels:
         columns = columns_of(panel, parts)
         lines: list[dict[str, list[Cell]]] = [{method: [] for method in part.methods} for part in parts]
@@ -56,8 +56,8 @@ def fill(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: list[int
                 for method, cell in _cells(column, part, view).items():
                     of_method[method].append(cell)
         if columns:
-            found.append(Filled(panel.title, columns, list(zip(parts, lines, strict=True))))
-    return found
+            panels.append(FilledPanel(panel.title, columns, list(zip(parts, lines, strict=True))))
+    return panels
 
 
 def rows_of(part: Part, rows: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
