@@ -12,7 +12,7 @@ from torch import Tensor
 
 from harness.denoiser.build import build_denoiser
 from harness.denoiser.registry import SAMPLERS
-from harness.denoiser.sample import guided, sampling_times, velocity_of
+from harness.denoiser.sample import guided_output, sampling_times, velocity_of
 from harness.denoiser.train import loss_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost_scores
@@ -99,7 +99,7 @@ def _sampling(study: Study, denoise: torch.nn.Module) -> tuple[float, float | No
     section = study.sampling
     labels = torch.arange(section.batch, device=device()) % study.classes
     noise = torch.randn((section.batch, *study.latent_shape), generator=stream(0, "benchmark")).to(device())
-    velocity_at = velocity_of(study, guided(study, denoise, None, labels))
+    velocity_at = velocity_of(study, guided_output(study, denoise, None, labels))
     allow_tf32(False)
 
     def draw(times: Tensor) -> None:

@@ -29,12 +29,12 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def noise_of(seed: int, indices: range, shape: tuple[int, ...], purpose: str = "sample") -> Tensor:
+def sample_noise(seed: int, indices: range, shape: tuple[int, ...], purpose: str = "sample") -> Tensor:
     """(len(indices), *shape) standard normal."""
     return torch.stack([torch.randn(shape, generator=stream(seed, purpose, i)) for i in indices])
 
 
-def labels_of(indices: range, classes: int, how: str = "equal", seed: int = 0) -> Tensor:
+def sample_labels(indices: range, classes: int, how: str = "equal", seed: int = 0) -> Tensor:
     """`equal`: classes in turn, so that every class has the same count; `random`: each drawn from (seed, i)."""
     if how == "equal":
         return torch.tensor([i % classes for i in indices])
@@ -47,7 +47,7 @@ def sampling_times(study: Study) -> Tensor:
     return SAMPLERS[section.sampler].times(section.grid_points, study.time_shift, study.denoiser.prediction)
 
 
-def guided(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tensor) -> Field:
+def guided_output(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tensor) -> Field:
     """(x, t) -> the model's output under the study's guidance."""
     guidance = study.sampling.guidance
     if weak is not None:
@@ -104,7 +104,7 @@ def draw_samples(
         choice = read_choice(study, method, path)
         study = with_guidance(study, choice.scale, choice.interval)
     section, statuses, drawer = study.sampling, {}, SampleDrawer(study, decoder, latents, records)
-    for view, place in views(study, steps=steps, guided=bool(chosen)):
+    for view, place in views_of(study, steps=steps, guided=bool(chosen)):
         weights, file = place(Path(denoiser)), place(Path(out))
         facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view}
         outcome: dict = {"processes": processes.count()}
@@ -128,7 +128,7 @@ def draw_samples(
     return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **statuses}
 
 
-def views(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
+def views_of(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
     """(facts, where the file is that a given one is of the last step and sampled average) of what is drawn, or scored, in one go.
 
     `steps`: the snapshots; UserError where the study keeps none. `guided`: the sampled average alone. Otherwise every average that it samples.
@@ -189,12 +189,12 @@ def _batch(
 ) -> dict[str, np.ndarray]:
     """images (B, H, W, 3) uint8, labels (B,), and whether each image is finite (B,)."""
     section, shape, scale = study.sampling, study.latent_shape, study.denoiser.noise_scale
-    labels = labels_of(indices, study.classes, section.labels, seed)
+    labels = sample_labels(indices, study.classes, section.labels, seed)
     final = SAMPLERS[section.sampler].integrate(
-        velocity_of(study, guided(study, model, weak, labels.to(device()))),
-        noise_of(seed, indices, shape).to(device()) * scale,
+        velocity_of(study, guided_output(study, model, weak, labels.to(device()))),
+        sample_noise(seed, indices, shape).to(device()) * scale,
         sampling_times(study),
-        lambda step: noise_of(seed, indices, shape, f"step {step}").to(device()) * scale,
+        lambda step: sample_noise(seed, indices, shape, f"step {step}").to(device()) * scale,
     )
     with autocast(section.precision):
         pixels = decode(final)

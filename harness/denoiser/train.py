@@ -35,7 +35,7 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
         batch = batches(step)
         clean, labels, share = batch.latents, batch.labels, len(batch.labels)
         count = share * processes.count()
-        mine = processes.share(count)
+        mine = processes.own_part(count)
         t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)[mine]
         noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=generator.device)[mine] * config.noise_scale
         drop = torch.rand(count, generator=generator, device=generator.device)[mine] < config.class_dropout

@@ -114,7 +114,7 @@ class Batches:
 
     def _rows(self, step: int) -> Tensor:
         whole = batch_indices(self.seed, step, len(self), self.size)
-        return whole[processes.share(len(whole))]
+        return whole[processes.own_part(len(whole))]
 
     def _noise(self, step: int) -> Noise:
         """Of this process's images; drawn for the whole batch, in parts of AT_ONCE."""
@@ -123,7 +123,7 @@ class Batches:
         @cache
         def draw(shape: tuple[int, ...]) -> Tensor:
             counts = [min(AT_ONCE, whole - first) for first in range(0, whole, AT_ONCE)]
-            return torch.cat([torch.randn((count, *shape), generator=generator) for count in counts])[processes.share(whole)]
+            return torch.cat([torch.randn((count, *shape), generator=generator) for count in counts])[processes.own_part(whole)]
 
         return draw
 
@@ -135,7 +135,7 @@ class Batches:
         pixels = self.coming.pop(step).result()
         if self.flip:
             whole = min(self.size, len(self))
-            mirrored = (torch.rand(whole, generator=stream(self.seed, "flip", step)) < 0.5)[processes.share(whole)]
+            mirrored = (torch.rand(whole, generator=stream(self.seed, "flip", step)) < 0.5)[processes.own_part(whole)]
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
         return pixels.to(device(), non_blocking=True)
 

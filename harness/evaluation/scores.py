@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from harness.denoiser.sample import read_choice, views
+from harness.denoiser.sample import read_choice, views_of
 from harness.evaluation.features import Extractor
 from harness.evaluation.frechet import scarce
 from harness.evaluation.made import chain, check_run, made
@@ -53,7 +53,7 @@ def score_runs(
     hashes, printed, biases = chain(latents), {}, []
     common = [decoder, latents, data, judge, references, *[path for path in (clip, guidance) if path]]
     for seed, *files in zip(seeds, samples, denoisers, out, strict=True):
-        for facts, place in views(study, steps=steps, guided=bool(guidance)):
+        for facts, place in views_of(study, steps=steps, guided=bool(guidance)):
             drawn, weights, target = (place(Path(file)) for file in files)
             view = plain._replace(**facts)
             for file in (drawn, weights):

@@ -1,4 +1,4 @@
-"""Process-wide set-up: threads, determinism, torchvision beside a CPU-only torch, seeded streams of random numbers, progress."""
+"""Process-wide set-up: device and GPUs, threads, determinism, precision; torchvision beside a CPU-only torch."""
 
 import fcntl
 import importlib.util

@@ -58,7 +58,7 @@ def leave() -> None:
     _place[:] = 0, 1
 
 
-def share(things: int) -> slice:
+def own_part(things: int) -> slice:
     """This process's part of `things` in a row. UserError if they cannot be dealt out evenly."""
     each, rest = divmod(things, count())
     if rest:

@@ -34,14 +34,14 @@ def parts(cuts, count):
 def test_trap20_and_24_noise_and_labels_depend_on_seed_and_index_alone(seed, count, cuts, how):
     split = parts(cuts, count)
     for purpose in ("sample", "step 3"):
-        whole = sample.noise_of(seed, range(count), (2, 3), purpose)
-        assert torch.equal(whole, torch.cat([sample.noise_of(seed, part, (2, 3), purpose) for part in split]))
-    labels = torch.cat([sample.labels_of(part, 10, how, seed) for part in split])
-    assert torch.equal(labels, sample.labels_of(range(count), 10, how, seed))
+        whole = sample.sample_noise(seed, range(count), (2, 3), purpose)
+        assert torch.equal(whole, torch.cat([sample.sample_noise(seed, part, (2, 3), purpose) for part in split]))
+    labels = torch.cat([sample.sample_labels(part, 10, how, seed) for part in split])
+    assert torch.equal(labels, sample.sample_labels(range(count), 10, how, seed))
 
 
 def test_seeds_give_different_noise():
-    assert not torch.equal(sample.noise_of(0, range(1), (8,)), sample.noise_of(1, range(1), (8,)))
+    assert not torch.equal(sample.sample_noise(0, range(1), (8,)), sample.sample_noise(1, range(1), (8,)))
 
 
 def draw(study, runs, out, weights=None, **changes):
@@ -94,7 +94,7 @@ def test_guidance_extrapolates_from_the_unconditional_prediction(study):
         return y.view(-1, 1, 1, 1).float().expand_as(x)
 
     scaled = study.model_copy(update={"sampling": study.sampling.model_copy(update={"guidance": Guidance(scale=2.0)})})
-    guided = sample.guided(scaled, model, None, torch.tensor([3]))
+    guided = sample.guided_output(scaled, model, None, torch.tensor([3]))
     out = guided(torch.zeros(1, 1, 1, 1), torch.ones(1))
     assert calls == [[3, 10]]
     assert out.item() == 10 + 2 * (3 - 10)

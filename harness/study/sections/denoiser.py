@@ -48,7 +48,7 @@ class LightningDiTShape(Shape):
     title = "LightningDiT"
 
 
-class Head(Strict):
+class WideHead(Strict):
     """The wide head of DiT^DH."""
 
     width: Count
@@ -56,7 +56,7 @@ class Head(Strict):
     heads: Count
 
     @model_validator(mode="after")
-    def _heads_fit(self) -> "Head":
+    def _heads_fit(self) -> "WideHead":
         if self.width % (4 * self.heads):
             raise ValueError(f"width {self.width} is not a multiple of 4 x heads {self.heads}")
         return self
@@ -65,7 +65,7 @@ class Head(Strict):
 class DiTDHShape(Shape):
     title = "DiT^DH"
 
-    head: Head
+    head: WideHead
 
     @property
     def text(self) -> str:
