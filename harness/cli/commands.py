@@ -28,11 +28,11 @@ def plan(a: argparse.Namespace) -> int:
 
 
 def parity(a: argparse.Namespace) -> int:
-    from harness.commands.parity import report
+    from harness.commands.parity import parity_report
     from harness.machine.device import set_up
 
     set_up(threads=1, gpus=int(a.gpu))
-    text, agrees = report(a.files)
+    text, agrees = parity_report(a.files)
     print(text)
     return 0 if agrees else 1
 

@@ -54,7 +54,7 @@ def document(study: Study, tables: dict[str, Content]) -> str:
                     f"\\{command} would be two cells; give the groups or columns of table '{words[0]}' titles that differ in letters"
                 )
             lines[command] = rf"\newcommand{{\{command}}}{{{value}}}"
-    head = [f"% The cells of the tables of study '{study.name}'. harness/report/numbers.py says how the names are content."]
+    head = [f"% The cells of the tables of study '{study.name}'. harness/report/numbers.py says how the names are made."]
     return "\n".join([*head, *lines.values(), ""])
 
 

@@ -7,8 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from harness.commands import parity as parities
-from harness.commands.parity import Quantity, parity, relative_error, report
+from harness.commands import released
+from harness.commands.parity import Quantity, parity, parity_report, relative_error
 from harness.decoder.vit import ViTDecoder
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.encoder.tower import from_shape
@@ -69,7 +69,7 @@ def test_every_spoiled_output_is_found(path, tmp_path):
 def test_a_spoiled_weight_is_found(tmp_path):
     config, tensors = read(DATA / "lightningdit_plain.safetensors")
     tensors["state.blocks.3.mlp.w3.weight"] *= 1.01
-    text, good = report([write(tmp_path / "spoiled.safetensors", config, tensors), GOLDEN[0]])
+    text, good = parity_report([write(tmp_path / "spoiled.safetensors", config, tensors), GOLDEN[0]])
     assert not good
     assert "block.3" in text
     assert "FAILS" in text
@@ -78,7 +78,7 @@ def test_a_spoiled_weight_is_found(tmp_path):
 
 
 def test_the_report_has_a_line_for_every_quantity():
-    text, good = report(GOLDEN)
+    text, good = parity_report(GOLDEN)
     assert good
     assert len(text.splitlines()) == sum(1 + len(parity(path)) for path in GOLDEN)
     assert "FAILS" not in text
@@ -110,7 +110,7 @@ def test_denoisers_of_other_shapes(architecture, registers, tmp_path):
     """Outputs written out here from the formulas, with the model's own forward pass."""
     torch.manual_seed(0)
     config = denoiser_config(architecture, **registers)
-    model = parities._denoiser(parities.DenoiserConfig(**config)).eval()
+    model = released.released_denoiser(released.DenoiserConfig(**config)).eval()
     tensors = state_of(model, spread=0.05)
     x, t, y, shift = torch.randn(2, 5, 6, 6), torch.tensor([0.3, 0.9]), torch.tensor([3, 7]), config["time_dist_shift"]
     clean, noise, u = torch.randn(2, 5, 6, 6), torch.randn(2, 5, 6, 6), torch.tensor([0.2, 0.7])
