@@ -96,12 +96,13 @@ class OneOf:
             raise PydanticCustomError(
                 "kind", "{tag} is '{name}'{near}; known: {known}", {"tag": self.tag, "name": str(name), "near": near, "known": known}
             )
-        for field in value:
-            owners = [kind for kind, model in models.items() if field in model.model_fields]
-            if owners and name not in owners:
-                about = {"tag": self.tag, "name": name, "field": field, "owners": " and ".join(owners)}
+        owners = {field: [kind for kind, model in models.items() if field in model.model_fields] for field in value}
+        foreign = [field for field, kinds in owners.items() if kinds and name not in kinds]
+        for field in foreign:
+            if value[field] is not None:  # null takes an inherited field back
+                about = {"tag": self.tag, "name": name, "field": field, "owners": " and ".join(owners[field])}
                 raise PydanticCustomError("kind", "{field} belongs to {tag} {owners}, not to {name}", about)
-        return models[name].model_validate(value)
+        return models[name].model_validate({field: own for field, own in value.items() if field not in foreign})
 
 
 @cache

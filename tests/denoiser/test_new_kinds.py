@@ -95,6 +95,8 @@ def test_the_weak_model_of_autoguidance_may_be_of_a_new_architecture_too(tailed)
 def test_what_a_new_architecture_has_of_its_own_is_refused_in_others(tailed):
     with pytest.raises(UserError, match="denoiser: tail belongs to architecture tailed, not to lightningdit"):
         parse_study("x", tiny_values(denoiser={"tail": 2}))
+    inherited = merge(tiny_values(), {"denoiser": {"tail": 2}})
+    assert parse_study("x", merge(inherited, {"denoiser": {"tail": None}})) == parse_study("x", tiny_values())
     with pytest.raises(UserError, match=r"denoiser\.tail: Field required"):
         parse_study("x", tiny_values(denoiser={"architecture": "tailed"}))
 
