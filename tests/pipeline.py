@@ -8,9 +8,9 @@ from harness.denoiser.sample import draw_samples
 from harness.denoiser.train import train_denoiser
 from harness.encoder.encode import make_encoder, make_latents, make_registers
 from harness.evaluation import scores
-from harness.evaluation.clip import make_clip
+from harness.evaluation.clip.stage import make_clip
 from harness.evaluation.guidance import search_guidance
-from harness.evaluation.judge import make_judge
+from harness.evaluation.judge.stage import make_judge
 from harness.evaluation.maps import make_encoder_maps, make_maps
 from harness.evaluation.outliers import measure_outliers
 from harness.evaluation.references import make_references

@@ -17,8 +17,9 @@ from harness.denoiser.build import load_denoiser
 from harness.denoiser.sample import load_samples
 from harness.encoder import tower as encoder
 from harness.encoder.latents import held_out
-from harness.evaluation import clip, references
-from harness.evaluation.judge import load_judge
+from harness.evaluation import references
+from harness.evaluation.clip.stage import load_clip
+from harness.evaluation.judge.registry import judge_of
 from harness.report import figure_specs, rows
 from harness.results.scores import scores_of
 from harness.store import artifacts, assets, foreign
@@ -253,8 +254,8 @@ def readers(study, runs, tmp_path_factory):
         run / "scores.json": lambda path: rows._read(path).model_dump_json(),
         run / "outliers.json": lambda path: rows._read(path).model_dump_json(),
         run / "outliers.parquet": artifacts.checked,
-        root / "judge.safetensors": lambda path: load_judge(study, path),
-        root / "clip": lambda path: clip.load(path)[0],
+        root / "judge.safetensors": lambda path: judge_of(study).extractor(path),
+        root / "clip": lambda path: load_clip(study, path).model,
         root / "references.safetensors": references.load_references,
         record: lambda path: [str(assets.locate(path)), artifacts.read_json(path)],
     }

@@ -23,7 +23,7 @@ from harness.denoiser.sample import draw_samples
 from harness.denoiser.train import train_denoiser
 from harness.encoder.encode import make_latents
 from harness.evaluation import scores
-from harness.evaluation.judge import make_judge
+from harness.evaluation.judge.stage import make_judge
 from harness.evaluation.outliers import measure_outliers
 from harness.report import rows
 from harness.report.figures import render_figures

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from harness.evaluation.clip import Preprocess, Tokenizer
+from harness.evaluation.clip.base import Preprocess, Tokenizer
 from harness.machine.device import allow_tf32, device
 
 BATCH = 256

@@ -13,9 +13,9 @@ from harness.data.stage import load_data
 from harness.decoder.train import images_of, load_decoder
 from harness.denoiser.sample import load_samples
 from harness.encoder.latents import held_out
-from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
+from harness.evaluation.clip.stage import load_clip
 from harness.evaluation.clip_score import clip_scores
 from harness.evaluation.cost import cost_scores
 from harness.evaluation.features import Extractor
@@ -59,7 +59,7 @@ class Scorer:
     def __init__(self, study: Study, extract: Extractor, references: dict[str, ReferenceStatistics], clip: Path | None) -> None:
         self.study, self.extract, self.references, self.resamples = study, extract, references, study.evaluation.resamples
         self.first = next(iter(references.values()))
-        self.clip = (artifacts.checked(clip), clips.load(clip)) if clip else None
+        self.clip = (artifacts.checked(clip), load_clip(study, clip)) if clip else None
 
     def of_samples(self, path: Path, denoiser: Path) -> Found:
         """Every score of a file of samples; none has a value where the record of the samples or of the denoiser says that they diverged."""

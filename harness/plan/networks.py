@@ -6,17 +6,14 @@ from functools import cache, cached_property
 import torch
 from torch import Tensor, nn
 
-from harness.data.captions import captions
 from harness.decoder.vit import Layer
 from harness.evaluation import cost
 from harness.evaluation.cost import Price
 from harness.study.method import EncoderRegisters, denoiser_hook, load_method
 from harness.study.sections.encoder import PixelEncoder, TrainedEncoder, TrainedVae, VaeEncoder
-from harness.study.sections.evaluation import TrainedClip, TrainedJudge
 from harness.study.study import Study
 
 EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
-INCEPTION_SIDE = 299  # pixels that Inception is fed
 
 
 class VisionTower(nn.Module):
@@ -96,22 +93,25 @@ class Networks:
 
     @cached_property
     def judge(self) -> Price:
-        if isinstance(self.study.evaluation.judge, TrainedJudge):
-            from harness.evaluation.judge import build
+        from harness.evaluation.judge.registry import judge_of
 
-            return cost.price(lambda: build(self.study), 1, 3, self.size, self.size)
-        return _inception()
+        judge = judge_of(self.study)
+        return cost.price(judge.network, 1, 3, judge.side, judge.side)
 
     @cached_property
     def clip(self) -> Price | None:
-        """An image through the image tower; parameters of both towers. None for a model that only its file describes."""
-        section = self.study.evaluation.clip
-        if not isinstance(section, TrainedClip):
-            return _published_clip(section.model) if section else None
-        from harness.evaluation import clip as clips
+        """An image through the image tower; parameters of both towers. None without a CLIP score, or for a model that only its file describes."""
+        if self.study.evaluation.clip is None:
+            return None
+        import open_clip
 
-        words = clips.WordTokenizer.of(captions(self.study.data, range(self.study.classes)))
-        return _clip(clips.model_config(section, self.size, words))
+        from harness.evaluation.clip.registry import clip_of
+
+        config = clip_of(self.study).config()
+        if config is None:
+            return None
+        side = config["vision_cfg"]["image_size"]
+        return cost.price(lambda: open_clip.CLIP(**config), 1, 3, side, side, run=lambda model, x: model.encode_image(x))
 
     def _key(self, method: str) -> object:
         """The same for methods whose denoisers cost the same."""
@@ -160,25 +160,3 @@ class Networks:
 def _tower(width: int, depth: int, heads: int, mlp: int, patch: int, grid: int, extra: int) -> Price:
     shape = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "patch": patch}
     return cost.price(lambda: VisionTower(**shape, patches=grid**2, extra=extra), 1, 3, grid * patch, grid * patch)
-
-
-@cache
-def _inception() -> Price:
-    from torchvision.models import inception_v3
-
-    return cost.price(lambda: inception_v3(aux_logits=False, init_weights=False), 1, 3, INCEPTION_SIDE, INCEPTION_SIDE)
-
-
-@cache
-def _published_clip(name: str) -> Price | None:
-    import open_clip
-
-    config = open_clip.get_model_config(name)
-    return _clip(config) if config else None
-
-
-def _clip(config: dict) -> Price:
-    import open_clip
-
-    side = config["vision_cfg"]["image_size"]
-    return cost.price(lambda: open_clip.CLIP(**config), 1, 3, side, side, run=lambda model, x: model.encode_image(x))

@@ -16,7 +16,7 @@ from harness.results.scores import HELD_OUT, references_of
 from harness.study.method import EncoderRegisters, load_method
 from harness.study.sections.decoder import VitDecoder
 from harness.study.sections.encoder import PixelEncoder, PretrainedEncoder, TrainedEncoder, TrainedVae
-from harness.study.sections.evaluation import TrainedClip, TrainedJudge
+from harness.study.sections.evaluation import ClipSection, JudgeSection
 from harness.study.sections.training import Training
 from harness.study.study import Study
 
@@ -51,9 +51,9 @@ class Stages:
             stages.append(self._latents(variant))
             if isinstance(self.study.decoder, VitDecoder):
                 stages.append(self._decoder(variant))
-        stages.append(self._judge())
+        stages.append(self._looking("judge", self.study.evaluation.judge, self.networks.judge))
         if self.study.evaluation.clip is not None:
-            stages.append(self._clip())
+            stages.append(self._looking("clip", self.study.evaluation.clip, self.networks.clip))
         return [*stages, self._references()]
 
     def _data(self) -> Stage:
@@ -156,21 +156,14 @@ class Stages:
             **facts,
         )
 
-    def _judge(self) -> Stage:
-        section, price = self.study.evaluation.judge, self.networks.judge
-        facts = {"disk": {"judge and CLIP": FLOAT * price.stored}}
-        if isinstance(section, TrainedJudge):
-            return self._trained("judge", price, section.training, what="classifier", **facts)
-        return self._stage("judge", what="Inception-v3, published", parameters=price.parameters, forward=price.flops, **facts)
-
-    def _clip(self) -> Stage:
-        section, price = self.study.evaluation.clip, self.networks.clip
+    def _looking(self, name: str, section: JudgeSection | ClipSection, price: Price | None) -> Stage:
+        """A network that looks at samples."""
         if price is None:
-            return self._stage("clip", what="CLIP of an architecture that is in its file")
-        facts = {"disk": {"judge and CLIP": FLOAT * price.stored}}
-        if isinstance(section, TrainedClip):
-            return self._trained("clip", price, section.training, what="CLIP", **facts)
-        return self._stage("clip", what=f"CLIP {section.model}, published", parameters=price.parameters, forward=price.flops, **facts)
+            return self._stage(name, what="CLIP of an architecture that is in its file")
+        facts = {"what": section.network, "disk": {"judge and CLIP": FLOAT * price.stored}}
+        if section.trained:
+            return self._trained(name, price, section.training, **facts)
+        return self._stage(name, parameters=price.parameters, forward=price.flops, **facts)
 
     def _references(self) -> Stage:
         names, width, judge = references_of(self.study), self.study.features, self.networks.judge.flops

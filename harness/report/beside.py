@@ -13,7 +13,6 @@ from harness.report.markup import TextTable
 from harness.report.specs import Column
 from harness.report.statistics import Estimate, by_seed, estimate
 from harness.results.scores import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
-from harness.study.sections.evaluation import TrainedJudge
 from harness.study.study import Study
 
 PAGE = 26  # lines
@@ -115,7 +114,7 @@ def facts(study: Study) -> dict[str, object]:
     data = {"train_images": study.data.train_images, "classes": study.data.classes, "image_size": study.data.image_size}
     return {
         "data": data,
-        "judge": judge.kind if isinstance(judge, TrainedJudge) or judge.features == 2048 else f"{judge.kind}, layer {judge.features}",
+        "judge": judge.name,
         "reference": references[0].name if references else HELD_OUT,
         "samples": study.sampling.count,
         "labels": study.sampling.labels,

@@ -9,7 +9,6 @@ from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
 from harness.results.scores import CHOSEN, OUTLIER_SCORES, scores_of
-from harness.study.sections.evaluation import TrainedJudge
 from harness.study.study import Study
 
 RUNS_NAMED = 3  # of those that differ in library versions or device
@@ -100,15 +99,18 @@ def measured(study: Study, table: pd.DataFrame) -> str:
 
 def judged(study: Study, fid: pd.Series) -> str:
     """What the samples are compared with, and by which network."""
-    section, weights = study.evaluation, fid["extractor"][:12]
-    if isinstance(section.judge, TrainedJudge):
-        return (
-            f"reference: {study.data.reference} held-out images (data {fid['reference'][:12]}); "
-            f"judge: a classifier trained in this DAG, {section.judge.width} standardised features (weights {weights}) "
-            "in Inception's place, and a small open_clip model in ViT-L/14's, so FID, IS, KID and CLIP score cannot be compared with other papers'."
-        )
-    first = f"'{section.references[0].name}'" if section.references else f"{study.data.reference} held-out images"
-    return f"reference: {first} (sha256 {fid['reference'][:12]}); judge: Inception of torch-fidelity, layer {section.judge.features} (weights {weights})."
+    section, held_out = study.evaluation, f"{study.data.reference} held-out images"
+    judge = f"judge: {section.judge.text} (weights {fid['extractor'][:12]})"
+    if section.judge.comparable:
+        first = f"'{section.references[0].name}'" if section.references else held_out
+        return f"reference: {first} (sha256 {fid['reference'][:12]}); {judge}."
+    clip, scores = (
+        (", and a small open_clip model in ViT-L/14's", "FID, IS, KID and CLIP score") if section.clip else ("", "FID, IS and KID")
+    )
+    return (
+        f"reference: {held_out} (data {fid['reference'][:12]}); {judge} in Inception's place{clip}, "
+        f"so {scores} cannot be compared with other papers'."
+    )
 
 
 def sampled(study: Study) -> str:

@@ -5,7 +5,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from harness.study.sections.evaluation import TrainedJudge
 from harness.study.study import Study
 from harness.study.typed import UserError, nearest
 
@@ -174,8 +173,8 @@ def scores_of(study: Study) -> list[str]:
     if evaluation.clip is None:
         lacking |= {"clip_score"}
     lacking |= {"accuracy"} if study.data.prompts else OF_PROMPTS  # an image can be of several prompts
-    if not isinstance(evaluation.judge, TrainedJudge):
-        lacking |= {"accuracy"}  # Inception's classes are not the study's
+    if not evaluation.judge.classifies:
+        lacking |= {"accuracy"}
     if not evaluation.reconstruction:
         lacking |= {"rfid", "psnr", "checker_accuracy_reconstructed"}
     if study.denoiser.depth < 3:

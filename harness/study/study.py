@@ -24,7 +24,7 @@ from harness.study.sections.encoder import (
     TrainedVae,
     VaeEncoder,
 )
-from harness.study.sections.evaluation import Evaluation, Outliers, TrainedJudge
+from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
 from harness.study.sections.sampling import Sampling
 from harness.study.typed import OneOf, Strict, UserError, check_seeds, explain, merge, nearest
@@ -161,8 +161,7 @@ class Study(Strict):
     @property
     def features(self) -> int:
         """Width of the judge's features."""
-        judge = self.evaluation.judge
-        return judge.width if isinstance(judge, TrainedJudge) else judge.features
+        return self.evaluation.judge.feature_width
 
     @property
     def ema(self) -> float:

@@ -19,7 +19,6 @@ from harness.store.provenance import code_hash
 from harness.study import places
 from harness.study.method import EncoderRegisters, in_order, load_method, method_file, method_names
 from harness.study.sections.decoder import OwnDecoder
-from harness.study.sections.evaluation import TrainedClip, TrainedJudge
 from harness.study.study import Study, load_study
 from harness.study.typed import UserError, check_seeds, digest, nearest
 
@@ -137,11 +136,11 @@ class Run:
 
     @property
     def trains_judge(self) -> bool:
-        return isinstance(self.study.evaluation.judge, TrainedJudge)
+        return self.study.evaluation.judge.trained
 
     @property
     def trains_clip(self) -> bool:
-        return isinstance(self.study.evaluation.clip, TrainedClip)
+        return self.has_clip and self.study.evaluation.clip.trained
 
     @property
     def has_clip(self) -> bool:

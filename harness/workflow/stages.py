@@ -41,9 +41,11 @@ STAGES: dict[str, Stage] = {
     ),
     "data": Stage("build the data set", "harness.data.stage", "make_data", gpu=False),
     "judge": Stage(
-        "the network whose features FID, IS, KID, precision and recall use: train or import it", "harness.evaluation.judge", "make_judge"
+        "the network whose features FID, IS, KID, precision and recall use: train or import it",
+        "harness.evaluation.judge.stage",
+        "make_judge",
     ),
-    "clip": Stage("the open_clip model of the CLIP score: train or import it", "harness.evaluation.clip", "make_clip"),
+    "clip": Stage("the open_clip model of the CLIP score: train or import it", "harness.evaluation.clip.stage", "make_clip"),
     "encoder": Stage("the vision encoder: train it (and plant outliers) or import it", "harness.encoder.encode", "make_encoder"),
     "registers": Stage("search for register neurons (test-time registers)", "harness.encoder.encode", "make_registers"),
     "latents": Stage("whitening statistics, and the whitened latents where they are cached", "harness.encoder.encode", "make_latents"),

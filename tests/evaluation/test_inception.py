@@ -13,7 +13,7 @@ from harness.evaluation import features
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
 from harness.evaluation.inception_score import inception_score
-from harness.evaluation.judge import make_judge
+from harness.evaluation.judge.stage import make_judge
 from harness.evaluation.precision_recall import precision_recall
 from harness.machine.device import set_up
 from harness.machine.streams import stream

@@ -10,8 +10,9 @@ from PIL import Image as Pil
 
 from harness.data.captions import captions
 from harness.data.stage import load_data
-from harness.evaluation import clip as clips
 from harness.evaluation.accuracy import accuracy
+from harness.evaluation.clip.published import import_published, load_published
+from harness.evaluation.clip.stage import load_clip
 from harness.evaluation.clip_score import clip_scores
 from harness.evaluation.cost import cost_scores
 from harness.evaluation.features import Extractor
@@ -21,7 +22,6 @@ from harness.evaluation.kid import kid
 from harness.evaluation.precision_recall import precision_recall
 from harness.evaluation.references import ReferenceStatistics
 from harness.machine.streams import stream
-from harness.store import artifacts
 from harness.study.sections.evaluation import OpenClip
 from harness.study.typed import UserError
 
@@ -133,7 +133,7 @@ def test_accuracy():
 
 
 def test_clip_score_prefers_the_right_caption(study, built):
-    model, tokenizer, preprocess = clips.load(built.clip)
+    model, tokenizer, preprocess = load_clip(study, built.clip)
     split = load_data(built.data, "reference")
     right, wrong = captions(study.data, split.labels), captions(study.data, (split.labels + 1) % 10)
     good, bad = (clip_scores(split.images, captions, model, tokenizer, preprocess) for captions in (right, wrong))
@@ -166,16 +166,10 @@ def published_clip(name):
     return OpenClip(kind="open_clip", model=name, weights={"path": "x", "source": "y"})
 
 
-def record(folder):
-    """Give a folder the record that its stage would write."""
-    artifacts.write_record(folder, {"sha256": artifacts.sha256(folder)})
-    return folder
-
-
 def test_a_published_clip_scores_as_open_clip_does(published, tmp_path):
     model, source = published
-    assert clips.import_published(published_clip("tiny"), source, tmp_path / "out")["parameters"] > 0
-    again, tokenizer, preprocess = clips.load(record(tmp_path / "out"))
+    assert import_published(published_clip("tiny"), source, tmp_path / "out")["parameters"] > 0
+    again, tokenizer, preprocess = load_published(tmp_path / "out")
     images = torch.randint(0, 256, (5, 48, 48, 3), generator=stream(0, "images"), dtype=torch.uint8).numpy()
     captions = ["a photo of a tench", "a photo of a goldfish"] * 2 + ["a photo of a tench"]
     found = clip_scores(images, captions, again, tokenizer, preprocess)
@@ -198,9 +192,9 @@ def test_a_published_clip_comes_as_safetensors_half_precision_or_folder(publishe
     save_file(halved, folder / "open_clip_model.safetensors")
     preprocess = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}
     (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": preprocess}))
-    clips.import_published(published_clip("tiny"), folder / "open_clip_model.safetensors", tmp_path / "a")
-    clips.import_published(published_clip("local-dir"), folder, tmp_path / "b")
-    one, two = clips.load(record(tmp_path / "a")), clips.load(record(tmp_path / "b"))
+    import_published(published_clip("tiny"), folder / "open_clip_model.safetensors", tmp_path / "a")
+    import_published(published_clip("local-dir"), folder, tmp_path / "b")
+    one, two = load_published(tmp_path / "a"), load_published(tmp_path / "b")
     for key, value in one[0].state_dict().items():
         assert value.dtype == torch.float32
         assert torch.equal(value, two[0].state_dict()[key])
@@ -215,8 +209,8 @@ def test_openai_weights_without_quickgelu_are_refused(published, tmp_path):
     model, _ = published
     torch.save(model.state_dict() | {"input_resolution": torch.tensor(32), "context_length": torch.tensor(20)}, tmp_path / "openai.pt")
     with pytest.raises(UserError, match="OpenAI's weights need QuickGELU"):
-        clips.import_published(published_clip("tiny"), tmp_path / "openai.pt", tmp_path / "out")
-    assert clips.import_published(published_clip("tiny-quickgelu"), tmp_path / "openai.pt", tmp_path / "out")["quick_gelu"]
+        import_published(published_clip("tiny"), tmp_path / "openai.pt", tmp_path / "out")
+    assert import_published(published_clip("tiny-quickgelu"), tmp_path / "openai.pt", tmp_path / "out")["quick_gelu"]
 
 
 def test_what_is_no_clip_is_refused_in_one_line(published, tmp_path):
@@ -224,7 +218,7 @@ def test_what_is_no_clip_is_refused_in_one_line(published, tmp_path):
 
     def refused(name, path, match):
         with pytest.raises(UserError, match=match) as caught:
-            clips.import_published(published_clip(name), path, tmp_path / "out")
+            import_published(published_clip(name), path, tmp_path / "out")
         assert "\n" not in str(caught.value)
 
     refused("tinny", source, "unknown open_clip model 'tinny', did you mean 'tiny'")

@@ -1,32 +1,113 @@
-"""Sections `evaluation` and `outlier_statistics`."""
+"""Sections `evaluation` and `outlier_statistics`.
 
-from typing import Annotated, Literal
+A new judge or CLIP model: its section here, registered in JUDGES or CLIPS, and its network, registered in harness/evaluation/judge/registry.py
+or harness/evaluation/clip/registry.py.
+"""
+
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
 from harness.study.sections.asset import Asset
 from harness.study.sections.training import Training
-from harness.study.typed import Count, Positive, Share, Strict
+from harness.study.typed import Count, OneOf, Positive, Share, Strict
 
 
-class TrainedJudge(Strict):
+class JudgeSection(Strict):
+    """The network whose features FID, IS, KID, precision and recall use: what every kind says."""
+
+    trained: ClassVar[bool] = False  # in the DAG: by the field `training`, on the study's images
+    classifies: ClassVar[bool] = False  # its logits are of the study's labels, so that samples have an accuracy
+    comparable: ClassVar[bool] = True  # its scores can be set beside other papers'
+
+    kind: str
+
+    @property
+    def feature_width(self) -> int:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        """In a few words: what must be the same for scores to be compared."""
+        return self.kind
+
+    @property
+    def text(self) -> str:
+        """In the notes of tables."""
+        return f"{self.kind}, {self.feature_width} features"
+
+    @property
+    def network(self) -> str:
+        """In plans."""
+        return self.kind
+
+
+class TrainedJudge(JudgeSection):
     """A small classifier trained in the DAG, in Inception's place."""
+
+    trained, classifies, comparable = True, True, False
 
     kind: Literal["trained"]
     width: Count  # of the features
     training: Training
 
+    @property
+    def feature_width(self) -> int:
+        return self.width
 
-class Inception(Strict):
+    @property
+    def text(self) -> str:
+        return f"a classifier trained in this DAG, {self.width} standardised features"
+
+    @property
+    def network(self) -> str:
+        return "classifier"
+
+
+class Inception(JudgeSection):
     """torch-fidelity's port of the TensorFlow Inception of FID."""
 
     kind: Literal["inception"]
     weights: Asset
-    features: Literal[64, 192, 768, 2048] = 2048  # the layer that FID, KID, precision and recall use
+    features: Literal[64, 192, 768, 2048] = 2048  # the layer that FID, KID, precision and recall use, by its width
+
+    @property
+    def feature_width(self) -> int:
+        return self.features
+
+    @property
+    def name(self) -> str:
+        return self.kind if self.features == 2048 else f"{self.kind}, layer {self.features}"
+
+    @property
+    def text(self) -> str:
+        return f"Inception of torch-fidelity, layer {self.features}"
+
+    @property
+    def network(self) -> str:
+        return "Inception-v3, published"
 
 
-class TrainedClip(Strict):
+JUDGES: dict[str, type[JudgeSection]] = {"trained": TrainedJudge, "inception": Inception}
+
+
+class ClipSection(Strict):
+    """The model of the CLIP score: what every kind says."""
+
+    trained: ClassVar[bool] = False  # in the DAG: by the field `training`, on the study's images
+
+    kind: str
+
+    @property
+    def network(self) -> str:
+        """In plans."""
+        return f"CLIP {self.kind}"
+
+
+class TrainedClip(ClipSection):
     """A small open_clip model trained in the DAG."""
+
+    trained = True
 
     kind: Literal["trained"]
     width: Count
@@ -34,13 +115,24 @@ class TrainedClip(Strict):
     heads: Count
     training: Training
 
+    @property
+    def network(self) -> str:
+        return "CLIP"
 
-class OpenClip(Strict):
+
+class OpenClip(ClipSection):
     """A published open_clip model."""
 
     kind: Literal["open_clip"]
     model: str  # open_clip's name, or `local-dir` where the asset is a folder with its own configuration
     weights: Asset
+
+    @property
+    def network(self) -> str:
+        return f"CLIP {self.model}, published"
+
+
+CLIPS: dict[str, type[ClipSection]] = {"trained": TrainedClip, "open_clip": OpenClip}
 
 
 class Reference(Strict):
@@ -51,8 +143,8 @@ class Reference(Strict):
 
 
 class Evaluation(Strict):
-    judge: Annotated[TrainedJudge | Inception, Field(discriminator="kind")]
-    clip: Annotated[TrainedClip | OpenClip, Field(discriminator="kind")] | None
+    judge: Annotated[JudgeSection, OneOf(JUDGES)]
+    clip: Annotated[ClipSection, OneOf(CLIPS)] | None
     references: list[Reference] = Field(default=[])  # the first is the one of plain `fid`; none: the held-out images
     reconstruction: bool = True  # rFID and PSNR of the decoder on the held-out images
     kid_subset: Count

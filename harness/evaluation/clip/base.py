@@ -1,0 +1,44 @@
+"""What every kind of CLIP model provides."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor, nn
+
+from harness.study.study import Study
+
+Tokenizer = Callable[[list[str]], Tensor]  # N captions -> (N, context) ids
+Preprocess = Callable[[np.ndarray], Tensor]  # (N, H, W, 3) uint8 -> (N, 3, S, S)
+
+
+class LoadedClip(NamedTuple):
+    """An open_clip model on the device of the run, its tokenizer, and what turns images into its input."""
+
+    model: nn.Module
+    tokenizer: Tokenizer
+    preprocess: Preprocess
+
+
+class Clip(ABC):
+    """The CLIP model of a study, as its section `evaluation.clip` says."""
+
+    def __init__(self, study: Study) -> None:
+        self.study, self.section = study, study.evaluation.clip
+
+    @abstractmethod
+    def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
+        """Write the folder, which `load` reads; returns what is printed.
+
+        `data`: the data set, only where the section says `trained`; `records`: those of the section's assets.
+        """
+
+    @abstractmethod
+    def load(self, folder: Path) -> LoadedClip:
+        """What `make` wrote."""
+
+    @abstractmethod
+    def config(self) -> dict | None:
+        """open_clip's `model_cfg`, for a plan to count; None where only the model's file has it."""

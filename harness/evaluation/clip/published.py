@@ -1,0 +1,122 @@
+"""The CLIP model `open_clip`: a published one, from a file of weights or an open_clip folder."""
+
+import json
+import shutil
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
+from torch import Tensor
+
+from harness.evaluation.clip.base import Clip, LoadedClip
+from harness.evaluation.clip.folder import CONFIG, WEIGHTS, load_folder, save_folder
+from harness.store import artifacts, foreign
+from harness.store.assets import locate, record_of
+from harness.store.tensors import load_weights
+from harness.study.sections.evaluation import OpenClip
+from harness.study.typed import UserError, nearest
+
+LOCAL = "local-dir"  # name of a model whose asset is a folder with its own configuration
+VOCABULARY, CONTEXT = 49408, 77  # of CLIP's tokenizer
+OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # numbers that only OpenAI's own files have
+
+
+class PublishedClip(Clip):
+    def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
+        record = record_of(records, "evaluation.clip.weights")
+        with artifacts.artifact(out, stage="clip", module=__name__, config=self.section, inputs=[record]) as folder:
+            shutil.rmtree(folder, ignore_errors=True)
+            return import_published(self.section, locate(record), folder)
+
+    def load(self, folder: Path) -> LoadedClip:
+        return load_published(folder)
+
+    def config(self) -> dict | None:
+        return open_clip.get_model_config(self.section.model)
+
+
+def load_published(folder: Path) -> LoadedClip:
+    """The model resizes, crops and normalises as the folder's configuration says."""
+    model, text = load_folder(folder), json.loads((folder / CONFIG).read_text())["model_cfg"]["text_cfg"]
+    transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
+
+    def preprocess(images: np.ndarray) -> Tensor:
+        return torch.stack([transform(Image.fromarray(image)) for image in images])
+
+    return LoadedClip(model, open_clip.SimpleTokenizer(context_length=text.get("context_length", CONTEXT)), preprocess)
+
+
+def import_published(section: OpenClip, source: Path, out: Path) -> dict:
+    """Write a published model into the folder `out`, in float32 and strictly checked against its architecture; returns its facts.
+
+    `source` is a state dict (.safetensors, or .pt read without unpickling objects), or for model `local-dir` an open_clip folder.
+    """
+    config, preprocess, weights = _folder(source) if section.model == LOCAL else _named(section.model, source)
+    text = config.get("text_cfg", {})
+    if "hf_tokenizer_name" in text or "hf_model_name" in text or text.get("vocab_size", VOCABULARY) != VOCABULARY:
+        raise UserError(
+            f"{source}: model {section.model} has a tokenizer of its own, which is not in this file; take one with CLIP's tokenizer"
+        )
+    tensors = _state_dict(weights)
+    if any(key in tensors for key in OPENAI_EXTRAS):
+        tensors = {key: value for key, value in tensors.items() if key not in OPENAI_EXTRAS}
+        if not config.get("quick_gelu"):
+            raise UserError(f"{weights}: OpenAI's weights need QuickGELU; set evaluation.clip.model to the name that ends in -quickgelu")
+    kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
+    try:
+        model = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise UserError(f"{source}: open_clip cannot build the model {section.model} ({str(error).splitlines()[0]})") from None
+    own = model.state_dict()
+    load_weights(model, {key: _like(value.float(), own.get(key)) for key, value in tensors.items()}, weights)
+    save_folder(out, model, config, preprocess)
+    return {"model": section.model, "parameters": sum(p.numel() for p in model.parameters()), "quick_gelu": bool(config.get("quick_gelu"))}
+
+
+def _like(value: Tensor, own: Tensor | None) -> Tensor:
+    """The temperature is () in some files and (1,) in others."""
+    return value.reshape(own.shape) if own is not None and own.numel() == value.numel() == 1 else value
+
+
+def _named(name: str, source: Path) -> tuple[dict, dict, Path]:
+    """Configuration by open_clip's name, CLIP's usual pre-processing, and the file of weights."""
+    if source.is_dir():
+        raise UserError(
+            f"{source}: a folder; set evaluation.clip.model to {LOCAL} to take its own configuration, or name a file of weights"
+        )
+    config = open_clip.get_model_config(nearest(name, open_clip.list_models(), "open_clip model"))
+    return config, {"size": config["vision_cfg"]["image_size"], **_defaults()}, source
+
+
+def _folder(source: Path) -> tuple[dict, dict, Path]:
+    """Configuration, pre-processing and weights of an open_clip folder."""
+    if not source.is_dir():
+        raise UserError(f"{source}: not a folder; name the architecture in evaluation.clip.model, as open_clip calls it, to use a file")
+    try:
+        written = json.loads((source / CONFIG).read_text())
+        config, preprocess = written["model_cfg"], written.get("preprocess_cfg", {})
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{source}: no readable {CONFIG} with model_cfg ({type(error).__name__}: {error})") from None
+    weights = source / WEIGHTS
+    if not weights.is_file():
+        raise UserError(f"{source}: has no {WEIGHTS}")
+    return config, {**_defaults(), **preprocess}, weights
+
+
+def _defaults() -> dict:
+    return {key: value for key, value in asdict(PreprocessCfg()).items() if key in ("mean", "std", "interpolation", "resize_mode")}
+
+
+def _state_dict(path: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint. A TorchScript archive is refused: it is code."""
+    if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
+        raise UserError(
+            f"{path}: a TorchScript archive, which is code, not weights; take {WEIGHTS} of the same model from open_clip's hub "
+            "(OpenAI's ViT-L/14: timm/vit_large_patch14_clip_224.openai) and set evaluation.clip.model to its name with -quickgelu"
+        )
+    return foreign.read(path)

@@ -1,0 +1,1 @@
+"""Judges: the networks whose features FID, IS, KID, precision and recall use."""

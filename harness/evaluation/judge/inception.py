@@ -1,0 +1,61 @@
+"""The judge `inception`: torch-fidelity's port of the TensorFlow Inception, imported from its published file, never downloaded."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from harness.evaluation.judge.base import Judge
+from harness.store import artifacts, foreign
+from harness.store.assets import locate, record_of
+from harness.store.tensors import load_tensors, load_weights, save_tensors
+
+
+class InceptionExtractor(FeatureExtractorInceptionV3):
+    """torch-fidelity's Inception with `tensors`, strictly checked; `weights` is the file they come from, for messages.
+
+    The constructor it inherits downloads or unpickles weights: it gets an empty pickle.
+    """
+
+    def __init__(self, name: str, features_list: list[str], tensors: dict[str, Tensor], weights: Path, **_options: object) -> None:
+        empty = io.BytesIO()
+        torch.save({}, empty)
+        empty.seek(0)
+        super().__init__(name, features_list, feature_extractor_weights_path=empty)
+        counters = {key: value for key, value in self.state_dict().items() if key.endswith(".num_batches_tracked")}
+        load_weights(self, counters | tensors, weights)  # the published file has no counters, and nothing reads them
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> object:
+        return super().load_state_dict(state_dict, strict=strict and bool(state_dict), assign=assign)
+
+
+class PublishedInception(Judge):
+    side = 299
+
+    def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
+        """The published file, strictly checked; returns how many tensors it has."""
+        record = record_of(records, "evaluation.judge.weights")
+        with artifacts.artifact(out, stage="judge", module=__name__, config=self.section, inputs=[record]) as path:
+            source = locate(record)
+            tensors = foreign.read(source)
+            model = InceptionExtractor("inception", [self.layers["features"]], tensors, source)
+            save_tensors(path, model.state_dict())
+        return {"tensors": len(tensors)}
+
+    @property
+    def layers(self) -> dict[str, str]:
+        """The logits are without the bias, as in TensorFlow's graph."""
+        return {"features": str(self.section.features), "logits": "logits_unbiased"}
+
+    def extractor(self, weights: Path) -> InceptionExtractor:
+        return InceptionExtractor("inception", list(self.layers.values()), load_tensors(weights, check=False)[0], weights)
+
+    def network(self) -> nn.Module:
+        """torchvision's, which has the same layers."""
+        from torchvision.models import inception_v3
+
+        return inception_v3(aux_logits=False, init_weights=False)
