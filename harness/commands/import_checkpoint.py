@@ -21,15 +21,15 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
     if part == "decoder" and isinstance(study.decoder, OwnDecoder):
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
     tensors = foreign.read(checkpoint)
-    found = artifacts.sha256(checkpoint)
+    sha256 = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
         model = _model(study, method, part)
     check_weights(model, tensors, checkpoint)
-    facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": found, "study": study.name, "part": part, "method": method}
+    facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": sha256, "study": study.name, "part": part, "method": method}
     config = study.denoiser if part == "denoiser" else study.decoder
     with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
         save_tensors(path, tensors)
-    return {"written": str(out), "parameters": sum(tensor.numel() for tensor in tensors.values()), "sha256": found}
+    return {"written": str(out), "parameters": sum(tensor.numel() for tensor in tensors.values()), "sha256": sha256}
 
 
 def _model(study: Study, method: str, part: str) -> torch.nn.Module:

@@ -108,7 +108,7 @@ def draw_samples(
         weights, file = place(Path(denoiser)), place(Path(out))
         facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view}
         outcome: dict = {"processes": processes.count()}
-        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, found=outcome, **facts)
+        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, outcome=outcome, **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
             stop = _stop(*chosen, *[weights] * steps)
             if stop is None:

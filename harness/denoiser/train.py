@@ -92,7 +92,7 @@ def train_denoiser(
     inputs = [p for p in (latents, data, backbone, registers) if p is not None]
     making = {"stage": "denoiser", "module": __name__, "config": config, "inputs": inputs, **facts}
     outcome: dict = {"status": "ok", "processes": processes.count()}
-    artifact = artifacts.trained_artifact(out, state=state, found=outcome, **making)
+    artifact = artifacts.trained_artifact(out, state=state, outcome=outcome, **making)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, checkpoints):
         seed_initialisation(seed)
         model = build_denoiser(study, method).to(device())
@@ -119,11 +119,11 @@ def train_denoiser(
                 weights = load_snapshot(checkpoints, step)
                 known = {"status": "ok"} if weights else {key: outcome[key] for key in ("status", "reason")}
                 known |= {"processes": processes.count()}
-                with artifacts.artifact(study.snapshot_file(Path(out), step), found=known, **making, step=step) as file:
+                with artifacts.artifact(study.snapshot_file(Path(out), step), outcome=known, **making, step=step) as file:
                     save_tensors(file, weights or {})
             for decay, weights in zip(config.ema, averages, strict=True):
                 if decay != study.ema:
-                    with artifacts.artifact(study.average_file(Path(out), decay), found=outcome, **making, ema=decay) as file:
+                    with artifacts.artifact(study.average_file(Path(out), decay), outcome=outcome, **making, ema=decay) as file:
                         save_tensors(file, weights)
             save_tensors(path, averages[config.ema.index(study.ema)])
     if processes.rank():

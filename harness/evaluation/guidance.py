@@ -53,7 +53,7 @@ def search_guidance(
         "seed": section.seed,
     }
     found: dict = {"processes": processes.count()}
-    artifact = artifacts.trained_artifact(out, state=state, stage="guidance", module=__name__, found=found, **facts)
+    artifact = artifacts.trained_artifact(out, state=state, stage="guidance", module=__name__, outcome=found, **facts)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
         stop = stop_of(denoiser)
         model = None if stop else load_denoiser(study, method, denoiser)

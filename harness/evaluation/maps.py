@@ -191,7 +191,7 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     found = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
     inputs = [denoiser, decoder, latents, data]
     made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": seed}
-    with artifacts.artifact(out, found=found, **made) as path:
+    with artifacts.artifact(out, outcome=found, **made) as path:
         if stop is None:
             model = load_denoiser(study, method, denoiser)
             bright = brightness(load_data(data, "reference").pixels(rows.tolist()), model.side)

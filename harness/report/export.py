@@ -129,7 +129,7 @@ def pack(path: Path, members: dict[str, bytes]) -> None:
 
 def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str, dict]:
     """The records of the runs and of all they were made from, by the artifact's path below `results`, without local paths."""
-    found = {}
+    records = {}
     for path in sorted(results.rglob(f"*{artifacts.META}")):
         artifact = path.with_name(path.name.removesuffix(artifacts.META))
         parts = artifact.relative_to(results).parts
@@ -138,8 +138,8 @@ def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str,
             continue
         record = artifacts.meta(artifact)
         record["inputs"] = {relative(name, results): sha256 for name, sha256 in record["inputs"].items()}
-        found["/".join(parts)] = without_places(record)
-    return found
+        records["/".join(parts)] = without_places(record)
+    return records
 
 
 def samples_of(records: dict[str, dict]) -> str:
@@ -156,7 +156,7 @@ def environment(rows: pd.DataFrame, commit: str, dirty: bool) -> dict:
         "dirty": dirty,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
-        "distributions": {found.name: found.version for found in metadata.distributions() if found.name},
+        "distributions": {package.name: package.version for package in metadata.distributions() if package.name},
         "rows": {
             field: sorted(map(str, set(rows[field]))) for field in ("commit", "dirty", "device", "versions", "precision", "code", "config")
         },
@@ -173,10 +173,10 @@ def verify(path: Path) -> tuple[str, list[str]]:
         wanted = dict(json.loads(members.pop(MANIFEST, b"")).items())
     except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: has no readable {MANIFEST}; not an export, or spoiled") from None
-    found = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
-    problems = [f"{name!r} is in the manifest, not in the zip" for name in sorted(set(wanted) - set(found))]
-    problems += [f"{name!r} is in the zip, not in the manifest" for name in sorted(set(found) - set(wanted))]
-    problems += [f"{name!r}: sha256 is not the manifest's" for name in sorted(set(wanted) & set(found)) if wanted[name] != found[name]]
+    hashes = {name: hashlib.sha256(content).hexdigest() for name, content in members.items()}
+    problems = [f"{name!r} is in the manifest, not in the zip" for name in sorted(set(wanted) - set(hashes))]
+    problems += [f"{name!r} is in the zip, not in the manifest" for name in sorted(set(hashes) - set(wanted))]
+    problems += [f"{name!r}: sha256 is not the manifest's" for name in sorted(set(wanted) & set(hashes)) if wanted[name] != hashes[name]]
     about = ""
     if not problems:
         try:

@@ -46,4 +46,4 @@ def section_of(names: list[str], page: Path) -> str:
 
 def with_section(text: str, study: str, section: str) -> str:
     """`text`, with what is between the markers of the study's gallery replaced, if it has them."""
-    return re.sub(SECTION.format(re.escape(study)), lambda found: f"{found[1]}{section}\n{found[2]}", text, flags=re.DOTALL)
+    return re.sub(SECTION.format(re.escape(study)), lambda match: f"{match[1]}{section}\n{match[2]}", text, flags=re.DOTALL)

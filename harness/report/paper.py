@@ -186,12 +186,12 @@ class Paper(Strict):
 
     def protocol(self, study: str, method: str, *, guided: bool = False) -> Protocol:
         """Of the rows of a method: what all matching entries say, a later one on top."""
-        found, unclear = {}, []
+        fields, unclear = {}, []
         for rows in self.protocols:
             if study in rows.studies and method in (rows.methods or [method]):
-                found |= {field: value for field in Protocol.model_fields if (value := getattr(rows, field)) is not None}
+                fields |= {field: value for field in Protocol.model_fields if (value := getattr(rows, field)) is not None}
                 unclear += rows.unclear
-        return Protocol(**found | {"unclear": unclear} | ({"guidance": GUIDED} if guided else {}))
+        return Protocol(**fields | {"unclear": unclear} | ({"guidance": GUIDED} if guided else {}))
 
 
 def _check_method(study: str, method: str) -> None:
@@ -221,7 +221,7 @@ def values(study: str, guided: bool = False) -> dict[str, dict[str, Printed]]:
     `guided`: the values under guidance.
     """
     source = paper()
-    found: dict[str, dict[str, Printed]] = {}
+    printed_by_method: dict[str, dict[str, Printed]] = {}
     for row in source.rows:
         if study in row.studies and row.guided == guided:
             facts = row.model_dump(include={"epochs", "samples", "note", "counts", "cut"})
@@ -229,7 +229,7 @@ def values(study: str, guided: bool = False) -> dict[str, dict[str, Printed]]:
                 "sources": [source.sources[name] for name in row.sources],
                 "protocol": source.protocol(study, row.method, guided=guided),
             }
-            scores = found.setdefault(row.method, {})
+            scores = printed_by_method.setdefault(row.method, {})
             scores |= {score: Printed(value=value, digits=source.digits[score], **facts) for score, value in row.scores.items()}
     shares = source.outlier_shares
     if study == shares.study and not guided:
@@ -239,8 +239,10 @@ def values(study: str, guided: bool = False) -> dict[str, dict[str, Printed]]:
             facts["protocol"] = source.protocol(study, method).model_copy(update=unclear)
             places = [*(f"block{block}" for block in shares.blocks), "output"]
             printed = zip(places, [*of_method.blocks, of_method.output], strict=True)
-            found.setdefault(method, {}).update({f"{BY_BLOCK}@{place}": Printed(value=value, **facts) for place, value in printed})
-    return found
+            printed_by_method.setdefault(method, {}).update(
+                {f"{BY_BLOCK}@{place}": Printed(value=value, **facts) for place, value in printed}
+            )
+    return printed_by_method
 
 
 def curves(study: str) -> dict[str, Curve]:

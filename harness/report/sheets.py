@@ -80,14 +80,14 @@ def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> 
     groups: dict[tuple, list[dict]] = {}
     for line in rows.to_dict("records"):
         groups.setdefault((line["score"], line["method"], line["ema"], CHOSEN in line["guidance"]), []).append(line)
-    found = []
+    sheets = []
     for (score, method, ema, guided), lines in groups.items():
         info, other, foreign = score_info(score), ema != study.ema, study.name != page
         about = f", EMA {ema:g}" * other + ", guided" * guided + f", study {study.name}" * foreign
         facts = [(label, alike([text(line) for line in lines])) for label, text in FACTS.items()]
         command = f"dsr trace reports/{page}/{table}.csv" + f" --study {study.name}" * (table != "table1")
         command += f" --method {method} --score {score}" + f" --ema {ema:g}" * other + " --guided" * guided
-        found.append(
+        sheets.append(
             Sheet(
                 id=sheet_id(score, method, ema=ema if other else None, guided=guided, study=study.name if foreign else None),
                 title=f"{info.title}: {named(method)}{about}",
@@ -99,12 +99,12 @@ def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> 
                 links=[],
             )
         )
-    return found
+    return sheets
 
 
 def difference_sheets(part: Part, rows: pd.DataFrame, scores: list[str], *, page: str) -> list[Sheet]:
     """One for each cell of a part that is a difference to its baseline; `rows`: those that every score is of."""
-    found, study, base = [], part.study.name if part.study.name != page else None, part.baseline
+    sheets, study, base = [], part.study.name if part.study.name != page else None, part.baseline
     for score in dict.fromkeys(scores):
         theirs, info = by_seed(rows, base, score), score_info(score)
         for method in part.methods:
@@ -113,7 +113,7 @@ def difference_sheets(part: Part, rows: pd.DataFrame, scores: list[str], *, page
             ours = by_seed(rows, method, score)
             facts = [(named(method), _values(ours)), (named(base), _values(theirs)), ("difference", _values(ours - theirs))]
             pair = difference(rows, method, base, score) if (ours - theirs).notna().any() else None
-            found.append(
+            sheets.append(
                 Sheet(
                     id=sheet_id(score, method, baseline=base, study=study),
                     title=f"{info.title}: {named(method)} minus {named(base)}" + f", study {study}" * bool(study),
@@ -125,7 +125,7 @@ def difference_sheets(part: Part, rows: pd.DataFrame, scores: list[str], *, page
                     links=[(sheet_id(score, m, study=study), f"{info.title} of {named(m)}") for m in (method, base)],
                 )
             )
-    return found
+    return sheets
 
 
 def _values(values: pd.Series) -> list[str]:
@@ -146,15 +146,15 @@ def over_seeds(values: list[float], *, shared: bool) -> str:
     return _summary(estimate(values))
 
 
-def _paired(found: Estimate) -> str:
-    return _summary(found) + (f"; p = {found.p:.3g}, two-sided, before any correction" if found.n > 1 else "")
+def _paired(estimated: Estimate) -> str:
+    return _summary(estimated) + (f"; p = {estimated.p:.3g}, two-sided, before any correction" if estimated.n > 1 else "")
 
 
-def _summary(found: Estimate) -> str:
-    if found.n < 2:
+def _summary(estimated: Estimate) -> str:
+    if estimated.n < 2:
         return "One seed: no interval over seeds."
-    interval = f"95 % interval {found.low:.6g} to {found.high:.6g} (Student's t)"
-    return f"Mean over {found.n} seeds {found.mean:.6g}, standard deviation {found.sd:.3g}, {interval}"
+    interval = f"95 % interval {estimated.low:.6g} to {estimated.high:.6g} (Student's t)"
+    return f"Mean over {estimated.n} seeds {estimated.mean:.6g}, standard deviation {estimated.sd:.3g}, {interval}"
 
 
 def environment(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
@@ -162,7 +162,7 @@ def environment(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     lines = rows.to_dict("records")
     texts = {label: sorted({FACTS[label](line) for line in lines}) for label in ("commit", "precision", "device", "libraries")}
     codes = sorted({f"{kind} {code}" for kind, code in zip(rows["score"].map(_kind), rows["code"], strict=True)})
-    return [(label.capitalize(), found) for label, found in texts.items()] + [("Code of", codes)]
+    return [(label.capitalize(), values) for label, values in texts.items()] + [("Code of", codes)]
 
 
 def _kind(score: str) -> str:

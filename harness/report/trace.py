@@ -94,18 +94,18 @@ class Chain:
 
     def inputs(self, artifact: Artifact) -> list[tuple[Artifact, str]]:
         """(artifact, sha256 that the consumer read) of what an artifact was made from, in the order of ORDER."""
-        found = [(self.artifact(name), sha256) for name, sha256 in artifact.record.inputs.items()] if artifact.record else []
-        return sorted(found, key=lambda pair: (ORDER.index(pair[0].record.stage) if known(pair[0]) else len(ORDER), pair[0].name))
+        inputs = [(self.artifact(name), sha256) for name, sha256 in artifact.record.inputs.items()] if artifact.record else []
+        return sorted(inputs, key=lambda pair: (ORDER.index(pair[0].record.stage) if known(pair[0]) else len(ORDER), pair[0].name))
 
     def behind(self, artifact: Artifact) -> dict[str, Artifact]:
         """An artifact and everything it was made from, directly or not, by name."""
-        found, waiting = {}, [artifact]
+        seen, waiting = {}, [artifact]
         while waiting:
             one = waiting.pop()
-            if one.name not in found:
-                found[one.name] = one
+            if one.name not in seen:
+                seen[one.name] = one
                 waiting += [other for other, _ in self.inputs(one)]
-        return found
+        return seen
 
 
 def _absent(record_file: Path) -> str | None:

@@ -39,16 +39,16 @@ def artifact(
     module: str,
     config: object = None,
     inputs: Iterable[Path | str] = (),
-    found: dict | None = None,
+    outcome: dict | None = None,
     **facts: object,
 ) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
-    `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...). `found`: those that are known
+    `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...). `outcome`: those that are known
     only at the end of the block, which fills it. One process at a time: another one that makes the same is waited for.
     """
     path = Path(path)
-    with _alone(path), _recorded(path, _record(stage, module, config, inputs, facts), found) as temporary:
+    with _alone(path), _recorded(path, _record(stage, module, config, inputs, facts), outcome) as temporary:
         yield temporary
 
 
@@ -62,7 +62,7 @@ def trained_artifact(
     module: str,
     config: object,
     inputs: Iterable[Path | str] = (),
-    found: dict | None = None,
+    outcome: dict | None = None,
     **facts: object,
 ) -> Iterator[tuple[Path, Path]]:
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
@@ -77,7 +77,7 @@ def trained_artifact(
         if how == "waited" and ready(path, record):
             raise Finished(f"{path}: made by the process that was waited for")
         folder = Path(state) / f"{stage}-{digest(record)}"
-        with _recorded(path, record, found) as temporary:
+        with _recorded(path, record, outcome) as temporary:
             yield temporary, folder
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -99,13 +99,13 @@ def _alone(path: Path) -> Iterator[locks.How]:
 
 
 @contextmanager
-def _recorded(path: Path, record: dict, found: dict | None) -> Iterator[Path]:
+def _recorded(path: Path, record: dict, outcome: dict | None) -> Iterator[Path]:
     """Yields the temporary path. A kill between sidecar and artifact leaves a sidecar that no reader accepts for what is there."""
     began = time.monotonic()
     with atomic(path) as temporary:
         yield temporary
         sync(temporary)  # before the sidecar: a disk that fills up here costs the old artifact nothing
-        record |= (found or {}) | {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
+        record |= (outcome or {}) | {"sha256": sha256(temporary), "seconds": round(time.monotonic() - began, 3), "provenance": provenance()}
         write_record(path, record)
 
 
@@ -171,12 +171,12 @@ def checked(path: Path | str) -> str:
     """The artifact's sha256, after comparing it with its record. UserError if the file is missing or not what was written."""
     if not Path(path).exists():
         raise UserError(f"{path}: no such file; run the stage that makes it, or the whole line again")
-    wanted, found = meta(path).get("sha256"), sha256(path)
-    if wanted != found:
+    wanted, actual = meta(path).get("sha256"), sha256(path)
+    if wanted != actual:
         raise UserError(
-            f"{path}: corrupted or truncated: sha256 is {found[:16]}..., {str(wanted)[:16]}... was recorded; delete it and run the same command again"
+            f"{path}: corrupted or truncated: sha256 is {actual[:16]}..., {str(wanted)[:16]}... was recorded; delete it and run the same command again"
         )
-    return found
+    return actual
 
 
 def read_json(path: Path | str) -> dict:

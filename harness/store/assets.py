@@ -49,11 +49,11 @@ def look(name: str, asset: Asset, root: Path) -> Status:
         return Status(name=name, path=path, state="missing")
     if path.is_dir() and asset.file and not (path / asset.file).is_file():
         return Status(name=name, path=path / asset.file, state="missing")
-    found, size = _listing(path) if path.is_dir() else (None, path.stat().st_size)
+    sha256, size = _listing(path) if path.is_dir() else (None, path.stat().st_size)
     if path.is_file() or asset.file:
-        found = artifacts.sha256(path / asset.file if asset.file else path)
-    state = "present" if asset.sha256 is None else "verified" if found.startswith(asset.sha256) else "wrong"
-    return Status(name=name, path=path, state=state, sha256=found, bytes=size)
+        sha256 = artifacts.sha256(path / asset.file if asset.file else path)
+    state = "present" if asset.sha256 is None else "verified" if sha256.startswith(asset.sha256) else "wrong"
+    return Status(name=name, path=path, state=state, sha256=sha256, bytes=size)
 
 
 def missing_line(name: str, asset: Asset, root: Path) -> str:
@@ -87,10 +87,10 @@ def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict:
 
 def record_of(records: Iterable[Path], field: str) -> Path:
     """That of the asset `field` among the files of records; UserError where it is not there."""
-    found = next((Path(path) for path in records if Path(path).name == f"{field}.json"), None)
-    if found is None:
+    path_of_record = next((Path(path) for path in records if Path(path).name == f"{field}.json"), None)
+    if path_of_record is None:
         raise UserError(f"asset '{field}': its record is needed; name it with --records (stage asset writes it)")
-    return found
+    return path_of_record
 
 
 def locate(record_file: Path) -> Path:

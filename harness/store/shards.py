@@ -33,9 +33,9 @@ def assemble(folder: Path, count: int) -> tuple[dict[str, np.ndarray], list[dict
 
     UserError if a shard is not what was written, or if they are not the images 0 to `count` - 1, each once.
     """
-    found = sorted((_indices(path) for path in folder.glob("shard-*.npz")), key=lambda part: (part.start, part.stop))
+    shards = sorted((_indices(path) for path in folder.glob("shard-*.npz")), key=lambda part: (part.start, part.stop))
     wrong, done = [], 0
-    for part in [*found, range(count, count)]:
+    for part in [*shards, range(count, count)]:
         if part.start > done:
             wrong.append(f"{done} to {part.start - 1} are missing")
         elif part.start < done:
@@ -44,7 +44,7 @@ def assemble(folder: Path, count: int) -> tuple[dict[str, np.ndarray], list[dict
     if wrong:
         raise UserError(f"{folder}: of {count} images, {', '.join(wrong)}; delete it and run the same command again")
     manifest, parts = [], []
-    for part in found:
+    for part in shards:
         path = _path(folder, part)
         manifest.append({"first": part.start, "stop": part.stop, "sha256": artifacts.checked(path)})
         with np.load(path, allow_pickle=False) as file:

@@ -34,35 +34,35 @@ def fid_steps(context: Context) -> tuple[Figure, Data]:
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, height), width_ratios=[2.2, 1])
     rows = _curves(context, "fid", left)
     baseline, end, wide = context.methods[0], context.study.steps, _wide(rows["value"])
-    found = {method: speedup(rows, method, baseline) for method in context.methods[1:]}
+    speedups = {method: speedup(rows, method, baseline) for method in context.methods[1:]}
     target = _estimate(by_seed(rows[rows["step"] == end], baseline, "fid").to_numpy(), wide).mean
     left.axhline(target, color=colour_of(baseline), linewidth=0.6, linestyle=":")
-    for method, faster in found.items():
-        if faster.known and faster.factor == max(other.factor for other in found.values() if other.known) > 1:
+    for method, faster in speedups.items():
+        if faster.known and faster.factor == max(other.factor for other in speedups.values() if other.known) > 1:
             arrow = {"arrowstyle": "->", "color": colour_of(method), "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
             left.annotate("", (end / faster.factor, target), (end, target), arrowprops=arrow)
-    _factors(right, baseline, found)
+    _factors(right, baseline, speedups)
     set_title(figure, f"FID against training step on '{context.study.name}', {_over(rows)}")
     return figure, rows[COLUMNS]
 
 
-def _factors(axis: Axes, baseline: str, found: dict[str, Speedup]) -> None:
+def _factors(axis: Axes, baseline: str, speedups: dict[str, Speedup]) -> None:
     """Each method's factor with its interval; the labels, one a method, serve as the legend of the curves."""
     axis.axvline(1, color="0.5", linewidth=0.8, zorder=0)
     axis.plot(1, 0, "o", color=colour_of(baseline), markersize=4)
-    for y, (method, faster) in enumerate(found.items(), start=1):
+    for y, (method, faster) in enumerate(speedups.items(), start=1):
         axis.plot(faster.factor, y, "o", color=colour_of(method), markersize=4)
         seeds = list(faster.of_seeds.values())
         axis.plot(
             seeds, [y + 0.25] * len(seeds), "o", color=colour_of(method), markersize=2.5, markerfacecolor="white", markeredgewidth=0.7
         )
         axis.plot(faster.interval, [y, y], "-", color=colour_of(method))
-    labels = [title_of(baseline), *(f"{title_of(method)}\n{faster.text}" for method, faster in found.items())]
+    labels = [title_of(baseline), *(f"{title_of(method)}\n{faster.text}" for method, faster in speedups.items())]
     axis.set_yticks(range(len(labels)), labels)
-    for label, method in zip(axis.get_yticklabels(), (baseline, *found), strict=True):
+    for label, method in zip(axis.get_yticklabels(), (baseline, *speedups), strict=True):
         label.set_color(shaded(colour_of(method), -0.3))  # of small letters
     axis.tick_params(axis="y", length=0)
-    ends = np.array([1, *(x for faster in found.values() for x in (faster.factor, *faster.interval, *faster.of_seeds.values()))])
+    ends = np.array([1, *(x for faster in speedups.values() for x in (faster.factor, *faster.interval, *faster.of_seeds.values()))])
     low, high = np.nanmin(ends) / 1.2, np.nanmax(ends) * 1.2
     axis.set(xscale="log", xlim=(low, high), ylim=(len(labels) - 0.5, -0.5), xlabel="x (log scale)")
     ticks = apart([tick for tick in FACTORS if low <= tick <= high], 0.2)
@@ -176,8 +176,8 @@ def _by(rows: pd.DataFrame, method: str, column: str, wide: bool) -> tuple[list[
 
 def _estimate(values: np.ndarray, wide: bool) -> Middle:
     """On a log axis the geometric mean, with Student's interval of the logarithms: that of the values can reach below zero."""
-    found = estimate(np.log(values) if wide else values)
-    ends = np.array([found.mean, found.low, found.high])
+    over_seeds = estimate(np.log(values) if wide else values)
+    ends = np.array([over_seeds.mean, over_seeds.low, over_seeds.high])
     return Middle(*(np.exp(ends) if wide else ends))
 
 

@@ -16,12 +16,12 @@ from harness.study.method import load_method
 def encoder_pca(context: Context) -> tuple[Figure, Data]:
     """First principal component of the encoder's tokens, encoder variant by layer."""
     variants = _variants(context)
-    found = {key: _maps_of(context, key) for key in variants}
-    strips = [Strip(title, found[key], 0, "components") for key, title in variants.items()]
+    maps_by_variant = {key: _maps_of(context, key) for key in variants}
+    strips = [Strip(title, maps_by_variant[key], 0, "components") for key, title in variants.items()]
     depth = context.study.encoder.depth
     names = ["embedding", *(f"layer {layer}" for layer in range(depth)), "output"]
     columns = np.unique(np.linspace(0, depth + 1, min(depth + 2, LAYERS_SHOWN)).round().astype(int)).tolist()
-    first = found[next(iter(variants))]
+    first = maps_by_variant[next(iter(variants))]
     title = f"PCA of the tokens, first component, in the encoder of '{context.study.name}'; {framed(first)}"
     return draw_strips(context, strips, first, title, names, columns)
 
@@ -30,10 +30,10 @@ def encoder_pca(context: Context) -> tuple[Figure, Data]:
 def encoder_attention(context: Context) -> tuple[Figure, Data]:
     """Attention that a token receives, by kind of token and layer of each encoder variant, as a multiple of the uniform share."""
     variants = _variants(context)
-    found = {key: _maps_of(context, key) for key in variants}
-    table = tokens_of(found, "encoder")
-    shown = {title.replace("\n", " "): (found[key], table[table["encoder"] == key]) for key, title in variants.items()}
-    first = found[next(iter(found))]
+    maps_by_variant = {key: _maps_of(context, key) for key in variants}
+    table = tokens_of(maps_by_variant, "encoder")
+    shown = {title.replace("\n", " "): (maps_by_variant[key], table[table["encoder"] == key]) for key, title in variants.items()}
+    first = maps_by_variant[next(iter(maps_by_variant))]
     title = (
         f"Attention that tokens receive in the encoder of '{context.study.name}', mean over {len(first.arrays['rows'])} held-out images "
         f"(outlier: it enters the layer with a norm above {first.factor:g}\u00a0×\u00a0the median)"

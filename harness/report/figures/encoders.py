@@ -82,8 +82,8 @@ def outline(axis: Axes, marked: np.ndarray) -> None:
 def register_neurons(context: Context) -> tuple[Figure, Data]:
     """Score of every neuron by layer, a panel for each round of the recursive search; what the round chose, and the planted truth, marked."""
     keys = [method.encoder.key for method in map(load_method, context.methods) if method.encoder.searched]
-    found = max((context.registers(key) for key in dict.fromkeys(keys)), key=lambda found: len(found["rounds"]))
-    rounds, truth = found["rounds"], {tuple(pair) for pair in found["planted"]}
+    search = max((context.registers(key) for key in dict.fromkeys(keys)), key=lambda search: len(search["rounds"]))
+    rounds, truth = search["rounds"], {tuple(pair) for pair in search["planted"]}
     figure, axes = plt.subplots(1, len(rounds), figsize=(TWO_COLUMNS, 2.3), sharey=True, squeeze=False)
     lines = []
     for number, (axis, drawn) in enumerate(zip(axes[0], rounds, strict=True), start=1):

@@ -20,14 +20,14 @@ COLUMNS = 4  # of panels
 BLOCKS_MARKED = 12  # a deeper denoiser has a marker at some blocks only
 
 
-def tokens_of(found: dict[str, Maps], what: str = "method") -> pd.DataFrame:
-    """A line a key of `found` (its column: `what`), noise level, block and kind of token.
+def tokens_of(maps_by_name: dict[str, Maps], column: str = "method") -> pd.DataFrame:
+    """A line a key of `maps_by_name` (its name in the column `column`), noise level, block and kind of token.
 
     `tokens`: of that kind, per image; `attention`: that each of them receives in the block, mean; `uniform`: what each would receive if all
     tokens got the same; `norm`: of each after the block, mean. For attention, a patch is an outlier if it enters the block as one.
     """
     lines = []
-    for key, maps in found.items():
+    for key, maps in maps_by_name.items():
         if maps.why:
             continue
         entering = maps.arrays["entering"]
@@ -51,7 +51,7 @@ def tokens_of(found: dict[str, Maps], what: str = "method") -> pd.DataFrame:
             images = entering.shape[2]
             whole = sum(part["attention"].size for part in kinds.values()) / images
             for kind, part in kinds.items():
-                line = {what: key, "t": maps.arrays["times"][level], "block": block, "kind": kind, "uniform": 1 / whole}
+                line = {column: key, "t": maps.arrays["times"][level], "block": block, "kind": kind, "uniform": 1 / whole}
                 for name, array in part.items():
                     line |= {f"{name}_tokens": array.size / images, name: array.mean(dtype=float) if array.size else np.nan}
                 lines.append(line)
@@ -61,25 +61,27 @@ def tokens_of(found: dict[str, Maps], what: str = "method") -> pd.DataFrame:
 @registered
 def attention(context: Context) -> tuple[Figure, Data]:
     """Attention that a token receives, by kind of token and block, as a multiple of the uniform share, at one noise level."""
-    found = {method: maps_of(context, method) for method in context.methods}
-    table = tokens_of(found)
-    shown = {title_of(method): (maps, pd.DataFrame() if maps.why else at_level(table, method, maps)) for method, maps in found.items()}
+    maps_by_method = {method: maps_of(context, method) for method in context.methods}
+    table = tokens_of(maps_by_method)
+    shown = {
+        title_of(method): (maps, pd.DataFrame() if maps.why else at_level(table, method, maps)) for method, maps in maps_by_method.items()
+    }
     title = (
-        f"Attention that tokens receive in the denoiser of '{context.study.name}', {level_text(found)} "
+        f"Attention that tokens receive in the denoiser of '{context.study.name}', {level_text(maps_by_method)} "
         f"(outlier: it enters the block with a norm above {context.study.outlier_statistics.factor:g}\u00a0×\u00a0the median)"
     )
     return attention_panels(shown, "denoiser block", title), table
 
 
-def attention_panels(found: dict[str, tuple[Maps, pd.DataFrame]], blocks: str, title: str) -> Figure:
+def attention_panels(panels: dict[str, tuple[Maps, pd.DataFrame]], blocks: str, title: str) -> Figure:
     """Title of a panel -> its maps, and its lines of `tokens_of`."""
-    wide = min(COLUMNS, len(found))
-    tall = -(-len(found) // wide)
+    wide = min(COLUMNS, len(panels))
+    tall = -(-len(panels) // wide)
     figure, axes = plt.subplots(tall, wide, figsize=(TWO_COLUMNS, 1.5 * tall + 0.85), squeeze=False, sharex=True, sharey=True)
-    for axis in axes.flat[len(found) :]:
+    for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
     shown: set[str] = set()
-    for axis, (name, (maps, lines)) in zip(axes.flat, found.items(), strict=False):
+    for axis, (name, (maps, lines)) in zip(axes.flat, panels.items(), strict=False):
         axis.set_title(name, fontsize=SMALL)
         if maps.why:
             greyed(axis, maps.why)
@@ -103,11 +105,11 @@ def attention_panels(found: dict[str, tuple[Maps, pd.DataFrame]], blocks: str, t
 @registered
 def norm_flow(context: Context) -> tuple[Figure, Data]:
     """Where the norm went: what patches and registers carry after each block, all tokens of a kind together and each on its own."""
-    found = {method: maps_of(context, method) for method in four(context.methods)}
-    table = tokens_of(found)
-    figure, axes = plt.subplots(2, len(found), figsize=(TWO_COLUMNS, 3.8), squeeze=False, sharex=True, sharey="row")
+    maps_by_method = {method: maps_of(context, method) for method in four(context.methods)}
+    table = tokens_of(maps_by_method)
+    figure, axes = plt.subplots(2, len(maps_by_method), figsize=(TWO_COLUMNS, 3.8), squeeze=False, sharex=True, sharey="row")
     shown: set[str] = set()
-    for (top, bottom), (method, maps) in zip(axes.T, found.items(), strict=True):
+    for (top, bottom), (method, maps) in zip(axes.T, maps_by_method.items(), strict=True):
         top.set_title(title_of(method), fontsize=SMALL)
         if maps.why:
             greyed(top, maps.why)
@@ -131,7 +133,7 @@ def norm_flow(context: Context) -> tuple[Figure, Data]:
     figure.legend(handles=handles(shown), loc="outside lower center", ncols=4)
     set_title(
         figure,
-        f"Where the norm goes in the denoiser of '{context.study.name}', {level_text(found)} "
+        f"Where the norm goes in the denoiser of '{context.study.name}', {level_text(maps_by_method)} "
         f"(outlier: norm after the block above {context.study.outlier_statistics.factor:g}\u00a0×\u00a0the median)",
     )
     return figure, table
@@ -142,8 +144,8 @@ def at_level(table: pd.DataFrame, method: str, maps: Maps) -> pd.DataFrame:
     return table[(table["method"] == method) & (table["t"] == maps.arrays["times"][maps.level])]
 
 
-def level_text(found: dict[str, Maps]) -> str:
-    maps = next(iter(found.values()))
+def level_text(maps_by_method: dict[str, Maps]) -> str:
+    maps = next(iter(maps_by_method.values()))
     return f"t\u00a0=\u00a0{maps.arrays['times'][maps.level]:g}, mean over {len(maps.arrays['rows'])} held-out images"
 
 

@@ -198,19 +198,19 @@ def draw(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normalize) -
 
 def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str, np.ndarray]:
     """What is drawn, before it was scaled: of each kind, (strips, columns, P), with the strips' labels and noise levels."""
-    found = {}
+    arrays = {}
     for kind in dict.fromkeys(strip.kind for strip in strips):
         mine = [strip for strip in strips if strip.kind == kind]
-        found[kind] = np.array([strip.maps.arrays[kind][strip.level][columns, chosen] for strip in mine])
-        found[f"{kind}.rows"] = np.array([strip.label for strip in mine])
-        found[f"{kind}.t"] = np.array([strip.maps.arrays["times"][strip.level] for strip in mine])
+        arrays[kind] = np.array([strip.maps.arrays[kind][strip.level][columns, chosen] for strip in mine])
+        arrays[f"{kind}.rows"] = np.array([strip.label for strip in mine])
+        arrays[f"{kind}.t"] = np.array([strip.maps.arrays["times"][strip.level] for strip in mine])
         if kind == "norms":
-            found["norms.median"] = np.array([strip.maps.median[strip.level, columns] for strip in mine])
+            arrays["norms.median"] = np.array([strip.maps.median[strip.level, columns] for strip in mine])
         else:
-            found["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level][columns, chosen] for strip in mine])
+            arrays["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level][columns, chosen] for strip in mine])
         if mine[0].decoded is not None:
-            found[f"{kind}.decoded"] = np.array([strip.decoded[chosen] for strip in mine])
-    return found
+            arrays[f"{kind}.decoded"] = np.array([strip.decoded[chosen] for strip in mine])
+    return arrays
 
 
 def scales_of(drawn: list[tuple[Strip, np.ndarray]]) -> dict[str, Normalize]:
@@ -293,9 +293,9 @@ def _by_level(context: Context, kind: Literal["norms", "components"], what: str)
 
 
 def _by_method(context: Context, methods: list[str], kinds: list[Literal["norms", "components"]], what: str) -> tuple[Figure, Data]:
-    found = {method: maps_of(context, method) for method in methods}
-    strips = [Strip(title_of(method), maps, maps.level, kind) for kind in kinds for method, maps in found.items()]
-    first = found[methods[0]]
+    maps_by_method = {method: maps_of(context, method) for method in methods}
+    strips = [Strip(title_of(method), maps, maps.level, kind) for kind in kinds for method, maps in maps_by_method.items()]
+    first = maps_by_method[methods[0]]
     title = f"{what} in the denoiser of '{context.study.name}' at t\u00a0=\u00a0{first.arrays['times'][first.level]:g}; {framed(first)}"
     return _of_denoiser(context, strips, first, title)
 

@@ -114,8 +114,10 @@ def pooled(groups: list[pd.Series]) -> float:
 def ablation(context: Context) -> tuple[Figure, Data]:
     """FID by number of diffusion registers and block that they start at: mean ± half of its interval, coloured by the difference to the baseline."""
     study, table = context.study, context.table
-    found = {method: load_method(method).registers(study.denoiser.registers) for method in context.methods}
-    placed = {method: registers for method, registers in found.items() if registers and not load_method(method).encoder.changes}
+    registers_by_method = {method: load_method(method).registers(study.denoiser.registers) for method in context.methods}
+    placed = {
+        method: registers for method, registers in registers_by_method.items() if registers and not load_method(method).encoder.changes
+    }
     counts, starts = (sorted({getattr(registers, field) for registers in placed.values()}) for field in ("count", "start"))
     deltas, texts, lines = np.full((len(counts), len(starts)), np.nan), {}, []
     for method, registers in placed.items():
@@ -141,6 +143,8 @@ def ablation(context: Context) -> tuple[Figure, Data]:
     axis.spines[:].set_visible(False)
     figure.colorbar(drawn, ax=axis, label="ΔFID to baseline")
     base = estimate(by_seed(table, context.methods[0], "fid").to_numpy())
-    found = f"{base.mean:.3f}\u00a0±\u00a0{base.half:.3f}; *: 95\u00a0% interval of ΔFID without zero" if base.n > 1 else f"{base.mean:.3f}"
-    set_title(figure, f"FID on '{study.name}' by number and start of diffusion registers; baseline {found}")
+    reached = (
+        f"{base.mean:.3f}\u00a0±\u00a0{base.half:.3f}; *: 95\u00a0% interval of ΔFID without zero" if base.n > 1 else f"{base.mean:.3f}"
+    )
+    set_title(figure, f"FID on '{study.name}' by number and start of diffusion registers; baseline {reached}")
     return figure, pd.DataFrame(lines)
