@@ -7,9 +7,9 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import DATA
 from pipeline import Pipeline
 from test_paper_studies import TOYS, _small_inception, render  # noqa: F401 (a fixture)
-from test_parity import GOLDEN
 from toy import make_assets, toy_study
 
 from harness.commands.parity import parity
@@ -32,7 +32,7 @@ def _on_the_gpu(_set_up, monkeypatch):
     assert runtime.device().type == "cuda"
 
 
-@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(DATA.glob("*.safetensors")), ids=lambda path: path.stem)
 def test_agrees_with_the_authors_code(path):
     assert max(quantity.error for quantity in parity(path)) < 1e-5
 
