@@ -34,6 +34,7 @@ class Quantity(BaseModel):
 
     @property
     def ok(self) -> bool:
+        """Whether the error is below LIMIT."""
         return self.error < LIMIT
 
 
@@ -79,7 +80,7 @@ def parity_report(paths: Sequence[Path]) -> tuple[str, bool]:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """|ours - theirs| / |theirs|, in float64; where theirs is all zero, 0 for equal tensors and infinity for others."""
+    """|ours - theirs| / |theirs| of two tensors of one shape (...), L2 norms over all values in float64; where theirs is all zero, 0 for equal tensors and infinity for others."""
     distance, size = (ours.double() - theirs.double()).norm().item(), theirs.double().norm().item()
     return distance / size if size else math.inf if distance else 0.0
 

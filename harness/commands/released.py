@@ -21,7 +21,7 @@ Tensors = dict[str, Tensor]
 
 
 def computed(path: Path, config: dict[str, Any], tensors: Tensors) -> Tensors:
-    """Every output that this code computes from the file's inputs, by its name in the file."""
+    """Every output that this code computes from the file's inputs, by its name in the file; shapes are told by the functions of MODELS."""
     for field, (described, outputs) in MODELS.items():
         if field in config:
             return outputs(path, described(**config), tensors)
@@ -83,6 +83,8 @@ class DenoiserArguments(Described):
 
 
 class DenoiserConfig(Described):
+    """A denoiser of the released code, and the times of its sampler."""
+
     model: Literal["LightningDiT", "DiTwDDTHead"]
     kwargs: DenoiserArguments
     time_dist_shift: float
@@ -91,6 +93,7 @@ class DenoiserConfig(Described):
 
 
 def released_denoiser(config: DenoiserConfig) -> nn.Module:
+    """Ours of the same architecture and sizes, with random weights."""
     given = config.kwargs
     count = given.register_len if given.register_conditioning else 0
     common = {
@@ -113,7 +116,10 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def denoiser_outputs(path: Path, config: DenoiserConfig, tensors: Tensors) -> Tensors:
-    """`out`, `block.i`; of the loss the shifted time, the prediction, its value per element and per sample; of the ODE its states."""
+    """Of `in.x` (B, C, H, W), `in.t` and `in.y` (B,): `out` (B, C, H, W), `block.i` (B, N, D).
+
+    Of the loss the shifted time (B,), the prediction, its value per element (B, C, H, W), per sample (B,) and mean (); of the ODE its states.
+    """
     model = _loaded(released_denoiser(config), tensors, path)
     x, t, y = _inputs(path, tensors, "in.x", "in.t", "in.y")
     blocks: list[Tensor] = []
@@ -156,6 +162,8 @@ def denoiser_outputs(path: Path, config: DenoiserConfig, tensors: Tensors) -> Te
 
 
 class VisionShape(Described):
+    """Sizes of a SigLIP2 vision tower."""
+
     hidden_size: int
     intermediate_size: int
     num_hidden_layers: int
@@ -167,6 +175,8 @@ class VisionShape(Described):
 
 
 class EncoderConfig(Described):
+    """A SigLIP2 encoder with test-time registers."""
+
     vision_config: VisionShape
     layer_norm_eps: Literal[1e-06]
     register_neurons: dict[int, list[int]]
@@ -214,6 +224,8 @@ def encoder_outputs(path: Path, config: EncoderConfig, tensors: Tensors) -> Tens
 
 
 class DecoderConfig(Described):
+    """RAE's ViT decoder."""
+
     encoder_hidden_size: int
     decoder_hidden_size: int
     decoder_num_hidden_layers: int
@@ -226,6 +238,7 @@ class DecoderConfig(Described):
 
 
 def decoder_outputs(path: Path, config: DecoderConfig, tensors: Tensors) -> Tensors:
+    """Of tokens `in.tokens` (B, N, C): `out.logits` (B, N, patch * patch * 3) and `out.image` (B, 3, H, W)."""
     from harness.decoder.vit import ViTDecoder
 
     model = ViTDecoder(

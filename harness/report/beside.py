@@ -50,6 +50,7 @@ class PaperLine:
 
     @property
     def difference(self) -> float | None:
+        """Measured minus printed; None where the two cannot be compared."""
         return None if self.measured is None or self.comparable == "no" else self.measured.mean - self.paper.value
 
 
@@ -126,6 +127,7 @@ def facts(study: Study) -> dict[str, object]:
 
 
 def said(value: object) -> str:
+    """A fact of TITLES in words."""
     if isinstance(value, dict):
         return f"{value['train_images']} images of {value['classes']} classes at {value['image_size']} px"
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -143,6 +145,7 @@ def printed_tables(groups: list[tuple[str | None, list[PaperLine]]]) -> list[Tex
 
 
 def printed_table(groups: list[tuple[str | None, list[PaperLine]]], heading: str = "Paper beside measured") -> TextTable:
+    """One of `printed_tables`, of groups with their titles."""
     rows, titles = [], {}
     for title, some in groups:
         if title:

@@ -112,7 +112,7 @@ class Tested(Condition):
     """A two-sided Student t-test over seeds, by the side that is further from chance."""
 
     def sides(self, m: np.ndarray, b: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """By seed: the effect, what has a mean above 0 if the condition holds, and what has one below 0 if it is refuted."""
+        """By seed, (S,) each, of arrays as `measure` takes them: the effect, what has a mean above 0 if the condition holds, and what has one below 0 if it is refuted."""
         raise NotImplementedError
 
     def measure(self, m: np.ndarray, b: np.ndarray, span: np.ndarray) -> Measurement:
@@ -140,6 +140,8 @@ class Compared(Tested):
 
 
 class Lower(Compared):
+    """The method's score is lower."""
+
     refuted_if: ClassVar[str] = "it is significantly higher"
 
     def text(self, score: str, one: str, other: str) -> str:
@@ -150,6 +152,8 @@ class Lower(Compared):
 
 
 class Higher(Compared):
+    """The method's score is higher."""
+
     refuted_if: ClassVar[str] = "it is significantly lower"
 
     def text(self, score: str, one: str, other: str) -> str:
@@ -193,6 +197,8 @@ class EmaRangeAbove(Compared):
 
 
 class Above(Tested):
+    """The method's score is above a value."""
+
     refuted_if: ClassVar[str] = "it is significantly below"
 
     value: Finite
@@ -230,6 +236,8 @@ class Zero(Condition):
 
 
 class NotZero(Zero):
+    """The opposite of Zero."""
+
     refuted_if: ClassVar[str] = "every seed is 0"
 
     def text(self, score: str, one: str, other: str) -> str:
@@ -283,12 +291,15 @@ CONDITIONS: dict[str, type[Condition]] = {
 
 
 def names(name: str | list[str]) -> list[str]:
+    """A list of the one or several names."""
     return [name] if isinstance(name, str) else name
 
 
 def number(value: float, digits: int, *, signed: bool = False) -> str:
+    """With a true minus sign."""
     return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
 
 
 def seeds_text(count: int) -> str:
+    """`1 seed`, `2 seeds`."""
     return f"{count} seed{'s' * (count != 1)}"

@@ -116,10 +116,12 @@ def method_files(tables: list[pd.DataFrame]) -> list[Path]:
 
 
 def as_json(value: object) -> bytes:
+    """Sorted and indented, so that the same value gives the same bytes."""
     return (json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def pack(path: Path, members: dict[str, bytes]) -> None:
+    """A zip without times or owners: the same members give the same bytes."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, EPOCH)

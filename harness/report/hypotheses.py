@@ -34,6 +34,8 @@ class Claim(Strict):
 
 
 class Claims(Strict):
+    """The file: claims with different ids."""
+
     title: str
     claims: Annotated[list[Claim], Field(min_length=1)]
 

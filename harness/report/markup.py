@@ -30,6 +30,7 @@ class TextTable:
 
     @property
     def left(self) -> int:
+        """How many columns are texts."""
         return len(self.headings) - len(self.rows[0][1])
 
 
@@ -40,6 +41,7 @@ def footnotes(tables: Iterable[TextTable]) -> dict[str, int]:
 
 
 def superscript(number: int) -> str:
+    """The number in superscript digits."""
     return str(number).translate(SUPERSCRIPT)
 
 

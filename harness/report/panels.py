@@ -26,6 +26,7 @@ class FilledPanel:
 
     @property
     def text_table(self) -> TextTable:
+        """As rows of texts and cells."""
         rows, groups = [], {}
         for part, of_method in self.parts:
             if part.title:

@@ -66,6 +66,7 @@ class Printed(Strict):
 
     @property
     def text(self) -> str:
+        """The value as it stands in the paper."""
         return f"{self.value:.{self.digits}f}" if self.digits >= 0 else f"{self.value / 10**-self.digits:.0f}"
 
     def matches(self, ours: float) -> bool:
@@ -109,6 +110,8 @@ class Curve(Strict):
 
 
 class BlockShares(Strict):
+    """Shares of outlier tokens after each of the listed blocks, and in the output."""
+
     blocks: list[Fraction]
     output: Fraction
 
@@ -149,6 +152,8 @@ class TextToImage(Strict):
 
 
 class Paper(Strict):
+    """harness/report/paper.yaml."""
+
     sources: dict[str, str]
     digits: dict[str, int]
     protocols: list[PrintedProtocol]
@@ -209,6 +214,7 @@ def paper() -> Paper:
 
 
 def parse(values: dict) -> Paper:
+    """UserError, in one line, for what does not fit."""
     try:
         return Paper(**values)
     except ValidationError as error:

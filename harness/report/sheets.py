@@ -46,6 +46,7 @@ def sheet_id(
 
 
 def short(sha256: str) -> str:
+    """The first DIGITS of a hash."""
     return "–" if sha256 == NONE else sha256[:DIGITS]
 
 

@@ -27,6 +27,7 @@ class Speedup:
 
     @property
     def known(self) -> bool:
+        """Whether every seed has a factor."""
         return not self.never and not self.without and self.logs.n > 0
 
     @property
@@ -41,6 +42,7 @@ class Speedup:
 
     @property
     def text(self) -> str:
+        """The factor with its interval, or why there is none."""
         if not self.known:
             reasons = (("not reached by", self.never), ("no value for", self.without))
             return "; ".join(f"{reason} {_seeds(seeds)}" for reason, seeds in reasons if seeds) or "no value"

@@ -20,20 +20,24 @@ class Estimate:
 
     @property
     def half(self) -> float:
+        """Half the width of the interval of the mean at LEVEL: Student's t, n - 1 degrees of freedom."""
         from scipy.special import stdtrit
 
         return float(stdtrit(self.n - 1, 0.5 + LEVEL / 2)) * self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
 
     @property
     def low(self) -> float:
+        """Lower end of that interval."""
         return self.mean - self.half
 
     @property
     def high(self) -> float:
+        """Upper end of that interval."""
         return self.mean + self.half
 
     @property
     def excludes_zero(self) -> bool:
+        """Whether zero is outside of that interval."""
         return abs(self.mean) > self.half  # False where `half` is NaN
 
     @property
@@ -47,7 +51,7 @@ class Estimate:
 
 
 def estimate(values: np.ndarray) -> Estimate:
-    """Of values over seeds; of none, a mean of NaN."""
+    """Of values over seeds (S,); of none, a mean of NaN."""
     values = np.asarray(values, dtype=float)
     if not len(values):
         return Estimate(math.nan, math.nan, 0)

@@ -37,6 +37,7 @@ class Content:
 
     @property
     def text_tables(self) -> list[TextTable]:
+        """Everything that is rendered, in order."""
         return [*(panel.text_table for panel in self.panels), *self.printed, *self.alone]
 
 

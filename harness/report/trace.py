@@ -24,12 +24,15 @@ MADE_BY["decoder"] = ("decoder", "encoder")  # a VAE decodes itself
 
 
 class Provenance(BaseModel):
+    """What is read of how an artifact was made."""
+
     commit: str
     dirty: bool
     device: str
 
     @property
     def revision(self) -> str:
+        """The commit, and whether files had been changed since."""
         return self.commit + "+dirty" * self.dirty
 
 
@@ -118,10 +121,12 @@ def _absent(record_file: Path) -> str | None:
 
 
 def known(artifact: Artifact) -> bool:
+    """Whether it has a record of a stage."""
     return artifact.record is not None and artifact.record.stage in ORDER
 
 
 def short(sha256: str | None) -> str:
+    """The first 12 digits of a hash; ? where there is none."""
     return sha256[:12] if sha256 else "?"
 
 
@@ -190,6 +195,7 @@ def columns(lines: list[str | tuple[str, ...]]) -> list[str]:
 
 
 def view_of(row: pd.Series | Row) -> View:
+    """What a row's samples were drawn with."""
     return View(row.ema, row.step, row.guidance)
 
 

@@ -46,10 +46,12 @@ class Result:
 
     @property
     def kind(self) -> str:
+        """Of the condition."""
         return self.condition.kind
 
     @property
     def score(self) -> str:
+        """Of the condition."""
         return self.condition.score
 
     @property
@@ -191,6 +193,7 @@ def effect_text(result: Result) -> str:
 
 
 def p_text(p: float) -> str:
+    """`< 0.001`, or `= ` and the digits that matter."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 

@@ -180,5 +180,6 @@ def checked(path: Path | str) -> str:
 
 
 def read_json(path: Path | str) -> dict:
+    """A JSON artifact, compared with its record."""
     checked(path)
     return json.loads(Path(path).read_text())

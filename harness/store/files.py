@@ -67,16 +67,18 @@ def remove_left_by_killed(path: Path) -> None:
 
 
 def write_text(path: Path | str, text: str) -> None:
+    """A text file, whole or not at all."""
     with atomic(path) as temporary:
         temporary.write_text(text)
 
 
 def write_json(path: Path | str, value: object) -> None:
+    """A JSON file with sorted keys, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, sort_keys=True) + "\n")
 
 
 def save_npz(path: Path, arrays: Mapping[str, "np.ndarray"], *, compressed: bool = False) -> None:
-    """Named arrays, under just this name; `path` is one that `atomic` or an artifact yields, so that they appear whole or not at all."""
+    """Named arrays of any shape, at just this path; `path` is one that `atomic` or an artifact yields, so that they appear whole or not at all."""
     import numpy as np  # the Snakefile reads this module, and no array
 
     with open(path, "wb") as file:  # a file object: numpy would add .npz to a temporary name

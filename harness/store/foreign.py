@@ -14,7 +14,7 @@ PREFIXES = ("module.", "_orig_mod.", "net.", "decoder.")  # of every name, from 
 
 
 def read(path: Path | str) -> dict[str, Tensor]:
-    """The weights of a foreign file by name, unwrapped; UserError if it cannot be read as weights alone."""
+    """The weights of a foreign file, tensors of any shape by name, unwrapped; UserError if it cannot be read as weights alone."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"{path}: no such file")
@@ -31,7 +31,7 @@ def read(path: Path | str) -> dict[str, Tensor]:
 
 
 def unwrapped(content: object, path: Path) -> dict[str, Tensor]:
-    """Weights out of their containers, without a prefix that all names share."""
+    """Weights, tensors of any shape by name, out of their containers, without a prefix that all names share."""
     while isinstance(content, dict) and (inner := next((content[k] for k in CONTAINERS if isinstance(content.get(k), dict)), None)):
         content = inner
     if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):

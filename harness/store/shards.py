@@ -17,7 +17,7 @@ def split(count: int, batch: int) -> list[range]:
 
 
 def write(folder: Path, indices: range, **arrays: np.ndarray) -> None:
-    """A shard; each array has an entry an image."""
+    """A shard of the images `indices`; each array is (len(indices), ...)."""
     facts = {"first": indices.start, "stop": indices.stop}
     with artifacts.artifact(_path(folder, indices), stage="shard", module=__name__, **facts) as path:
         save_npz(path, arrays)
@@ -29,7 +29,7 @@ def missing(folder: Path, indices: Sequence[range]) -> list[range]:
 
 
 def assemble(folder: Path, count: int) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """The arrays of all shards of a folder, by index, and the manifest: first, stop and sha256 of each.
+    """The arrays of all shards of a folder, (count, ...) each in the order of the indices, and the manifest: first, stop and sha256 of each.
 
     UserError if a shard is not what was written, or if they are not the images 0 to `count` - 1, each once.
     """

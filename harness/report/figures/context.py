@@ -33,9 +33,11 @@ class Context:
         return row_files.of_view(self.rows, self.study)
 
     def run(self, method: str, seed: int) -> Path:
+        """The folder of a run."""
         return self.results / "runs" / method / f"seed{seed}"
 
     def samples(self, method: str, seed: int) -> "Samples":
+        """Those of a run, compared with their record."""
         path = self.run(method, seed) / "samples.npz"
         artifacts.checked(path)
         return Samples(path)

@@ -145,6 +145,7 @@ def at_level(table: pd.DataFrame, method: str, maps: Maps) -> pd.DataFrame:
 
 
 def level_text(maps_by_method: dict[str, Maps]) -> str:
+    """Noise level and number of images of the maps."""
     maps = next(iter(maps_by_method.values()))
     return f"t\u00a0=\u00a0{maps.arrays['times'][maps.level]:g}, mean over {len(maps.arrays['rows'])} held-out images"
 
@@ -162,6 +163,7 @@ def drawn(axis: Axes, lines: pd.DataFrame) -> set[str]:
 
 
 def handles(shown: set[str]) -> list[Line2D]:
+    """A legend's entries for these kinds of token."""
     return [
         Line2D([], [], color=colour, marker=marker, markersize=4, label=kind) for kind, (colour, marker) in KINDS.items() if kind in shown
     ]
@@ -176,5 +178,6 @@ def logarithmic(axis: Axes) -> None:
 
 
 def greyed(axis: Axes, why: str) -> None:
+    """The reason why there are no lines, on grey."""
     axis.set_facecolor("0.85")
     axis.text(0.5, 0.5, why.replace(": ", ":\n"), transform=axis.transAxes, ha="center", va="center", fontsize=SMALL)

@@ -214,7 +214,7 @@ def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str,
 
 
 def scales_of(drawn: list[tuple[Strip, np.ndarray]]) -> dict[str, Normalize]:
-    """One colour scale for all maps of a kind: logarithmic for norms, around 0 for components."""
+    """One colour scale for all maps of a kind, from values (columns, P) of each strip: logarithmic for norms, around 0 for components."""
     scales: dict[str, Normalize] = {}
     norms = [values for strip, values in drawn if strip.kind == "norms"]
     if norms:
@@ -301,4 +301,5 @@ def _by_method(context: Context, methods: list[str], kinds: list[Literal["norms"
 
 
 def framed(maps: Maps) -> str:
+    """What a title says of outlined tokens."""
     return f"framed: norm above {maps.factor:g}\u00a0×\u00a0the median"

@@ -106,7 +106,7 @@ def compared(methods: list[str]) -> str:
 
 
 def names(study: Study, labels: np.ndarray, width: int) -> list[str]:
-    """What labels are called: prompts, in lines of `width` characters, or their numbers."""
+    """What labels (N,) are called: prompts, in lines of `width` characters, or their numbers."""
     if not study.data.prompts:
         return [str(label) for label in labels]
     return [textwrap.fill(text, width) for text in captions(study.data, labels)]

@@ -49,7 +49,7 @@ def fid(context: Context) -> tuple[Figure, Data]:
 
 
 def draw(axis: Axes, y: float, colour: str, values: np.ndarray, why: str) -> None:
-    """Values of the seeds, with mean and interval, or with the reason why there is no mean."""
+    """Values of the seeds (S,), with mean and interval, or with the reason why there is no mean."""
     interval = estimate(values)
     if why:
         box = PLAIN | {"facecolor": "white"}

@@ -75,6 +75,7 @@ def shaded(colour: str, by: float) -> tuple[float, float, float]:
 
 
 def title_of(method: str) -> str:
+    """A method's title."""
     return load_method(method).title
 
 

@@ -43,6 +43,7 @@ class GateLine:
 
     @property
     def tested(self) -> bool:
+        """Whether there was a test over seeds."""
         return not math.isnan(self.p)
 
 
@@ -54,10 +55,12 @@ class GateReport:
     remarks: list[str]
 
     def of(self, verdict: Verdict) -> list[GateLine]:
+        """The lines with this verdict."""
         return [line for line in self.lines if line.verdict == verdict]
 
     @property
     def identical(self) -> bool:
+        """Whether every line is."""
         return all(line.verdict == "identical" for line in self.lines)
 
     @property
@@ -81,10 +84,12 @@ class ScoreBySeed:
 
     @property
     def estimate(self) -> Estimate | None:
+        """Over the seeds that have a value; None where none has."""
         return estimate(list(self.values.values())) if self.values else None
 
     @property
     def failures(self) -> str:
+        """How many seeds have no value, by status, in words."""
         counts = ", ".join(f"{count} {status}" for status, count in Counter(self.without.values()).items())
         return f"{counts} of {len(self.without) + len(self.values)} seeds" if counts else "ok"
 

@@ -49,6 +49,7 @@ def _of_samples(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def shared_part_remarks(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[str]:
+    """A remark where the runs' shared parts are not the stored ones, which no spread over seeds covers."""
     before, after = (_of_samples(rows).groupby("method")[list(SHARED_PARTS)].first() for rows in (stored, fresh))
     methods = before.index.intersection(after.index)
     other = [name for part, name in SHARED_PARTS.items() if (before.loc[methods, part] != after.loc[methods, part]).any()]

@@ -123,6 +123,7 @@ def detectable(stored: int, fresh: int, alpha: float) -> float:
 
 
 def power_remarks(lines: list[GateLine], rate: float) -> Iterator[str]:
+    """A remark on how many tests there were, and how large a change they find."""
     tested = [line for line in lines if line.tested]
     families = [
         family for family in ([line for line in tested if (line.method == EVERY) == over_all] for over_all in (False, True)) if family
