@@ -15,7 +15,7 @@ from toy import make_assets, toy_study
 from harness.commands.parity import parity
 from harness.denoiser.sample import load_samples
 from harness.evaluation.frechet import Frechet
-from harness.evaluation.references import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine import device as runtime
 from harness.store import artifacts
 from harness.study.method import load_method

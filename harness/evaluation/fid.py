@@ -6,7 +6,7 @@ from cleanfid.fid import frechet_distance
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-from harness.evaluation.references import ReferenceStatistics, symmetric_root
+from harness.evaluation.reference_statistics import ReferenceStatistics, symmetric_root
 from harness.results.scores import CLEAN_FID_WIDEST
 from harness.study.typed import UserError
 

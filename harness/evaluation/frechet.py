@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from harness.evaluation.bootstrap import ERRORS, SEED, Measured, around, resamples
-from harness.evaluation.references import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.device import device
 from harness.machine.streams import stream
 

@@ -45,7 +45,7 @@ def read(image: np.ndarray) -> list[Thing]:
     along = chroma @ directions.T
     nearest = along.argmax(2)
     cover = np.take_along_axis(along / lengths, nearest[..., None], 2)[..., 0]
-    found = []
+    things = []
     for colour, name in enumerate(COLOURS):
         of_colour = np.where(nearest == colour, cover, 0.0)
         parts, count = ndimage.label(of_colour > COVERED, EVERYWHERE)
@@ -53,8 +53,8 @@ def read(image: np.ndarray) -> list[Thing]:
             mine = parts == part
             if mine.sum() > SMALLEST * cover.size:
                 edge = ndimage.binary_dilation(mine, EVERYWHERE) & (parts == 0)  # covered in part
-                found.append(_thing(np.where(mine | edge, of_colour, 0.0) / np.quantile(of_colour[mine], 0.9), name))
-    return found
+                things.append(_thing(np.where(mine | edge, of_colour, 0.0) / np.quantile(of_colour[mine], 0.9), name))
+    return things
 
 
 def _thing(cover: np.ndarray, colour: str) -> Thing:
@@ -88,8 +88,8 @@ def geneval(images: np.ndarray, labels: np.ndarray, resampled: int) -> dict[str,
         raise ValueError(f"no image was drawn for prompts of the groups {', '.join(lacking)}")
     resampled_means = torch.tensor([means(f"geneval_{kind}", groups[kind], resampled) for kind in KINDS]).mean(0).tolist()
     mean = sum(groups[kind].mean().item() for kind in KINDS) / len(KINDS)
-    found = {"geneval": by_resampling(mean, resampled_means, "samples of each kind", least=0.0, most=1.0)}
-    return found | {f"geneval_{name}": share(part.mean().item(), len(part)) for name, part in groups.items()}
+    scores = {"geneval": by_resampling(mean, resampled_means, "samples of each kind", least=0.0, most=1.0)}
+    return scores | {f"geneval_{name}": share(part.mean().item(), len(part)) for name, part in groups.items()}
 
 
 def checker_accuracy(images: Sequence[np.ndarray], scenes: list[list[Thing]]) -> Measured:

@@ -9,7 +9,7 @@ from harness.data.images import Split
 from harness.evaluation.bootstrap import Measured, by_resampling, means, resamples
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid, symmetric_distance
-from harness.evaluation.references import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.study.typed import UserError
 
 OF = "held-out images"

@@ -26,7 +26,7 @@ from harness.evaluation.inception_score import inception_score
 from harness.evaluation.kid import kid
 from harness.evaluation.precision_recall import precision_recall
 from harness.evaluation.reconstruction import psnr, rfid
-from harness.evaluation.references import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.scored import About, Stop, attempt, stop_of
 from harness.results.schema import NONE, Score
 from harness.results.scores import CLEAN_FID_WIDEST, HELD_OUT, scores_of

@@ -7,7 +7,8 @@ from harness.denoiser.sample import read_choice, views_of
 from harness.evaluation.features import Extractor
 from harness.evaluation.frechet import scarce
 from harness.evaluation.made import chain, check_run, made
-from harness.evaluation.references import ReferenceStatistics, load_references
+from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.references import load_references
 from harness.evaluation.scorer import Scorer
 from harness.results.schema import ScoreFile, plain_view
 from harness.results.scores import references_of, scores_of

@@ -14,10 +14,10 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.workflow import dag
 
-__all__ = ["Plan", "Stage", "compute_table", "make", "plan", "render_plan", "sizes"]
+__all__ = ["Plan", "Stage", "compute_table", "make_plan", "plan", "render_plan", "sizes"]
 
 
-def make(
+def make_plan(
     study: Study,
     *,
     methods: list[str] | None = None,
@@ -52,5 +52,5 @@ def make(
 
 
 def plan(study: Study, **settings: Any) -> str:
-    """The plan as Markdown; arguments and errors as those of `make`."""
-    return render_plan(make(study, **settings))
+    """The plan as Markdown; arguments and errors as those of `make_plan`."""
+    return render_plan(make_plan(study, **settings))

@@ -37,7 +37,7 @@ def _compare(asset: Asset, file: Path, size: int, check: bool) -> tuple[State, s
         return "present, not hashed", ""
     if size > HASHED:
         print(f"hashing {file}, {size / 1e9:.2f} GB", file=sys.stderr, flush=True)
-    found = artifacts.sha256(file)
-    if found.startswith(asset.sha256):
+    actual = artifacts.sha256(file)
+    if actual.startswith(asset.sha256):
         return "verified", ""
-    return "wrong sha256", f"{found[:DIGITS]}, not {asset.sha256[:DIGITS]}"
+    return "wrong sha256", f"{actual[:DIGITS]}, not {asset.sha256[:DIGITS]}"

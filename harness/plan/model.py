@@ -93,14 +93,14 @@ class Plan(Frozen):
     @property
     def disk(self) -> dict[str, int]:
         """Bytes that stay, by kind."""
-        found: dict[str, int] = {}
+        sizes: dict[str, int] = {}
         for stage, times in self.stages:
             for kind, size in stage.disk.items():
-                found[kind] = found.get(kind, 0) + size * times
-        return found
+                sizes[kind] = sizes.get(kind, 0) + size * times
+        return sizes
 
 
 def total_hours(stages: Iterable[tuple[Stage, int]]) -> float | None:
     """GPU-hours of (stage, how often); None where the study asks for no GPU."""
-    found = [stage.hours * times for stage, times in stages if stage.hours is not None]
-    return sum(found) if found else None
+    hours = [stage.hours * times for stage, times in stages if stage.hours is not None]
+    return sum(hours) if hours else None

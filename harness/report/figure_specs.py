@@ -77,7 +77,7 @@ def part(spec: FigureSpec, study: Study, methods: list[str]) -> Part | None:
     name = spec.study.get(study.family)
     if name is None:
         return None
-    of = study if name == study.name else places.load(name)
+    of = study if name == study.name else places.study_named(name)
     return Part(of, spec.methods or (methods if of is study else of.methods or method_names()))
 
 

@@ -158,7 +158,7 @@ def parts(spec: TableSpec, study: Study, methods: list[str]) -> list[Part]:
         name = (group.study or {}).get(study.family)
         if group.paper or (group.study and name is None):
             continue
-        of = study if name in (None, study.name) else places.load(name)
+        of = study if name in (None, study.name) else places.study_named(name)
         own = methods if of is study else of.methods or method_names()
         found.append(Part(of, group.methods or own, group.title, group.baseline or spec.baseline))
     for part in found[1:]:

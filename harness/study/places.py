@@ -23,7 +23,7 @@ def home(study: Study, part: str) -> str:
     Ancestors are what its file extends (the first where it lists several), then what the study named as the family extends, and that itself.
     """
     wanted = settings(study, part)
-    return next((name for name in ancestors(study.name) if settings(load(name), part) == wanted), study.name)
+    return next((name for name in ancestors(study.name) if settings(study_named(name), part) == wanted), study.name)
 
 
 def folder(results: Path, study: Study, name: str) -> Path:
@@ -50,13 +50,13 @@ def ancestors(name: str) -> list[str]:
     return list(_ancestors(name, studies.STUDIES))
 
 
-def load(name: str) -> Study:
+def study_named(name: str) -> Study:
     """`load_study`, each file read once."""
-    return _load(name, studies.STUDIES)
+    return _study_named(name, studies.STUDIES)
 
 
 @cache
-def _load(name: str, folder: Path) -> Study:  # the folder is part of the key
+def _study_named(name: str, folder: Path) -> Study:  # the folder is part of the key
     return studies.load_study(name)
 
 
@@ -65,10 +65,10 @@ def _ancestors(name: str, folder: Path) -> tuple[str, ...]:
     known = studies.study_names()
     if name not in known:
         return ()
-    first, found = studies.family(name), _chain(name)[:-1]
-    if first in known and first != name:
-        found += _chain(first)
-    return tuple(dict.fromkeys(found))
+    family, above = studies.family(name), _chain(name)[:-1]
+    if family in known and family != name:
+        above += _chain(family)
+    return tuple(dict.fromkeys(above))
 
 
 def _chain(name: str) -> list[str]:

@@ -223,7 +223,7 @@ def checked_config(config: dict) -> Run:
 
 def run_of(config: dict) -> Run:
     """What the rules of one study are made for: the configuration that harness.workflow.targets gives to its module."""
-    return Run(places.load(config["study"]), config["seeds"], config["methods"], config["assets"])
+    return Run(places.study_named(config["study"]), config["seeds"], config["methods"], config["assets"])
 
 
 _said: set[str] = set()

@@ -77,7 +77,7 @@ def test_a_new_source_is_its_section_and_its_images(tmp_path, stripes):
     split = load_data(pipeline.data, "reference")
     assert split[1].shape == (8, 8, 3)
     assert split.labels.tolist() == [0, 1] * 30
-    planned = plan.make(study, methods=["baseline"]).shared[0]
+    planned = plan.make_plan(study, methods=["baseline"]).shared[0]
     assert (planned.name, planned.images) == ("data", 124)
 
 

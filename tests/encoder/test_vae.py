@@ -143,7 +143,7 @@ def test_a_section_that_cannot_be_is_one_line(changes, message):
 
 def test_the_plan_counts_both_halves_of_the_vae():
     study = load_study("digits_sit")
-    found = plans.make(study)
+    found = plans.make_plan(study)
     [encoder] = [stage for stage in found.shared if stage.name == "encoder"]
     [encoded] = [stage for stage in found.shared if stage.name == "latents"]
     training = study.encoder.training

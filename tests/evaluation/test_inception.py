@@ -10,6 +10,7 @@ from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metri
 from toy import inception_weights
 
 from harness.evaluation import features
+from harness.evaluation.adm_batches import batch_statistics
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
 from harness.evaluation.inception_score import inception_score
@@ -146,12 +147,10 @@ def test_a_truncated_file_is_refused_by_name(weights, tmp_path):
 
 def test_references_and_scores_run_through_inception(made, tmp_path):
     """The whole of what a study with Inception compares: a reference batch, then samples against it."""
-    from harness.evaluation import references
-
     extract, study = Extractor(study_with(), made[1]), study_with()
     shifted = np.clip(images_of(70, 16).astype(int) + 30, 0, 255).astype(np.uint8)
     np.savez(tmp_path / "ref.npz", arr_0=shifted)
-    reference = references.of_batch(study, "virtual", tmp_path / "ref.npz", "", extract)
+    reference = batch_statistics(study, "virtual", tmp_path / "ref.npz", "", extract)
     same, other = (extract(images)["features"] for images in (shifted, images_of(70, 16)))
     assert fid(same, reference)["fid"] == pytest.approx(0, abs=1e-6)
     assert {found.value for found in precision_recall(same, reference.features, 3, 20).values()} == {1.0}

@@ -11,7 +11,7 @@ from harness.evaluation.bootstrap import Z, around, by_resampling, means, resamp
 from harness.evaluation.fid import fid, symmetric_distance
 from harness.evaluation.frechet import Frechet, scarce, too_few
 from harness.evaluation.inception_score import inception_score
-from harness.evaluation.references import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.streams import stream
 from harness.study.sections.evaluation import Evaluation
 

@@ -20,7 +20,7 @@ from harness.evaluation.fid import fid, symmetric_distance
 from harness.evaluation.inception_score import inception_score
 from harness.evaluation.kid import kid
 from harness.evaluation.precision_recall import precision_recall
-from harness.evaluation.references import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.streams import stream
 from harness.study.sections.evaluation import OpenClip
 from harness.study.typed import UserError

@@ -123,7 +123,7 @@ def test_a_new_judge_and_a_new_clip_are_their_sections_and_their_networks(built,
     assert rows["value"]["clip_score"] > 0
     assert "accuracy" not in rows.index
     assert "judge: 12 random directions (weights" in notes.judged(study, rows.loc["fid"])
-    planned = {stage.name: stage for stage in plan.make(study, methods=["baseline"]).shared}
+    planned = {stage.name: stage for stage in plan.make_plan(study, methods=["baseline"]).shared}
     assert (planned["judge"].what, planned["judge"].parameters) == ("projection", 12 * 3 * 16**2)
     assert planned["clip"].flops == 0
 

@@ -12,8 +12,10 @@ from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from harness.data.images import InMemory
 from harness.evaluation import references
+from harness.evaluation.adm_batches import ArchivedImages, batch_statistics
 from harness.evaluation.fid import fid
-from harness.evaluation.references import ReferenceStatistics, load_references, make_references, of_batch
+from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.references import load_references, make_references
 from harness.machine.streams import stream
 from harness.results.scores import COMPARED, OF_PROMPTS, SCORES, references_of, score_info, scores_of
 from harness.store import artifacts
@@ -50,9 +52,9 @@ def images_of(count, purpose="a", size=SIZE):
 
 
 def batch(path, study=None, **arrays):
-    """of_batch of an .npz with these arrays."""
+    """batch_statistics of an .npz with these arrays."""
     np.savez(path, **arrays)
-    return of_batch(small(study or study_with()), "virtual", path, "ff00", Projection())
+    return batch_statistics(small(study or study_with()), "virtual", path, "ff00", Projection())
 
 
 def small(study):
@@ -126,7 +128,7 @@ def test_a_truncated_or_foreign_file_is_refused_by_name(tmp_path):
     for name, content in spoiled.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=f"{name}: not a readable .npz file .*; truncated") as caught:
-            of_batch(small(study_with()), "virtual", tmp_path / name, "", Projection())
+            batch_statistics(small(study_with()), "virtual", tmp_path / name, "", Projection())
         assert "\n" not in str(caught.value)
 
 
@@ -136,7 +138,7 @@ def test_a_damaged_image_is_refused_by_name(tmp_path):
     content[5000] ^= 255  # inside arr_0, which savez writes first
     (tmp_path / "ref.npz").write_bytes(content)
     with pytest.raises(UserError, match=r"ref.npz: not a readable .npz file \(Bad CRC-32"):
-        of_batch(small(study_with()), "virtual", tmp_path / "ref.npz", "", Projection())
+        batch_statistics(small(study_with()), "virtual", tmp_path / "ref.npz", "", Projection())
 
 
 @given(st.integers(1, 6), st.lists(st.integers(0, 5), max_size=8), st.sampled_from([np.savez, np.savez_compressed]))
@@ -144,7 +146,7 @@ def test_images_come_one_by_one_in_any_order(tmp_path_factory, count, order, sav
     path, images = tmp_path_factory.mktemp("npz") / "ref.npz", images_of(count)
     save(path, arr_0=images)
     with zipfile.ZipFile(path) as archive:
-        found = references.ArchivedImages(archive, path, "arr_0.npy", SIZE)
+        found = ArchivedImages(archive, path, "arr_0.npy", SIZE)
         assert len(found) == count
         for i in order:
             assert np.array_equal(found[i % count], images[i % count])

@@ -32,7 +32,7 @@ def changed(name, **sections):
 
 @pytest.fixture(scope="module")
 def main_plan(tmp_path_factory):
-    return plans.make(load_study(MAIN), seeds=3, assets=tmp_path_factory.mktemp("assets"))
+    return plans.make_plan(load_study(MAIN), seeds=3, assets=tmp_path_factory.mktemp("assets"))
 
 
 def stages_named(found, name):
@@ -126,7 +126,7 @@ def test_training_flops(main_plan):
 
 
 def test_cached_latents_need_no_encoder():
-    found = plans.make(load_study("digits"), methods=["baseline"])
+    found = plans.make_plan(load_study("digits"), methods=["baseline"])
     train = found.methods[0].stage("denoiser")
     assert train.images == 1500 * 32
     assert train.flops == train.images * 3 * train.forward
@@ -150,7 +150,7 @@ def test_guidance_costs_a_second_pass_inside_its_interval():
     inside = int(((t := 2 * u / (1 + u)) >= 0.2).logical_and(t <= 0.8).sum())
     assert 0 < inside < 30
     assert evaluations(study) == (30 - inside, inside)
-    free, guided = (plans.make(s, methods=["baseline"]).methods[0].stage("samples") for s in (load_study("digits"), study))
+    free, guided = (plans.make_plan(s, methods=["baseline"]).methods[0].stage("samples") for s in (load_study("digits"), study))
     assert guided.flops - free.flops == pytest.approx(1000 * inside * free.forward)
 
 
@@ -168,14 +168,14 @@ def test_shared_stages_are_counted_once(main_plan):
 def test_disk_of_weights():
 
     study = changed("digits", denoiser={"ema": [0.98, 0.9, 0.995]})
-    train = plans.make(study, methods=["dsr"]).methods[0].stage("denoiser")
+    train = plans.make_plan(study, methods=["dsr"]).methods[0].stage("denoiser")
     model = build_denoiser(study, "dsr")
     assert train.disk == {"denoisers": 3 * sum(4 * value.numel() for value in model.state_dict().values())}  # of three averages
     assert train.temporary == sum(4 * 6 * p.numel() for p in model.parameters() if p.requires_grad)  # weights, two moments, three averages
 
 
 def test_a_decoder_is_trained_where_none_is_published():
-    found = plans.make(load_study("imagenet256_dinov2_b"), methods=["baseline", "trained_registers"])
+    found = plans.make_plan(load_study("imagenet256_dinov2_b"), methods=["baseline", "trained_registers"])
     trained, published = stages_named(found, "decoder")
     assert trained.subject == "plain"
     assert trained.flops > 3 * trained.forward * trained.images
@@ -185,7 +185,7 @@ def test_a_decoder_is_trained_where_none_is_published():
 
 
 def test_a_cpu_study_has_no_hours():
-    found = plans.make(load_study("digits"))
+    found = plans.make_plan(load_study("digits"))
     assert found.hours is None
     text = plans.render_plan(found)
     assert "GPU-hours |" not in text
@@ -194,26 +194,26 @@ def test_a_cpu_study_has_no_hours():
 
 def test_a_given_peak_holds_everywhere():
     study = load_study(MAIN)
-    found = plans.make(study, methods=["baseline"], utilisation=0.5, peak_tflops=100)
+    found = plans.make_plan(study, methods=["baseline"], utilisation=0.5, peak_tflops=100)
     for stage, _ in found.stages:
         assert stage.hours == pytest.approx(stage.flops / 0.5e14 / 3600)
 
 
 def test_a_job_that_takes_longer_than_it_may_is_named():
-    found = plans.make(load_study(f"{MAIN}_800ep"), methods=["baseline"])
+    found = plans.make_plan(load_study(f"{MAIN}_800ep"), methods=["baseline"])
     assert "too little for `denoiser` of `baseline`" in plans.render_plan(found)
-    assert "too little" not in plans.render_plan(plans.make(load_study(MAIN), methods=["baseline"]))
+    assert "too little" not in plans.render_plan(plans.make_plan(load_study(MAIN), methods=["baseline"]))
 
 
 @pytest.mark.parametrize("bad", [{"seeds": 0}, {"utilisation": 0.0}, {"utilisation": 1.5}, {"peak_tflops": 0.0}])
 def test_bad_numbers_are_one_line(bad):
     with pytest.raises(UserError, match=r"^a plan needs at least 1 seed[^\n]*$"):
-        plans.make(load_study(MAIN), **bad)
+        plans.make_plan(load_study(MAIN), **bad)
 
 
 def test_a_method_that_does_not_fit_is_one_line():
     with pytest.raises(UserError, match="needs an encoder with trained registers"):
-        plans.make(load_study(MAIN), methods=["trained_registers"])
+        plans.make_plan(load_study(MAIN), methods=["trained_registers"])
 
 
 # ------------------------------------------------------------------------------------------------------------------- assets

@@ -1,0 +1,105 @@
+"""ADM reference batches (guided-diffusion, evaluations): `.npz` files with `mu` and `sigma` of a whole training set, and images in `arr_0`."""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.lib import format as npy
+
+from harness.evaluation.features import Extractor
+from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.study.study import Study
+from harness.study.typed import UserError
+
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
+
+
+def batch_statistics(study: Study, name: str, path: Path, sha256: str, extract: Extractor) -> ReferenceStatistics:
+    """An ADM reference batch. Its `mu` and `sigma` are taken where it has them: `arr_0` is only a part of what they are of."""
+    with zipfile_of(path) as archive:
+        arrays = {member.removesuffix(".npy"): member for member in archive.namelist() if member.endswith(".npy")}
+        if "arr_0" not in arrays or ("mu" in arrays) != ("sigma" in arrays):
+            raise UserError(
+                f"{path}: has {', '.join(sorted(arrays)) or 'no arrays'}; a reference needs arr_0 (images, for precision, recall and KID), "
+                "and either both mu and sigma (for FID) or neither"
+            )
+        mu, sigma = (_statistic(archive, path, arrays, which, study.features) for which in ("mu", "sigma"))
+        with closing(ArchivedImages(archive, path, arrays["arr_0"], study.data.image_size)) as images:
+            features = extract(images)["features"]
+    if mu is None or sigma is None:
+        return ReferenceStatistics.of_features(name, features, sha256, extract.sha256)
+    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, "given", extract.sha256)
+
+
+def _statistic(archive: zipfile.ZipFile, path: Path, arrays: dict[str, str], which: str, width: int) -> np.ndarray | None:
+    """`mu` or `sigma`, checked; None where the file has none."""
+    if which not in arrays:
+        return None
+    wanted = (width,) if which == "mu" else (width, width)
+    with readable(path), archive.open(arrays[which]) as file:
+        array = npy.read_array(file, allow_pickle=False)
+    if array.shape != wanted:
+        raise UserError(
+            f"{path}: {which} has shape {array.shape}, the judge's {width} features need {wanted}; take statistics of the same layer"
+        )
+    if array.dtype not in (np.float32, np.float64) or not np.isfinite(array).all():
+        raise UserError(f"{path}: {which} is not a finite float array ({array.dtype}); get the file again")
+    return array
+
+
+class ArchivedImages:
+    """The images (N, H, W, 3) uint8 of an archive's member, read one by one: the whole of it may not fit into memory."""
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path, member: str, image_size: int) -> None:
+        self.path = path
+        with readable(path):
+            self.file = archive.open(member)
+        try:
+            self._read_header(member, image_size)
+        except UserError:
+            self.close()
+            raise
+
+    def _read_header(self, member: str, image_size: int) -> None:
+        with readable(self.path):
+            self.shape, fortran, dtype = HEADERS[npy.read_magic(self.file)](self.file)
+            self.start = self.file.tell()
+        if self.shape[1:] != (image_size, image_size, 3) or dtype != np.uint8 or fortran:
+            order = " in Fortran order" if fortran else ""
+            raise UserError(
+                f"{self.path}: {member} is {self.shape} {dtype}{order}; "
+                f"this study compares with images (N, {image_size}, {image_size}, 3) uint8"
+            )
+
+    def close(self) -> None:
+        self.file.close()
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        size = int(np.prod(self.shape[1:]))
+        with readable(self.path):
+            self.file.seek(self.start + index * size)
+            return np.frombuffer(self.file.read(size), np.uint8).reshape(self.shape[1:])
+
+
+@contextmanager
+def zipfile_of(path: Path) -> Iterator[zipfile.ZipFile]:
+    with readable(path):
+        archive = zipfile.ZipFile(path)
+    with archive:
+        yield archive
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """What a spoiled .npz file raises, as one line that names it."""
+    try:
+        yield
+    except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(f"{path}: not a readable .npz file ({reason}); truncated? get it again and run the same command again") from None

@@ -1,0 +1,53 @@
+"""What samples are compared with: mean, covariance and features of real images."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_fidelity.metric_fid import fid_features_to_statistics
+
+from harness.study.typed import UserError
+
+
+@dataclass(frozen=True)
+class ReferenceStatistics:
+    """`mu` (D,) and `sigma` (D, D) for FID, `features` (n, D) float32 for KID, precision and recall; `sha256` of the source.
+
+    `statistics` says where mu and sigma come from: `given`, or `from n images`. `extractor` is the sha256 of the judge's weights.
+    """
+
+    name: str
+    mu: np.ndarray
+    sigma: np.ndarray
+    features: Tensor
+    sha256: str
+    statistics: str
+    extractor: str
+
+    @property
+    def n(self) -> int:
+        """Images that the features are of."""
+        return len(self.features)
+
+    @cached_property
+    def root(self) -> Tensor:
+        """Square root (D, D) of sigma, float64."""
+        return symmetric_root(torch.from_numpy(self.sigma).double())
+
+    @classmethod
+    def of_features(cls, name: str, features: Tensor, sha256: str = "", extractor: str = "") -> "ReferenceStatistics":
+        """Mean and covariance of (n, D) features. UserError if they are too few for a covariance of full rank."""
+        if len(features) <= features.shape[1]:
+            raise UserError(
+                f"reference {name}: FID needs more reference images than features: got {len(features)} for {features.shape[1]} features"
+            )
+        moments = fid_features_to_statistics(features)
+        return cls(name, moments["mu"], moments["sigma"], features, sha256, f"from {len(features)} images", extractor)
+
+
+def symmetric_root(matrix: Tensor) -> Tensor:
+    """Of a positive semi-definite (D, D)."""
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
