@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.denoiser.build import build_denoiser
-from harness.denoiser.registry import SAMPLERS
+from harness.denoiser.registry import sampler_of
 from harness.denoiser.sample import guided_output, sampling_times, velocity_of
 from harness.denoiser.train import loss_of
 from harness.encoder.latents import Batch
@@ -103,7 +103,7 @@ def _sampling(study: Study, denoise: torch.nn.Module) -> tuple[float, float | No
     allow_tf32(False)
 
     def draw(times: Tensor) -> None:
-        SAMPLERS[section.sampler].integrate(velocity_at, noise, times, lambda _step: noise)
+        sampler_of(study).integrate(velocity_at, noise, times, lambda _step: noise)
         _wait()
 
     draw(sampling_times(study)[:3])

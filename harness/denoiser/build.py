@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from harness.data.captions import token_table
-from harness.denoiser.registry import ARCHITECTURES
+from harness.denoiser.registry import architecture_of
 from harness.denoiser.text import TextEmbedding
 from harness.machine.device import device
 from harness.store.tensors import load_tensors, load_weights
@@ -38,7 +38,7 @@ def build_shape(study: Study, shape: Shape, *, registers: int = 0, register_star
     text = None
     if study.data.prompts:  # before all other weights, so that these are the same for every method
         text = TextEmbedding(torch.from_numpy(token_table(study.data)), shape.width, shape.heads)
-    architecture = ARCHITECTURES[shape.architecture]
+    architecture = architecture_of(shape)
     model = architecture(
         input_size=study.grid,
         in_channels=study.channels,

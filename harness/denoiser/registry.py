@@ -10,6 +10,8 @@ from harness.denoiser.jit import JiT
 from harness.denoiser.lightningdit import LightningDiT
 from harness.denoiser.samplers import Sampler, euler, euler_maruyama, heun, ode_times, sde_times
 from harness.denoiser.sit import SiT
+from harness.study.sections.denoiser import Shape
+from harness.study.study import Study
 
 ARCHITECTURES: dict[str, type[Denoiser]] = {"lightningdit": LightningDiT, "ditdh": DiTDH, "sit": SiT, "jit": JiT}
 
@@ -18,3 +20,13 @@ SAMPLERS = {
     "heun": Sampler(ode_times, heun),
     "euler_maruyama": Sampler(sde_times, euler_maruyama),
 }
+
+
+def architecture_of(shape: Shape) -> type[Denoiser]:
+    """The network of a study's section `denoiser`, or of the weak model of its guidance."""
+    return ARCHITECTURES[shape.architecture]
+
+
+def sampler_of(study: Study) -> Sampler:
+    """The study's sampler."""
+    return SAMPLERS[study.sampling.sampler]

@@ -14,7 +14,7 @@ from harness.decoder.train import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser
 from harness.denoiser.flow import velocity
 from harness.denoiser.guidance import autoguidance, classifier_free
-from harness.denoiser.registry import SAMPLERS
+from harness.denoiser.registry import sampler_of
 from harness.denoiser.samplers import Field
 from harness.encoder.whitening import load_whitening
 from harness.machine import processes
@@ -43,8 +43,7 @@ def sample_labels(indices: range, classes: int, how: str = "equal", seed: int = 
 
 def sampling_times(study: Study) -> Tensor:
     """(sampling.grid_points,) falling times of the study's sampler."""
-    section = study.sampling
-    return SAMPLERS[section.sampler].times(section.grid_points, study.time_shift, study.denoiser.prediction)
+    return sampler_of(study).times(study.sampling.grid_points, study.time_shift, study.denoiser.prediction)
 
 
 def guided_output(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tensor) -> Field:
@@ -190,7 +189,7 @@ def _batch(
     """images (B, H, W, 3) uint8, labels (B,), and whether each image is finite (B,)."""
     section, shape, scale = study.sampling, study.latent_shape, study.denoiser.noise_scale
     labels = sample_labels(indices, study.classes, section.labels, seed)
-    final = SAMPLERS[section.sampler].integrate(
+    final = sampler_of(study).integrate(
         velocity_of(study, guided_output(study, model, weak, labels.to(device()))),
         sample_noise(seed, indices, shape).to(device()) * scale,
         sampling_times(study),

@@ -246,7 +246,7 @@ class Stages:
 def evaluations(study: Study) -> tuple[int, int]:
     """Evaluations of the velocity for one sample: without guidance, and within its interval, where two networks are called."""
     from harness.denoiser.guidance import bounds
-    from harness.denoiser.registry import SAMPLERS
+    from harness.denoiser.registry import sampler_of
     from harness.denoiser.sample import sampling_times
 
     section, calls = study.sampling, []
@@ -256,7 +256,7 @@ def evaluations(study: Study) -> tuple[int, int]:
         return x
 
     start = torch.zeros(1, 1, 1, 1)
-    SAMPLERS[section.sampler].integrate(record, start, sampling_times(study), lambda _step: start)
+    sampler_of(study).integrate(record, start, sampling_times(study), lambda _step: start)
     low, high = bounds(section.guidance.interval)
     guided = sum(low <= t <= high for t in calls) if section.guidance.scale > 1 else 0
     return len(calls) - guided, guided
