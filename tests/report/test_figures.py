@@ -1,20 +1,16 @@
 import shutil
-from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import METHODS, SEEDS, tiny_values
 from figure_checks import check, drawn, problems, texts, visible_texts
-from synthetic import synthetic
 
-from harness.report import figure_specs, figures
+from harness.report import figures
 from harness.report import rows as row_files
-from harness.report.figure_specs import figure_names, load_figure, load_figures
+from harness.report.figure_specs import figure_names, load_figure
 from harness.report.figures import render_figures, style
 from harness.report.figures.context import Context, Samples
-from harness.report.figures.registry import FIGURES, registered
+from harness.report.figures.registry import FIGURES
 from harness.report.figures.sample_grids import compared
 from harness.store import artifacts
 from harness.study.method import load_method
@@ -49,89 +45,12 @@ def test_differences_are_shown_to_a_method_of_the_same_encoder_if_there_is_one()
     assert compared(["baseline", "dsr_trained"]) == "dsr_trained"
 
 
-def test_every_figure_has_a_function_and_a_spec():
-    assert set(load_figures()) == set(FIGURES)
-
-
 def test_stage_writes_picture_vector_and_data(study, runs, tmp_path):
     where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path}
     assert render_figures(study, **where, figure="fid") == {"figures": ["fid"]}
     assert {path.name for path in tmp_path.iterdir()} == {"fid.png", "fid.pdf", "fid.csv"}
     with pytest.raises(UserError, match=r"unknown figure of study 'tiny': 'fdi', did you mean 'fid'"):
         render_figures(study, **where, figure="fdi")
-
-
-def test_a_new_figure_is_a_function_and_a_spec(study, runs, tmp_path, monkeypatch):
-    def toy(context):
-        figure, axis = plt.subplots(figsize=(style.ONE_COLUMN, 2))
-        shown = context.table.query("score == 'precision'")[["method", "seed", "value"]]
-        axis.plot(shown["value"])
-        return figure, shown
-
-    spec = {"title": "Toy", "caption": "Precision of every run.", "methods": ["baseline", "dsr"], "needs": ["rows"]}
-    monkeypatch.setitem(load_figures(), "toy", figure_specs.FigureSpec(**spec))
-    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path, "figure": "toy"}
-    with pytest.raises(UserError, match=r"figure 'toy': reports/figures.yaml has it, but harness/report/figures/ no function of this name"):
-        render_figures(study, **where)
-    with monkeypatch.context() as patched:
-        patched.setitem(FIGURES, "toy", None)  # so that what is registered here goes away again
-        registered(toy)
-        assert render_figures(study, **where) == {"figures": ["toy"]}
-    assert {path.name for path in tmp_path.iterdir()} == {"toy.png", "toy.pdf", "toy.csv"}
-    assert list(pd.read_csv(tmp_path / "toy.csv")["method"]) == ["baseline", "baseline", "dsr", "dsr"]
-    assert "toy" in figure_names(study, METHODS)
-
-
-# ------------------------------------------------------------------------------------------------------- from rows alone
-
-
-def of_rows(name, study, methods, seeds=(0, 1, 2), scores=("fid",), **changes):
-    """A Context of synthetic rows at every step and EMA decay of a study; each method a little better than the one before."""
-    fids = {method: [0.6 * 0.9**place * (1 + 0.03 * seed) for seed in range(3)] for place, method in enumerate(methods)}
-    views = [(study.ema, step) for step in study.snapshots] + [(ema, study.steps) for ema in study.sampled]
-    tables = [
-        synthetic({m: [v * (study.steps / step) ** 0.9 for v in values] for m, values in fids.items()}, seeds,
-                  study=study.name, scores=scores, ema=ema, step=step, guidance=study.sampling.guidance.text, **changes)
-        for ema, step in views
-    ]  # fmt: skip
-    return Context(study, list(methods), list(seeds), Path(), pd.concat(tables), load_figure(name))
-
-
-FROM_ROWS = ("fid", "intervals", "ablation", "fid_steps", "geneval_steps", "clip_steps", "fid_ema")
-SCORES = {"geneval_steps": ("geneval",), "clip_steps": ("clip_score",), "intervals": ("fid", "kid", "is", "precision")}
-
-
-def of_family(name, configured):
-    """The same of what a figure shows where a study is configured; skips where its family has no such figure."""
-    study = load_study(configured)
-    if name not in figure_names(study):
-        pytest.skip("the family has no study for it")
-    part = figure_specs.part(load_figure(name), study, study.methods or ["baseline", "masked", "ttr", "dsr"])
-    return of_rows(name, part.study, part.methods, scores=SCORES.get(name, ("fid",)))
-
-
-@pytest.mark.parametrize("name", FROM_ROWS)
-def test_figure_from_rows(name, tmp_path):
-    context = of_family(name, "digits")
-    check(lambda: FIGURES[name](context), tmp_path)
-
-
-@pytest.mark.parametrize("configured", ["smoke", "imagenet256_siglip2_b"])
-@pytest.mark.parametrize("name", FROM_ROWS)
-def test_figure_from_rows_of_other_families(name, configured):
-    context = of_family(name, configured)
-    with drawn(lambda: FIGURES[name](context)) as (figure, _):
-        assert not problems(figure)
-
-
-@pytest.mark.parametrize("name", ["fid", "intervals", "ablation", "fid_steps", "fid_ema"])
-def test_one_seed_and_a_diverged_method(name, tmp_path):
-    study = load_study("digits")
-    part = figure_specs.part(load_figure(name), study, ["baseline", "masked", "dsr"])
-    failed = {(part.methods[-1], 0, "fid"): ("diverged", "the loss was not finite")}
-    one = of_rows(name, part.study, part.methods, [0], failed=failed)
-    with drawn(lambda: FIGURES[name](one)) as (figure, _):
-        assert not problems(figure)
 
 
 # --------------------------------------------------------------------------------------------------------- what is shown
@@ -202,15 +121,6 @@ def test_one_seed_shows_the_interval_within_the_run(context, table):
         assert len(left.collections) == len(METHODS)
         assert not left.containers
         assert not right.collections
-
-
-def test_differences_are_signed_so_that_right_is_better():
-    study = load_study("digits")
-    context = of_rows("intervals", study, ["baseline", "dsr"], scores=("fid", "is"))  # both fall from baseline to dsr
-    with drawn(lambda: FIGURES["intervals"](context)) as (_, data):
-        found = data.set_index("score")
-    assert found.loc["fid", "difference"] == pytest.approx(0.06 * 1.03)
-    assert found.loc["is", "difference"] < 0
 
 
 def test_the_pairs_that_differ_most_are_found(context, copied):
@@ -314,40 +224,3 @@ def test_a_spoiled_file_is_never_drawn(context, copied, name, file):
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{file}: corrupted or truncated"), drawn(lambda: FIGURES[name](context(name, copied))):
         pass
-
-
-# ----------------------------------------------------------------------------------------------------------------- specs
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("fid: {title: FID, caption: c, needs: [rows], methods: [drs]}", "fid: unknown method 'drs', did you mean 'dsr'"),
-        ("fid: {title: FID, caption: c, needs: [rows], scores: [fdi]}", "fid: unknown score 'fdi', did you mean 'fid'"),
-        ("fid: {title: FID, caption: c, needs: [rows], study: {digits: digts}}", "fid: unknown study 'digts', did you mean 'digits'"),
-        ("fid: {title: FID, caption: c, needs: [rows], table: tabel1}", "fid: unknown table 'tabel1', did you mean 'table1'"),
-        ("fid: {title: FID, caption: c, needs: [row]}", "fid: needs.0: Input should be 'rows'"),
-        ("fid: {title: FID, caption: c, needs: [rows], score: [fid]}", "fid: unknown field 'score', did you mean 'scores'"),
-        ("- fid", "expected a mapping of figures"),
-        ("{", "not a readable YAML file"),
-    ],
-)
-def test_a_bad_spec_is_one_line(tmp_path, text, message):
-    (tmp_path / "figures.yaml").write_text(text)
-    with pytest.raises(UserError, match=message) as caught:
-        figure_specs.load_figures(tmp_path / "figures.yaml")
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("study", "absent"),
-    [
-        ("digits_sit", {"encoder_norms", "register_neurons", "masking_norms"}),
-        ("imagenet256_jit_h", {"encoder_norms", "register_neurons", "masking_norms", "prompt_differences", "geneval_steps"}),
-        ("digits", set()),
-    ],
-)
-def test_figures_of_a_study(study, absent):
-    assert set(load_figures()) - set(figure_names(load_study(study))) >= absent
-    if not absent:
-        assert "fid_steps" in figure_names(load_study(study))

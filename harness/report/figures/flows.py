@@ -9,9 +9,9 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from harness.report.figures.context import Context
-from harness.report.figures.maps import Maps, four, maps_of
 from harness.report.figures.registry import registered
 from harness.report.figures.style import OUTLINE, SMALL, TWO_COLUMNS, Data, set_title, title_of
+from harness.report.figures.token_maps import Maps, four, maps_of
 from harness.results.outliers import outlier_norm
 
 OUTLIERS, OTHERS, REGISTERS, CONTEXT = "outlier patches", "other patches", "registers", "tokens in context"
