@@ -30,6 +30,8 @@ class Split:
 
 
 class InMemory(Split):
+    """`images` (N, H, W, 3) uint8 and `labels` (N,) int64."""
+
     def __init__(self, images: np.ndarray, labels: np.ndarray) -> None:
         self.images, self.labels = images, labels
 
@@ -38,7 +40,7 @@ class InMemory(Split):
 
 
 def centre_crop(image: "Image", size: int) -> np.ndarray:
-    """ADM's centre crop: halve with a box filter while twice too large, resize the short side bicubically, cut the middle square out."""
+    """(size, size, 3) uint8. ADM's centre crop: halve with a box filter while twice too large, resize the short side bicubically, cut the middle square out."""
     from PIL.Image import Resampling
 
     while min(image.size) >= 2 * size:
@@ -63,8 +65,8 @@ def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
     return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
-def brightness(pixels: "torch.Tensor", grid: int) -> "torch.Tensor":
-    """(N, 3, H, W) -> (N, grid * grid), the mean of each patch."""
+def brightness(pixels: "torch.Tensor", side: int) -> "torch.Tensor":
+    """(N, 3, H, W) -> (N, side * side), the mean of each patch; `side` counts patches."""
     import torch
 
-    return torch.nn.functional.adaptive_avg_pool2d(pixels.mean(dim=1, keepdim=True), grid).flatten(1)
+    return torch.nn.functional.adaptive_avg_pool2d(pixels.mean(dim=1, keepdim=True), side).flatten(1)

@@ -160,9 +160,9 @@ class Stages:
         """A network that looks at samples."""
         if price is None:
             return self._stage(name, what="CLIP of an architecture that is in its file")
-        facts = {"what": section.network, "disk": {"judge and CLIP": FLOAT * price.stored}}
-        if section.trained:
-            return self._trained(name, price, section.training, **facts)
+        facts = {"what": section.text, "disk": {"judge and CLIP": FLOAT * price.stored}}
+        if section.trained_with:
+            return self._trained(name, price, section.trained_with, **facts)
         return self._stage(name, parameters=price.parameters, forward=price.flops, **facts)
 
     def _references(self) -> Stage:

@@ -100,7 +100,7 @@ def measured(study: Study, table: pd.DataFrame) -> str:
 def judged(study: Study, fid: pd.Series) -> str:
     """What the samples are compared with, and by which network."""
     section, held_out = study.evaluation, f"{study.data.reference} held-out images"
-    judge = f"judge: {section.judge.text} (weights {fid['extractor'][:12]})"
+    judge = f"judge: {section.judge.note} (weights {fid['extractor'][:12]})"
     if section.judge.comparable:
         first = f"'{section.references[0].name}'" if section.references else held_out
         return f"reference: {first} (sha256 {fid['reference'][:12]}); {judge}."

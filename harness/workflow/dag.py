@@ -136,11 +136,11 @@ class Run:
 
     @property
     def trains_judge(self) -> bool:
-        return self.study.evaluation.judge.trained
+        return self.study.evaluation.judge.trained_with is not None
 
     @property
     def trains_clip(self) -> bool:
-        return self.has_clip and self.study.evaluation.clip.trained
+        return self.has_clip and self.study.evaluation.clip.trained_with is not None
 
     @property
     def has_clip(self) -> bool:

@@ -12,10 +12,10 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from harness import plan
 from harness.data.images import to_pixels
 from harness.evaluation.clip import registry as clips
-from harness.evaluation.clip.base import Clip, LoadedClip
+from harness.evaluation.clip.base import ClipKind, LoadedClip
 from harness.evaluation.clip.stage import make_clip
 from harness.evaluation.judge import registry as judges
-from harness.evaluation.judge.base import Judge
+from harness.evaluation.judge.base import JudgeKind
 from harness.evaluation.judge.stage import make_judge
 from harness.evaluation.references import make_references
 from harness.report import notes
@@ -41,7 +41,7 @@ class Projection(JudgeSection):
         return self.directions
 
     @property
-    def text(self):
+    def note(self):
         return f"{self.directions} random directions"
 
 
@@ -58,7 +58,7 @@ class ProjectionExtractor(FeatureExtractorBase):
         return (images.flatten(1).float() @ self.matrix / 1000,)
 
 
-class ProjectionJudge(Judge):
+class ProjectionJudge(JudgeKind):
     layers: ClassVar = {"features": "directions", "logits": "directions"}
 
     def make(self, *, data, records, state, out):
@@ -81,7 +81,7 @@ class BagSection(ClipSection):
     kind: Literal["bag"]
 
 
-class BagClip(Clip):
+class BagClip(ClipKind):
     def make(self, *, data, records, state, out):
         with artifacts.artifact(out, stage="clip", module="harness.evaluation.clip.stage", config=self.section) as folder:
             folder.mkdir()

@@ -22,7 +22,7 @@ class LoadedClip(NamedTuple):
     preprocess: Preprocess
 
 
-class Clip(ABC):
+class ClipKind(ABC):
     """The CLIP model of a study, as its section `evaluation.clip` says."""
 
     def __init__(self, study: Study) -> None:
@@ -32,7 +32,7 @@ class Clip(ABC):
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         """Write the folder, which `load` reads; returns what is printed.
 
-        `data`: the data set, only where the section says `trained`; `records`: those of the section's assets.
+        `data`: the data set, only where the section has a training; `records`: those of the section's assets.
         """
 
     @abstractmethod

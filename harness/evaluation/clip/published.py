@@ -13,7 +13,7 @@ from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 from torch import Tensor
 
-from harness.evaluation.clip.base import Clip, LoadedClip
+from harness.evaluation.clip.base import ClipKind, LoadedClip
 from harness.evaluation.clip.folder import CONFIG, WEIGHTS, load_folder, save_folder
 from harness.store import artifacts, foreign
 from harness.store.assets import locate, record_of
@@ -26,7 +26,7 @@ VOCABULARY, CONTEXT = 49408, 77  # of CLIP's tokenizer
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # numbers that only OpenAI's own files have
 
 
-class PublishedClip(Clip):
+class PublishedClip(ClipKind):
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         record = record_of(records, "evaluation.clip.weights")
         with artifacts.artifact(out, stage="clip", module=__name__, config=self.section, inputs=[record]) as folder:

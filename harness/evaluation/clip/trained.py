@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.data.captions import captions
 from harness.data.images import to_pixels
 from harness.data.stage import load_data
-from harness.evaluation.clip.base import Clip, LoadedClip
+from harness.evaluation.clip.base import ClipKind, LoadedClip
 from harness.evaluation.clip.folder import load_folder, save_folder
 from harness.machine.device import device
 from harness.machine.streams import seed_initialisation
@@ -59,7 +59,7 @@ def model_config(section: TrainedClip, image_size: int, tokenizer: WordTokenizer
     }
 
 
-class TrainedWordClip(Clip):
+class TrainedWordClip(ClipKind):
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         """Write an open_clip folder with the words beside it; returns how often an unseen image is nearest to its own caption."""
         section, image_size = self.section, self.study.data.image_size

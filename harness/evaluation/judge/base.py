@@ -9,7 +9,7 @@ from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from harness.study.study import Study
 
 
-class Judge(ABC):
+class JudgeKind(ABC):
     """The judge of a study, as its section `evaluation.judge` says."""
 
     def __init__(self, study: Study) -> None:
@@ -19,7 +19,7 @@ class Judge(ABC):
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         """Write the weights, which `extractor` reads; returns what is printed.
 
-        `data`: the data set, only where the section says `trained`; `records`: those of the section's assets.
+        `data`: the data set, only where the section has a training; `records`: those of the section's assets.
         """
 
     @property

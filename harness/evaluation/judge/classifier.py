@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from harness.data.stage import load_data
-from harness.evaluation.judge.base import Judge
+from harness.evaluation.judge.base import JudgeKind
 from harness.machine.device import device
 from harness.machine.streams import seed_initialisation
 from harness.store import artifacts
@@ -71,7 +71,7 @@ class ClassifierExtractor(FeatureExtractorBase):
         return tuple(outputs[name] for name in self.features_list)
 
 
-class TrainedClassifier(Judge):
+class TrainedClassifier(JudgeKind):
     @property
     def layers(self) -> dict[str, str]:
         return {"features": "features", "logits": "logits"}

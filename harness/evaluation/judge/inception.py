@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from harness.evaluation.judge.base import Judge
+from harness.evaluation.judge.base import JudgeKind
 from harness.store import artifacts, foreign
 from harness.store.assets import locate, record_of
 from harness.store.tensors import load_tensors, load_weights, save_tensors
@@ -33,7 +33,7 @@ class InceptionExtractor(FeatureExtractorInceptionV3):
         return super().load_state_dict(state_dict, strict=strict and bool(state_dict), assign=assign)
 
 
-class PublishedInception(Judge):
+class PublishedInception(JudgeKind):
     side = 299
 
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:

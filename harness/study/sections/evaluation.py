@@ -16,7 +16,6 @@ from harness.study.typed import Count, OneOf, Positive, Share, Strict
 class JudgeSection(Strict):
     """The network whose features FID, IS, KID, precision and recall use: what every kind says."""
 
-    trained: ClassVar[bool] = False  # in the DAG: by the field `training`, on the study's images
     classifies: ClassVar[bool] = False  # its logits are of the study's labels, so that samples have an accuracy
     comparable: ClassVar[bool] = True  # its scores can be set beside other papers'
 
@@ -32,20 +31,25 @@ class JudgeSection(Strict):
         return self.kind
 
     @property
-    def text(self) -> str:
-        """In the notes of tables."""
+    def note(self) -> str:
+        """Below tables."""
         return f"{self.kind}, {self.feature_width} features"
 
     @property
-    def network(self) -> str:
-        """In plans."""
+    def text(self) -> str:
+        """Architecture, in plans."""
         return self.kind
+
+    @property
+    def trained_with(self) -> Training | None:
+        """How the study trains it, on its images; None for weights that are published, or for none."""
+        return None
 
 
 class TrainedJudge(JudgeSection):
     """A small classifier trained in the DAG, in Inception's place."""
 
-    trained, classifies, comparable = True, True, False
+    classifies, comparable = True, False
 
     kind: Literal["trained"]
     width: Count  # of the features
@@ -56,12 +60,16 @@ class TrainedJudge(JudgeSection):
         return self.width
 
     @property
-    def text(self) -> str:
+    def note(self) -> str:
         return f"a classifier trained in this DAG, {self.width} standardised features"
 
     @property
-    def network(self) -> str:
+    def text(self) -> str:
         return "classifier"
+
+    @property
+    def trained_with(self) -> Training:
+        return self.training
 
 
 class Inception(JudgeSection):
@@ -80,11 +88,11 @@ class Inception(JudgeSection):
         return self.kind if self.features == 2048 else f"{self.kind}, layer {self.features}"
 
     @property
-    def text(self) -> str:
+    def note(self) -> str:
         return f"Inception of torch-fidelity, layer {self.features}"
 
     @property
-    def network(self) -> str:
+    def text(self) -> str:
         return "Inception-v3, published"
 
 
@@ -94,20 +102,21 @@ JUDGES: dict[str, type[JudgeSection]] = {"trained": TrainedJudge, "inception": I
 class ClipSection(Strict):
     """The model of the CLIP score: what every kind says."""
 
-    trained: ClassVar[bool] = False  # in the DAG: by the field `training`, on the study's images
-
     kind: str
 
     @property
-    def network(self) -> str:
-        """In plans."""
+    def text(self) -> str:
+        """Architecture, in plans."""
         return f"CLIP {self.kind}"
+
+    @property
+    def trained_with(self) -> Training | None:
+        """How the study trains it, on its images; None for weights that are published, or for none."""
+        return None
 
 
 class TrainedClip(ClipSection):
     """A small open_clip model trained in the DAG."""
-
-    trained = True
 
     kind: Literal["trained"]
     width: Count
@@ -116,8 +125,12 @@ class TrainedClip(ClipSection):
     training: Training
 
     @property
-    def network(self) -> str:
+    def text(self) -> str:
         return "CLIP"
+
+    @property
+    def trained_with(self) -> Training:
+        return self.training
 
 
 class OpenClip(ClipSection):
@@ -128,7 +141,7 @@ class OpenClip(ClipSection):
     weights: Asset
 
     @property
-    def network(self) -> str:
+    def text(self) -> str:
         return f"CLIP {self.model}, published"
 
 
