@@ -3,7 +3,7 @@
 from types import SimpleNamespace
 
 from harness.data.stage import make_data
-from harness.decoder.train import make_decoder
+from harness.decoder.decode import make_decoder
 from harness.denoiser.sample import draw_samples
 from harness.denoiser.train import train_denoiser
 from harness.encoder.encode import make_encoder, make_latents, make_registers
@@ -57,7 +57,7 @@ class Pipeline:
             self.found[key] = read_json(registers)
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
         make_latents(study, data=self.data, backbone=backbone, registers=registers, out=latents)
-        if study.has_vit:
+        if study.encoder.has_tokens:
             make_encoder_maps(study, data=self.data, backbone=backbone, registers=registers, out=folder / "maps.npz")
         images = {} if study.latents.cache else {"backbone": backbone, "registers": registers}
         if self.dag.decodes_itself:

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from harness.data.stage import load_data
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.sample import load_samples
-from harness.encoder import tower as encoder
 from harness.encoder.latents import held_out
+from harness.encoder.tower_files import load_tower
 from harness.evaluation import references
 from harness.evaluation.clip.stage import load_clip
 from harness.evaluation.judge.registry import judge_of
@@ -245,7 +245,7 @@ def readers(study, runs, tmp_path_factory):
         write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
     found = {
         root / "data": lambda path: load_data(path, "reference").labels,
-        root / "backbones" / "plain": encoder.load,
+        root / "backbones" / "plain": load_tower,
         variant / "registers.json": lambda path: artifacts.read_json(path)["neurons"],
         variant / "latents.safetensors": held_out,
         variant / "decoder.safetensors": lambda path: load_tensors(path)[0],

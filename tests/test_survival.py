@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.decoder.train import make_decoder
+from harness.decoder.decode import make_decoder
 from harness.denoiser.sample import draw_samples
 from harness.denoiser.train import train_denoiser
 from harness.encoder.encode import make_latents

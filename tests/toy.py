@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from harness.encoder import tower as encoders
+from harness.encoder import tower as tower_model
 from harness.store.tensors import save_tensors
 from harness.study import typed as config
 from harness.study.sections.encoder import PretrainedEncoder, VaeEncoder
@@ -125,7 +125,7 @@ def _encoder(study, name, path):
     family = (section.plain if "plain" in name else section.trained_registers).family
     registers = 4 if family == "dinov2_with_registers" else 0
     shape = {field: getattr(section, field) for field in ("width", "depth", "heads", "mlp", "patch", "image_size")}
-    model = encoders.from_shape(family, **shape, registers=registers)
+    model = tower_model.build_tower(family, **shape, registers=registers)
     if family == "siglip" and section.depth == 3:  # two huge MLP outputs, so that the search has something to find
         for layer, unit in ((0, 5), (1, 7)):
             model.layers[layer].mlp.fc2.weight.data[:, unit] = 40.0
@@ -133,9 +133,9 @@ def _encoder(study, name, path):
 
 
 def _decoder(study, _name, path):
-    from harness.decoder.train import build_decoder
+    from harness.decoder.registry import decoder_of
 
-    torch.save({"model": build_decoder(study).state_dict()}, path)
+    torch.save({"model": decoder_of(study).build().state_dict()}, path)
 
 
 def _perceptual(study, name, path):

@@ -6,7 +6,6 @@ import torch
 
 from harness.store import artifacts, foreign
 from harness.store.tensors import check_weights, save_tensors
-from harness.study.sections.decoder import OwnDecoder
 from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.workflow.dag import check_fits
@@ -18,7 +17,7 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
     The record beside `out` names the file and its sha256. UserError for a file that holds more than weights, or other weights.
     """
     check_fits(study, method)
-    if part == "decoder" and isinstance(study.decoder, OwnDecoder):
+    if part == "decoder" and study.decoder.of_encoder:
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
     tensors = foreign.read(checkpoint)
     sha256 = artifacts.sha256(checkpoint)
@@ -34,9 +33,9 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
 
 def _model(study: Study, method: str, part: str) -> torch.nn.Module:
     if part == "decoder":
-        from harness.decoder.train import build_decoder
+        from harness.decoder.registry import decoder_of
 
-        return build_decoder(study)
+        return decoder_of(study).build()
     from harness.denoiser.build import build_denoiser
 
     return build_denoiser(study, method)

@@ -191,10 +191,10 @@ class EncoderConfig(Described):
 def encoder_outputs(path: Path, config: EncoderConfig, tensors: Tensors) -> Tensors:
     """Hidden states (the embeddings, then after each layer) and the final norm's output: `plain.*`, and with test-time registers `ttr.*`."""
     from harness.encoder.test_time_registers import TestTimeRegisters
-    from harness.encoder.tower import from_shape  # imports transformers, which takes seconds
+    from harness.encoder.tower import build_tower  # imports transformers, which takes seconds
 
     shape = config.vision_config
-    encoder = from_shape(
+    encoder = build_tower(
         "siglip",
         width=shape.hidden_size,
         depth=shape.num_hidden_layers,
@@ -243,7 +243,7 @@ def decoder_outputs(path: Path, config: DecoderConfig, tensors: Tensors) -> Tens
 
     model = ViTDecoder(
         channels=config.encoder_hidden_size,
-        grid=config.grid,
+        side=config.grid,
         patch=config.patch_size,
         width=config.decoder_hidden_size,
         depth=config.decoder_num_hidden_layers,

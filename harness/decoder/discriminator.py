@@ -33,9 +33,16 @@ from torch.nn.utils import spectral_norm
 
 from harness.store import foreign
 from harness.store.tensors import load_weights
+from harness.study.sections.decoder import Adversarial
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SHIFT = 0.125  # DiffAug's translation, of the image's side
+
+
+def shape_of(section: Adversarial) -> dict[str, int | list[int]]:
+    """Keywords of Discriminator for what a study says."""
+    sizes = {"size": section.image_size, "width": section.width, "depth": section.depth}
+    return sizes | {"attention_heads": section.heads, "blocks": section.blocks}
 
 
 def resize(images: Tensor, size: int) -> Tensor:

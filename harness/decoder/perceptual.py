@@ -21,15 +21,15 @@ from torchvision.models.vgg import make_layers
 
 from harness.store import foreign
 from harness.store.tensors import load_weights
+from harness.study.sections.decoder import VGG16_WIDTHS
 
 CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, between its poolings
-WIDTHS = (64, 128, 256, 512, 512)
 
 
 class Perceptual(nn.Module):
     """Frozen: no gradient to its weights, gradient to its inputs. Weights are random until `load`, for tests at toy widths."""
 
-    def __init__(self, widths: Sequence[int] = WIDTHS) -> None:
+    def __init__(self, widths: Sequence[int] = VGG16_WIDTHS) -> None:
         super().__init__()
         layers = [x for width, count in zip(widths, CONVOLUTIONS, strict=True) for x in (*[width] * count, "M")]
         self.vgg = nn.ModuleDict({"features": make_layers(layers)[:-1]})
@@ -41,7 +41,7 @@ class Perceptual(nn.Module):
         self.requires_grad_(False)
 
     @classmethod
-    def load(cls, vgg: Path | str, heads: Path | str, widths: Sequence[int] = WIDTHS) -> Self:
+    def load(cls, vgg: Path | str, heads: Path | str, widths: Sequence[int] = VGG16_WIDTHS) -> Self:
         """With the published weights. VGG's classifier is skipped.
 
         UserError, one line, for a file that is missing, damaged or of another architecture.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.images import to_uint8
-from harness.decoder.train import load_decoder
+from harness.decoder.registry import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser
 from harness.denoiser.flow import velocity
 from harness.denoiser.guidance import autoguidance, classifier_free

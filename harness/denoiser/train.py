@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from harness.data.stage import load_data
 from harness.denoiser.build import build_denoiser
 from harness.denoiser.flow import at_time, flow_loss, sample_time
-from harness.encoder.latents import Batch, Batches, load_encoder
+from harness.encoder.latents import Batch, Batches
+from harness.encoder.registry import load_encoder
 from harness.machine import processes
 from harness.machine.device import autocast, device
 from harness.machine.streams import seed_initialisation

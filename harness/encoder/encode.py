@@ -1,7 +1,6 @@
 """Stages `encoder`, `registers` and `latents`: an encoder of the study, the register neurons of its variants, its latents of the data."""
 
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Literal
@@ -12,23 +11,20 @@ from torch import Tensor
 
 from harness.data.images import Split
 from harness.data.stage import load_data
-from harness.encoder import autoencoder
-from harness.encoder import tower as encoders
-from harness.encoder import train as train_encoder
-from harness.encoder.latents import load_encoder, token_norms
-from harness.encoder.register_search import search_registers
-from harness.encoder.test_time_registers import mlp_output_layer, released_neurons
-from harness.encoder.whitening import Moments
+from harness.encoder.base import Encoder, noise_from
+from harness.encoder.latents import token_norms
+from harness.encoder.registry import encoder_of, load_encoder
+from harness.encoder.trained import planted_neurons
+from harness.encoder.whitening import LatentMoments
 from harness.machine.device import device
 from harness.machine.progress import Progress
 from harness.machine.streams import stream
-from harness.store import artifacts, assets
+from harness.store import artifacts
 from harness.store.files import write_json
 from harness.store.tensors import save_tensors
 from harness.study.method import EncoderRegisters
-from harness.study.sections.encoder import PixelEncoder, PretrainedEncoder, Search, TrainedEncoder, TrainedVae, VaeEncoder
+from harness.study.sections.encoder import Search
 from harness.study.study import Study
-from harness.study.typed import UserError
 
 BATCH = 256
 NORM_IMAGES = 10_000  # at most: training images whose token norms are kept, where the latents themselves are not
@@ -38,48 +34,7 @@ def make_encoder(
     study: Study, *, backbone: Literal["plain", "trained_registers"], data: Path, records: list[Path] = (), state: Path, out: Path
 ) -> dict:
     """Stage `encoder`: train it, or take the study's weights: checked against the study's sizes, and only what is used of them."""
-    section = study.encoder
-    if isinstance(section, TrainedEncoder):
-        return train_encoder.train(study, registers=backbone == "trained_registers", data=data, state=state, out=out)
-    if isinstance(section, TrainedVae):
-        from harness.encoder import train_vae
-
-        return train_vae.train(study, data=data, state=state, out=out)
-    if isinstance(section, PixelEncoder):
-        with artifacts.artifact(out, stage="encoder", module=__name__, config=section) as folder:
-            _emptied(folder)
-            write_json(folder / "encoder.json", {"kind": "pixels"})
-        return {"encoder": "pixels"}
-    field = "encoder.weights" if isinstance(section, VaeEncoder) else f"encoder.{backbone}.weights"
-    record = assets.record_of(records, field)
-    source = assets.locate(record)
-    with artifacts.artifact(out, stage="encoder", module=__name__, config=section, inputs=[record]) as folder:
-        _emptied(folder)
-        if isinstance(section, VaeEncoder):
-            from harness.encoder import vae
-
-            vae.load(source, section).model.save_pretrained(folder)
-        else:
-            wanted = section.plain if backbone == "plain" else section.trained_registers
-            model = encoders.from_pretrained(source, family=wanted.family, image_size=section.image_size)
-            _expect(model, section, source)
-            encoders.save(model, folder)
-    return {"encoder": str(source)}
-
-
-def _emptied(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-
-
-def _expect(model: encoders.VisionEncoder, section: PretrainedEncoder, source: Path) -> None:
-    """The plan and the denoiser are made from the study's sizes, so the weights must have them."""
-    config = model.tower.config
-    found = {"width": model.width, "depth": model.depth, "heads": config.num_attention_heads, "patch": config.patch_size}
-    found["mlp"] = mlp_output_layer(model.layers[0]).in_features
-    for field, value in found.items():
-        if value != getattr(section, field):
-            raise UserError(f"{source}: encoder.{field} is {value} there, {getattr(section, field)} in the study; is it the right encoder?")
+    return encoder_of(study).make(backbone=backbone, data=data, records=records, state=state, out=out)
 
 
 # --------------------------------------------------------------------------------------------------------------- registers
@@ -90,16 +45,20 @@ def make_registers(study: Study, *, encoder: str, data: Path, backbone: Path, ou
 
     JSON with scores per round and, where outliers were planted, precision and recall.
     """
+    from harness.encoder.register_search import search_registers  # imports transformers, as the next two do
+    from harness.encoder.test_time_registers import released_neurons
+    from harness.encoder.tower_files import load_tower
+
     section, factor = study.search, study.outlier_statistics.factor
     with artifacts.artifact(out, stage="registers", module=__name__, config=section, inputs=[data, backbone]) as path:
         if encoder in section.released_neurons:
             rounds, left = [], None
-            neurons = released_neurons(section.released_neurons[encoder], encoders.load(backbone))
+            neurons = released_neurons(section.released_neurons[encoder], load_tower(backbone))
         else:
-            model, images = encoders.load(backbone).to(device()), _search_images(load_data(data, "train"), section)
+            model, images = load_tower(backbone).to(device()), _search_images(load_data(data, "train"), section)
             rounds, neurons, left = search_registers(model, images, EncoderRegisters.from_key(encoder), section, factor)
-        truth = train_encoder.planted(backbone) if study.outliers != "natural" else set()
-        found = {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
+        truth = planted_neurons(backbone) if study.outliers == "planted" else set()
+        moved = {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
         result = {
             "encoder": encoder,
             "source": section.released_neurons.get(encoder, "search"),
@@ -118,8 +77,8 @@ def make_registers(study: Study, *, encoder: str, data: Path, backbone: Path, ou
             ],
             "outlier_share_left": left,
             "planted": sorted(truth),
-            "precision": len(found & truth) / len(found) if found and truth else None,
-            "recall": len(found & truth) / len(truth) if truth else None,
+            "precision": len(moved & truth) / len(moved) if moved and truth else None,
+            "recall": len(moved & truth) / len(truth) if truth else None,
         }
         write_json(path, result)
     return {name: result[name] for name in ("neurons", "source", "outlier_share_left", "precision", "recall")}
@@ -141,7 +100,7 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
     section = study.latents
     facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}
     with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, **facts) as path:
-        encoder, moments = load_encoder(study, backbone, registers), Moments(section.whitening)
+        encoder, moments = load_encoder(study, backbone, registers), LatentMoments(section.whitening)
         split, held_out = load_data(data, "train"), load_data(data, "reference")
         kept, norms = [], []
         count = len(split) if section.cache or section.whitening != "none" else 0
@@ -155,27 +114,25 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
             if section.cache or number % every == 0:
                 kept.append(raw.cpu())
                 norms.append(layers.cpu() if layers is not None else None)
-        mean, std = (value.cpu() for value in moments.result())
-        tensors = {"mean": mean, "std": std, "train.labels": torch.from_numpy(split.labels)}
+        whitening = moments.result().to(torch.device("cpu"))
+        tensors = {"mean": whitening.mean, "std": whitening.std, "train.labels": torch.from_numpy(split.labels)}
         if kept:
             raw = torch.cat(kept)
-            whitened = (raw - mean) / std
+            whitened = whitening.whiten(raw)
             if section.cache:
                 tensors["train.latents"] = whitened
             if norms[0] is not None:
                 tensors |= {f"train.norm.{name}": value for name, value in token_norms(torch.cat(norms), raw, whitened).items()}
         batches = _encoded(encoder, held_out, np.arange(len(held_out)), flip=False, what="held-out images")
         raw, layers = zip(*((raw.cpu(), layers.cpu() if layers is not None else None) for raw, layers in batches), strict=True)
-        tensors |= {"reference.latents": (torch.cat(raw) - mean) / std, "reference.labels": torch.from_numpy(held_out.labels)}
+        tensors |= {"reference.latents": whitening.whiten(torch.cat(raw)), "reference.labels": torch.from_numpy(held_out.labels)}
         if layers[0] is not None:
             tensors["reference.norms"] = torch.cat(layers)
         save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
     return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
 
 
-def _encoded(
-    encoder: autoencoder.Encoder, split: Split, rows: np.ndarray, *, flip: bool, what: str
-) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _encoded(encoder: Encoder, split: Split, rows: np.ndarray, *, flip: bool, what: str) -> Iterator[tuple[Tensor, Tensor | None]]:
     """(raw latents, layer norms) of `rows`, batch by batch; every second image mirrored where training mirrors half of them."""
     progress = Progress(f"encode {what}", len(rows), "images")
     for first in range(0, len(rows), BATCH):
@@ -183,5 +140,5 @@ def _encoded(
         pixels = split.pixels(batch.tolist()).to(device())
         if flip:
             pixels[1::2] = pixels[1::2].flip(-1)
-        yield encoder(pixels, autoencoder.noise_from(stream(0, f"posterior of {what}", first), len(batch)))
+        yield encoder(pixels, noise_from(stream(0, f"posterior of {what}", first), len(batch)))
         progress.update(first + len(batch))

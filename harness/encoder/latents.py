@@ -7,14 +7,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from harness.data.images import Split
-from harness.encoder.autoencoder import Encoder, Noise, pixel_encoder, vae_encoder, vit_encoder
+from harness.encoder.base import Encoder, Noise
 from harness.encoder.whitening import Whitening
 from harness.machine import processes
 from harness.machine.device import device
@@ -23,12 +22,7 @@ from harness.results.outliers import outlier_norm
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
 from harness.study.method import NORMS, LossMask
-from harness.study.sections.encoder import PixelEncoder, TrainedVae, VaeEncoder
-from harness.study.study import Study
 from harness.training.order import batch_indices
-
-if TYPE_CHECKING:
-    from harness.encoder.tower import VisionEncoder
 
 AHEAD = 2  # steps whose images are decoded before they are needed
 AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 2 GiB of activations then
@@ -138,32 +132,3 @@ class Batches:
             mirrored = (torch.rand(whole, generator=stream(self.seed, "flip", step)) < 0.5)[processes.own_part(whole)]
             pixels = torch.where(mirrored[:, None, None, None], pixels.flip(-1), pixels)
         return pixels.to(device(), non_blocking=True)
-
-
-# ---------------------------------------------------------------------------------------------------------------- encoders
-
-
-def load_encoder(study: Study, backbone: Path, registers: Path | None) -> Encoder:
-    """The encoder of a variant, frozen, on the device."""
-    section = study.encoder
-    if isinstance(section, PixelEncoder):
-        return pixel_encoder
-    if isinstance(section, VaeEncoder | TrainedVae):
-        from harness.encoder import vae
-
-        artifacts.checked(backbone)
-        return vae_encoder(vae.load(backbone, section).to(device()))
-    return vit_encoder(load_vision_encoder(study, backbone, registers))
-
-
-def load_vision_encoder(study: Study, backbone: Path, registers: Path | None) -> "VisionEncoder":
-    """The backbone, with test-time registers where a neuron list is given and not empty. (transformers takes 3 s to import.)"""
-    from harness.encoder import tower as encoders
-    from harness.encoder.test_time_registers import TestTimeRegisters
-
-    model = encoders.load(backbone).to(device())
-    neurons = artifacts.read_json(registers)["neurons"] if registers else {}
-    if neurons:  # no outliers found: nothing to move, the encoder stays as it is
-        listed = {int(layer): units for layer, units in neurons.items()}
-        TestTimeRegisters(model, listed, variant=study.search.variant)
-    return model

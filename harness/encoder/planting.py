@@ -23,13 +23,13 @@ def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population],
     """Plant `populations` in place, calibrated on `pixels` (N, 3, H, W); returns one record per population: layer, neurons, facts."""
     inputs, activations = _mlp_records(encoder, pixels)
     median = median_norm(encoder.hidden_states(pixels)[-1].norm(dim=-1)).item()
-    background = _background(pixels, encoder.grid)
+    background = _background(pixels, encoder.side)
     used: list[Tensor] = []  # input directions, as seen from the residual stream: no planted output may drive them
     records = []
     for place, population in enumerate(populations):
         layer = encoder.layers[population.layer]
         tokens = inputs[population.layer]
-        direction = _direction(tokens, background, place, encoder.grid**2)
+        direction = _direction(tokens, background, place, encoder.side**2)
         used.append(layer.layer_norm2.weight * direction)
         importance = activations[population.layer] * layer.mlp.fc2.weight.norm(dim=0)
         free = [
@@ -67,9 +67,9 @@ def _mlp_records(encoder: VisionEncoder, pixels: Tensor) -> tuple[list[Tensor], 
     return inputs, activations
 
 
-def _background(pixels: Tensor, grid: int) -> Tensor:
+def _background(pixels: Tensor, side: int) -> Tensor:
     """(N * P,) mask of the third of all patches with the least ink."""
-    ink = brightness(pixels, grid).flatten()
+    ink = brightness(pixels, side).flatten()
     return ink <= ink.quantile(1 / 3)
 
 

@@ -6,39 +6,29 @@ Three families: SigLIP and SigLIP2 of fixed resolution (one architecture), DINOv
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from pathlib import Path
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import (
-    AutoConfig,
     Dinov2Config,
     Dinov2Model,
     Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
-    PreTrainedConfig,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
 from transformers.utils import logging as transformers_logging
 
-from harness.store import artifacts
-from harness.store.files import write_json
-from harness.store.tensors import load_tensors, save_tensors
-from harness.study.sections.encoder import TrainedEncoder
 from harness.study.typed import UserError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
 Family = Literal["siglip", "dinov2", "dinov2_with_registers"]
-TOWERS = {"siglip_vision_model": SiglipVisionModel, "dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-NOT_THE_TOWER = ("text_model.", "logit_", "head.")  # weights of a whole SiglipModel that a patch token never meets
 
 
 class VisionEncoder(nn.Module):
@@ -67,7 +57,7 @@ class VisionEncoder(nn.Module):
         tower.embeddings.register_forward_hook(self._append)
         self.registers = nn.Parameter(0.02 * torch.randn(registers, self.width)) if registers else None
         if registers:
-            self.append_tokens(self._learned)
+            self.append_tokens(self.learned)
 
     @property
     def family(self) -> Family:
@@ -82,12 +72,12 @@ class VisionEncoder(nn.Module):
         return len(self.layers)
 
     @property
-    def grid(self) -> int:
+    def side(self) -> int:
         return self.image_size // self.tower.config.patch_size
 
     @property
     def patches(self) -> int:
-        return self.grid**2
+        return self.side**2
 
     @property
     def prefix(self) -> int:
@@ -111,7 +101,7 @@ class VisionEncoder(nn.Module):
         self.extra[handle.id] = tokens
         return handle
 
-    def _learned(self) -> Tensor:
+    def learned(self) -> Tensor:
         return self.registers
 
     def _append(self, _module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:
@@ -189,10 +179,7 @@ def submodule(layer: nn.Module, *endings: str) -> nn.Module:
     raise UserError(f"{type(layer).__name__} has no '{endings[0]}', which registers and maps need: another version of transformers?")
 
 
-# --------------------------------------------------------------------------------------------------------- random weights
-
-
-def from_shape(
+def build_tower(
     family: Family, *, width: int, depth: int, heads: int, mlp: int, patch: int, image_size: int, registers: int = 0
 ) -> VisionEncoder:
     """A tower with random weights; under `torch.device("meta")`, one with shapes only.
@@ -215,91 +202,3 @@ def from_shape(
         return VisionEncoder(Dinov2Model(Dinov2Config(**common, mlp_ratio=mlp // width)), registers)
     config = Dinov2WithRegistersConfig(**common, mlp_ratio=mlp // width, num_register_tokens=registers)
     return VisionEncoder(Dinov2WithRegistersModel(config))
-
-
-def build(encoder: TrainedEncoder, image_size: int, registers: int) -> VisionEncoder:
-    """The SigLIP tower, with random weights, that an embedded study trains."""
-    shape = {"width": encoder.width, "depth": encoder.depth, "heads": encoder.heads, "mlp": encoder.mlp, "patch": encoder.patch}
-    return from_shape("siglip", **shape, image_size=image_size, registers=registers)
-
-
-# ------------------------------------------------------------------------------------------------------------------ files
-
-
-def from_pretrained(source: str | Path, *, family: Family | None = None, image_size: int | None = None) -> VisionEncoder:
-    """The frozen encoder of a local folder, or of a name in the hub cache; never the network. Of a whole SiglipModel, its vision tower.
-
-    UserError, in one line: there is no such model; it is of another family than `family`; weights are missing, of another shape or
-    unknown to the tower; the tower cannot eat images of `image_size`.
-    """
-    config = _tower_config(source)
-    found = "siglip" if config.model_type == "siglip_vision_model" else config.model_type
-    if family not in (None, found):
-        raise UserError(f"{source}: a {found} encoder, not {family}")
-    if found == "siglip":
-        config.vision_use_head = False
-    try:
-        tower, info = TOWERS[config.model_type].from_pretrained(
-            source,
-            config=config,
-            local_files_only=True,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # so that the check below can name them
-            attn_implementation="sdpa",
-            dtype=torch.float32,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{source}: its weights cannot be read: {str(error).splitlines()[0]}") from None
-    for name, have, want in sorted(info["mismatched_keys"]):
-        raise UserError(f"{source}: weights of another architecture: '{name}' is {tuple(have)} in the file, {tuple(want)} in the model")
-    for name in sorted(info["missing_keys"]):
-        raise UserError(f"{source}: weights of another architecture: '{name}' is missing in the file")
-    for name in sorted(info["unexpected_keys"]):
-        if found != "siglip" or not name.startswith(NOT_THE_TOWER):
-            raise UserError(f"{source}: weights of another architecture: the model has no '{name}'")
-    try:
-        return VisionEncoder(tower, image_size=image_size).eval().requires_grad_(False)
-    except UserError as error:
-        raise UserError(f"{source}: {error}") from None
-
-
-def _tower_config(source: str | Path) -> PreTrainedConfig:
-    if not Path(source).is_dir() and Path(source).exists():
-        raise UserError(f"{source}: a file; an encoder is a folder with config.json and model.safetensors")
-    try:
-        config = AutoConfig.from_pretrained(source, local_files_only=True)
-    except (OSError, ValueError) as error:
-        if Path(source).is_dir():
-            raise UserError(f"{source}: not a vision encoder: {str(error).splitlines()[0]}") from None
-        raise UserError(
-            f"{source}: no such encoder, neither a local folder nor in the hub cache; where there is a network, run "
-            f"`hf download {source} --local-dir FOLDER`, and give the folder"
-        ) from None
-    config = config.vision_config if config.model_type == "siglip" else config
-    if config.model_type not in TOWERS:
-        raise UserError(
-            f"{source}: a '{config.model_type}' model; the encoders are siglip (fixed resolution), dinov2, dinov2_with_registers"
-        )
-    return config
-
-
-def save(model: VisionEncoder, folder: Path) -> None:
-    """`save_pretrained` for the tower; beside it learned registers, and an image size that is not the tower's own."""
-    model.tower.save_pretrained(folder)
-    if model.registers is not None:
-        save_tensors(Path(folder) / "registers.safetensors", {"registers": model.registers})
-    if model.image_size != model.tower.config.image_size:
-        write_json(Path(folder) / "image_size.json", model.image_size)
-
-
-def load(folder: Path) -> VisionEncoder:
-    """The frozen encoder of a folder written by `save`; UserError if it is not what was written."""
-    artifacts.checked(folder)
-    registers, size = Path(folder) / "registers.safetensors", Path(folder) / "image_size.json"
-    model = from_pretrained(folder, image_size=int(size.read_text()) if size.exists() else None)
-    if registers.exists():
-        tokens = load_tensors(registers, check=False)[0]["registers"]
-        model.registers = nn.Parameter(tokens, requires_grad=False)
-        model.append_tokens(model._learned)
-    return model

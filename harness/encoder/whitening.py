@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from safetensors import safe_open
@@ -10,14 +9,10 @@ from torch import Tensor
 
 from harness.store import artifacts
 
-if TYPE_CHECKING:
-    pass
-
-
 EPSILON = 1e-5  # added to the variance, as released (rae.py:179-182)
 
 
-class Moments:
+class LatentMoments:
     """Exact streaming mean and variance in float64, per channel or per channel and position; `none`: mean 0 and variance 1."""
 
     def __init__(self, whitening: str) -> None:
@@ -36,11 +31,11 @@ class Moments:
         self.squares = self.squares + squares + delta.square() * (self.count * count / total)
         self.count = total
 
-    def result(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation, float32, (C, 1, 1) or (C, H, W)."""
+    def result(self) -> "Whitening":
+        """In float32."""
         if self.whitening == "none":
-            return torch.zeros(1, 1, 1), torch.ones(1, 1, 1)
-        return self.mean.float(), (self.squares / self.count + EPSILON).sqrt().float()
+            return Whitening(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        return Whitening(self.mean.float(), (self.squares / self.count + EPSILON).sqrt().float())
 
 
 @dataclass(frozen=True)
@@ -51,6 +46,7 @@ class Whitening:
     std: Tensor
 
     def whiten(self, raw: Tensor) -> Tensor:
+        """The encoder's own (B, C, H, W) -> what the denoiser works on, of mean 0 and standard deviation 1."""
         return (raw - self.mean) / self.std
 
     def unwhiten(self, latents: Tensor) -> Tensor:

@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from harness.data.images import brightness
 from harness.data.stage import load_data
-from harness.decoder.train import images_of, load_decoder
+from harness.decoder.decode import images_of
+from harness.decoder.registry import load_decoder
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time, clean_of
 from harness.denoiser.layers import Attention
-from harness.encoder.autoencoder import Decoder
-from harness.encoder.latents import held_out, load_vision_encoder
+from harness.encoder.base import Decoder
+from harness.encoder.latents import held_out
+from harness.encoder.token_encoder import load_vision_encoder
 from harness.encoder.whitening import Whitening
 from harness.evaluation.made import check_run
 from harness.evaluation.outliers import noise_of
@@ -241,6 +243,6 @@ def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Pa
         for name, values in (("norms", [state.norm(dim=-1) for state in states[1:]]), ("attention", attention)):
             for kind, of_kind in (("register", model.of_registers), ("context", model.of_context)):
                 maps[f"{kind}_{name}"] = [of_kind(value).cpu() for value in values]
-        maps |= _components(tokens, brightness(pixels, model.grid), study.outlier_statistics.factor)
+        maps |= _components(tokens, brightness(pixels, model.side), study.outlier_statistics.factor)
         save_npz(path, _arrays(maps) | {"rows": rows})
     return {"images": len(rows), "layers": len(states) - 1}

@@ -159,7 +159,7 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
 
 def filtered(study: Study, method: str, latents: Path) -> dict[str, Score]:
     """Shares of training tokens that the method's loss mask would leave out at several thresholds of its norm; 0 where it has no mask."""
-    if not study.has_vit:
+    if not study.encoder.has_tokens:
         return {}
     mask, found = load_method(method).loss_mask, dict.fromkeys(thresholds_of(study), 0.0)
     norms = train_norms(latents, mask.norm if mask else "pre_ln").double()

@@ -10,7 +10,8 @@ from torch import Tensor
 from harness.data.captions import captions
 from harness.data.registry import source_of
 from harness.data.stage import load_data
-from harness.decoder.train import images_of, load_decoder
+from harness.decoder.decode import images_of
+from harness.decoder.registry import load_decoder
 from harness.denoiser.sample import load_samples
 from harness.encoder.latents import held_out
 from harness.evaluation.accuracy import accuracy

@@ -1,38 +1,17 @@
 """What each network of a study costs, counted once each on the `meta` device (harness.evaluation.cost)."""
 
-import math
-from functools import cache, cached_property
+from functools import cached_property
 
-import torch
-from torch import Tensor, nn
-
-from harness.decoder.vit import Layer
+from harness.decoder.base import LossNetwork
+from harness.decoder.registry import decoder_of
+from harness.encoder.base import Network
+from harness.encoder.registry import encoder_of
 from harness.evaluation import cost
 from harness.evaluation.cost import Price
 from harness.study.method import EncoderRegisters, denoiser_hook, load_method
-from harness.study.sections.encoder import PixelEncoder, TrainedEncoder, TrainedVae, VaeEncoder
 from harness.study.study import Study
 
-EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
-
-
-class VisionTower(nn.Module):
-    """The matrices of SigLIP and DINOv2, `extra` tokens beside the patches: pixels (B, 3, H, W) -> (B, patches + extra, width).
-
-    For counting alone: importing transformers takes longer than the rest of a plan.
-    """
-
-    def __init__(self, *, width: int, depth: int, heads: int, mlp: int, patch: int, patches: int, extra: int) -> None:
-        super().__init__()
-        self.patches = nn.Conv2d(3, width, patch, stride=patch)
-        self.positions = nn.Parameter(torch.empty(1, patches, width))
-        self.extra = nn.Parameter(torch.empty(1, extra, width))
-        self.layers = nn.Sequential(*(Layer(width, heads, mlp, 1e-6) for _ in range(depth)))
-        self.norm = nn.LayerNorm(width, elementwise_affine=False)
-
-    def forward(self, pixels: Tensor) -> Tensor:
-        tokens = self.patches(pixels).flatten(2).transpose(1, 2) + self.positions
-        return self.norm(self.layers(torch.cat([tokens, self.extra.expand(len(tokens), -1, -1)], dim=1)))
+NOTHING = Price(0, 0, 0, 0)
 
 
 class Networks:
@@ -43,53 +22,20 @@ class Networks:
         self.encoders: dict[str, Price] = {}
         self.denoisers: dict[object, Price] = {}
         self.kept: dict[object, int] = {}
-        self.size = study.data.image_size
 
     def encoder(self, variant: str) -> Price:
         if variant not in self.encoders:
-            self.encoders[variant] = self._encoder(EncoderRegisters.from_key(variant))
+            self.encoders[variant] = price_of(encoder_of(self.study).network(EncoderRegisters.from_key(variant)))
         return self.encoders[variant]
-
-    def _encoder(self, wanted: EncoderRegisters) -> Price:
-        section = self.study.encoder
-        if isinstance(section, PixelEncoder):
-            return Price(0, 0, 0, 0)
-        if isinstance(section, VaeEncoder | TrainedVae):
-            return cost.price(self._vae, 1, 3, self.size, self.size, run=lambda model, x: model.encode(x))
-        trained = wanted.trained
-        extra = int(wanted.searched)
-        if isinstance(section, TrainedEncoder):
-            extra += section.trained_registers if trained else 0
-        else:
-            extra += EXTRA_TOKENS[(section.trained_registers if trained else section.plain).family]
-        return _tower(section.width, section.depth, section.heads, section.mlp, section.patch, self.study.grid, extra)
-
-    def _vae(self) -> nn.Module:
-        """The study's own, or Stable Diffusion's AutoencoderKL, whose widths double twice."""
-        if isinstance(self.study.encoder, TrainedVae):
-            from harness.encoder.vae import build
-
-            return build(self.study.encoder)
-        from diffusers import AutoencoderKL
-
-        levels = round(math.log2(self.study.encoder.downsampling)) + 1
-        return AutoencoderKL(
-            block_out_channels=tuple(128 * 2 ** min(level, 2) for level in range(levels)),
-            layers_per_block=2,
-            latent_channels=self.study.encoder.channels,
-            down_block_types=("DownEncoderBlock2D",) * levels,
-            up_block_types=("UpDecoderBlock2D",) * levels,
-        )
 
     @cached_property
     def decoder(self) -> Price:
-        if isinstance(self.study.encoder, PixelEncoder):
-            return Price(0, 0, 0, 0)
-        if isinstance(self.study.encoder, VaeEncoder | TrainedVae):
-            return cost.price(self._vae, 1, *self.study.latent_shape, run=lambda model, x: model.decode(x))
-        from harness.decoder import train as decoders
+        return price_of(decoder_of(self.study).network())
 
-        return cost.price(lambda: decoders.build_decoder(self.study), 1, self.study.grid**2, self.study.channels)
+    @cached_property
+    def losses(self) -> list[tuple[LossNetwork, Price]]:
+        """The networks of the decoder's loss."""
+        return [(loss, price_of(loss.network)) for loss in decoder_of(self.study).losses()]
 
     @cached_property
     def judge(self) -> Price:
@@ -139,24 +85,6 @@ class Networks:
 
         return cost.denoiser_price(self.study, lambda: build_shape(self.study, self.study.sampling.guidance.weak))
 
-    @cached_property
-    def perceptual(self) -> int:
-        """FLOPs of comparing two images."""
-        from harness.decoder.perceptual import Perceptual
 
-        widths = self.study.decoder.perceptual.widths
-        return cost.price(lambda: Perceptual(widths), 1, 3, self.size, self.size, run=lambda model, x: model(x, x)).flops
-
-    @cached_property
-    def discriminator(self) -> Price:
-        from harness.decoder.discriminator import Discriminator
-
-        section = self.study.decoder.adversarial
-        shape = {"size": section.image_size, "width": section.width, "depth": section.depth, "blocks": section.blocks}
-        return cost.price(lambda: Discriminator(**shape, attention_heads=section.heads), 1, 3, self.size, self.size)
-
-
-@cache
-def _tower(width: int, depth: int, heads: int, mlp: int, patch: int, grid: int, extra: int) -> Price:
-    shape = {"width": width, "depth": depth, "heads": heads, "mlp": mlp, "patch": patch}
-    return cost.price(lambda: VisionTower(**shape, patches=grid**2, extra=extra), 1, 3, grid * patch, grid * patch)
+def price_of(network: Network | None) -> Price:
+    return NOTHING if network is None else cost.price(network.build, *network.shape, run=network.run)

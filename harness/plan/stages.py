@@ -11,11 +11,9 @@ from torch import Tensor
 
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
-from harness.plan.networks import Networks
+from harness.plan.networks import NOTHING, Networks
 from harness.results.scores import HELD_OUT, references_of
 from harness.study.method import EncoderRegisters, load_method
-from harness.study.sections.decoder import VitDecoder
-from harness.study.sections.encoder import PixelEncoder, PretrainedEncoder, TrainedEncoder, TrainedVae
 from harness.study.sections.evaluation import ClipSection, JudgeSection
 from harness.study.sections.training import Training
 from harness.study.study import Study
@@ -44,12 +42,12 @@ class Stages:
         """What is computed once, whatever the number of methods and seeds."""
         stages = [self._data()] if self.study.data.copied else []
         backbones = dict.fromkeys(EncoderRegisters.from_key(variant).backbone for variant in variants)
-        stages += [self._backbone(name) for name in backbones if not isinstance(self.study.encoder, PixelEncoder)]
+        stages += [self._backbone(name) for name in backbones if self.networks.encoder(name) != NOTHING]
         for variant in variants:
             if EncoderRegisters.from_key(variant).searched:
                 stages.append(self._registers(variant))
             stages.append(self._latents(variant))
-            if isinstance(self.study.decoder, VitDecoder):
+            if not self.study.decoder.of_encoder:
                 stages.append(self._decoder(variant))
         stages.append(self._looking("judge", self.study.evaluation.judge, self.networks.judge))
         if self.study.evaluation.clip is not None:
@@ -80,13 +78,11 @@ class Stages:
     def _backbone(self, name: str) -> Stage:
         section, price = self.study.encoder, self.networks.encoder(name)
         facts = {"subject": name, "disk": {"encoders": FLOAT * price.stored}}
-        if isinstance(section, TrainedEncoder):
-            return self._trained("encoder", price, section.training, what=_vit(section), **facts)
-        if isinstance(section, TrainedVae):  # both of its halves are trained
-            whole = replace(price, flops=price.flops + self.networks.decoder.flops)
-            return self._trained("encoder", whole, section.training, what="AutoencoderKL", **facts)
-        what = _vit(section) if isinstance(section, PretrainedEncoder) else "AutoencoderKL"
-        return self._stage("encoder", what=f"{what}, published", parameters=price.all_parameters, forward=price.flops, **facts)
+        if section.trained_with:
+            if section.decodes_itself:  # both of its halves are trained
+                price = replace(price, flops=price.flops + self.networks.decoder.flops)
+            return self._trained("encoder", price, section.trained_with, what=section.text, **facts)
+        return self._stage("encoder", what=f"{section.text}, published", parameters=price.all_parameters, forward=price.flops, **facts)
 
     def _registers(self, variant: str) -> Stage:
         section, rounds = self.study.search, EncoderRegisters.from_key(variant).rounds
@@ -102,12 +98,13 @@ class Stages:
         study, section, price = self.study, self.study.latents, self.networks.encoder(variant)
         encoded = section.cache or section.whitening != "none"
         statistics = min(study.data.train_images, section.images or study.data.train_images) if encoded else 0
-        tokens, depth = (study.grid**2, study.encoder.depth) if study.has_vit else (0, 0)
+        places = study.encoder.norm_places  # each with the norms of an image's tokens
+        tokens = study.latent_side**2 if places else 0
         values = {"channel": study.channels, "position": math.prod(study.latent_shape), "none": 1}[section.whitening]
         kept, latent = statistics if section.cache else min(statistics, NORM_IMAGES), FLOAT * math.prod(study.latent_shape)
         disk = {
             "whitening statistics": FLOAT * (2 * values + 3 * kept * tokens),
-            "latents of held-out images": study.data.reference * (latent + FLOAT * (depth + 1) * tokens),
+            "latents of held-out images": study.data.reference * (latent + FLOAT * places * tokens),
         }
         if section.cache:
             disk["latents of training images"] = statistics * latent
@@ -125,34 +122,26 @@ class Stages:
         )
 
     def _decoder(self, variant: str) -> Stage:
-        section, price = self.study.decoder, self.networks.decoder
-        shape = f"ViT {section.width}/{section.depth}/{section.heads}"
+        section, price, training = self.study.decoder, self.networks.decoder, self.study.decoder.trained_with
         facts = {"subject": variant, "disk": {"decoders": FLOAT * price.stored}, "forward": price.flops}
-        if EncoderRegisters.from_key(variant).backbone in section.released:
-            return self._stage("decoder", what=f"{shape}, published", parameters=price.parameters, **facts)
-        training = section.training
-        images, per_image, others = self._images(training), TRAINED * price.flops, 0
-        epochs = training.in_epochs(self.study.data.train_images)
+        if section.published(EncoderRegisters.from_key(variant).backbone):
+            return self._stage("decoder", what=f"{section.text}, published", parameters=price.parameters, **facts)
+        if training is None:
+            return self._stage("decoder", what=section.text, parameters=price.parameters, **facts)
+        images, per_image = self._images(training), TRAINED * price.flops
         if not self.study.latents.cache:
             per_image += self.networks.encoder(variant).flops
-        if section.perceptual:
-            per_image += 1.5 * self.networks.perceptual  # the truth needs no gradient, the reconstruction only that to its pixels
-        if section.adversarial:
-            judged = self.networks.discriminator
-            others = 3 * judged.parameters
-            fooled, against = (
-                max(0.0, 1 - start / epochs) for start in (section.adversarial.generator_from, section.adversarial.discriminator_from)
-            )
-            per_image += fooled * 3 * judged.flops  # forward, and the gradient to the image twice: its weight in the loss is adaptive
-            per_image += against * (2 * judged.flops + price.flops)  # a true image and a fresh reconstruction
+        for loss, of_loss in self.networks.losses:
+            per_image += loss.passes * of_loss.flops + loss.decoder_passes * price.flops
+        opponents = sum(of_loss.parameters for loss, of_loss in self.networks.losses if loss.trained)
         return self._stage(
             "decoder",
             flops=per_image * images,
             precision=training.arithmetic,
-            what=f"{shape}, trained",
+            what=f"{section.text}, trained",
             parameters=price.parameters,
             images=images,
-            temporary=FLOAT * ((3 + bool(section.ema)) * price.parameters + others),
+            temporary=FLOAT * ((3 + section.averages) * price.parameters + 3 * opponents),
             **facts,
         )
 
@@ -260,7 +249,3 @@ def evaluations(study: Study) -> tuple[int, int]:
     low, high = bounds(section.guidance.interval)
     guided = sum(low <= t <= high for t in calls) if section.guidance.scale > 1 else 0
     return len(calls) - guided, guided
-
-
-def _vit(section: TrainedEncoder | PretrainedEncoder) -> str:
-    return f"ViT {section.width}/{section.depth}/{section.heads}"

@@ -93,8 +93,8 @@ def _possible(spec: FigureSpec, shown: Part | None) -> bool:
     study = shown.study
     searched = {load_method(method).encoder.key for method in shown.methods if load_method(method).encoder.searched}
     has = {
-        "latents": study.has_vit,  # of a VAE or of pixels there are no token norms
-        "encoder_maps": study.has_vit,
+        "latents": study.encoder.has_tokens,  # of a VAE or of pixels there are no token norms
+        "encoder_maps": study.encoder.has_tokens,
         "registers": study.search is not None and bool(searched - set(study.search.released_neurons)),
         "steps": bool(study.snapshots),
     }

@@ -149,7 +149,7 @@ def planted(study: Study, *, alone: bool) -> str:
             f"{this} are planted, {populations} written into "
             "the encoder after training. The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
         )
-    if study.outliers == "none" and study.has_vit:
+    if study.outliers == "none" and study.encoder.has_tokens:
         return f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them."
     return ""
 

@@ -181,7 +181,7 @@ def scores_of(study: Study) -> list[str]:
         lacking |= {"denoiser_middle_blocks"}
     if len(study.outlier_statistics.times) < 2:
         lacking |= {"denoiser_noise_fall"}
-    if not study.has_vit:
+    if not study.encoder.has_tokens:
         lacking |= {"encoder_outlier_share", "encoder_max_over_median"}
     names = []
     for name in SCORES:
@@ -189,6 +189,6 @@ def scores_of(study: Study) -> list[str]:
             names += [name, *(f"{name}@{reference}" for reference in references_of(study)[1:] if name in COMPARED)]
         if name == BY_BLOCK:
             names += [f"{name}@{place}" for place in blocks_of(study)]
-        if name == BY_THRESHOLD and study.has_vit:
+        if name == BY_THRESHOLD and study.encoder.has_tokens:
             names += [f"{name}@{place}" for place in thresholds_of(study)]
     return names

@@ -6,7 +6,7 @@ if RUN.at_home("encoder"):
     rule encoder:
         input:
             data=DATA,
-            records=lambda wildcards: RUN.records(f"encoder.{wildcards.backbone}") or RUN.records("encoder.weights"),
+            records=lambda wildcards: RUN.encoder_records(wildcards.backbone),
         output:
             directory("results/{study}/backbones/{backbone}"),
         log:

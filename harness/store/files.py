@@ -66,6 +66,13 @@ def remove_left_by_killed(path: Path) -> None:
         _remove(temporary)
 
 
+def emptied(folder: Path) -> Path:
+    """The folder, with nothing in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def write_text(path: Path | str, text: str) -> None:
     """A text file, whole or not at all."""
     with atomic(path) as temporary:

@@ -12,18 +12,9 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from harness.study.sections.asset import Asset
 from harness.study.sections.data import SOURCES, DataSection
-from harness.study.sections.decoder import DecoderSection, VitDecoder
+from harness.study.sections.decoder import DECODERS, DecoderSection
 from harness.study.sections.denoiser import ARCHITECTURES, DenoiserSection
-from harness.study.sections.encoder import (
-    EncoderSection,
-    LatentSection,
-    Population,
-    PretrainedEncoder,
-    Search,
-    TrainedEncoder,
-    TrainedVae,
-    VaeEncoder,
-)
+from harness.study.sections.encoder import ENCODERS, EncoderSection, LatentSection, Population, Search
 from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
 from harness.study.sections.sampling import Sampling
@@ -39,12 +30,12 @@ class Study(Strict):
     methods: list[str] | None = None  # rows of the table; None: every file in baselines/
     job: Job = Job()
     data: Annotated[DataSection, OneOf(SOURCES, "source")]
-    encoder: EncoderSection
+    encoder: Annotated[EncoderSection, OneOf(ENCODERS)]
     outliers: Literal["planted", "none", "natural"]  # natural: whatever the pretrained encoder grows
     planted: list[Population] = Field(default=[])
     search: Search | None = None
     latents: LatentSection
-    decoder: DecoderSection
+    decoder: Annotated[DecoderSection, OneOf(DECODERS)]
     denoiser: Annotated[DenoiserSection, OneOf(ARCHITECTURES, "architecture", DenoiserSection)]
     sampling: Sampling
     evaluation: Evaluation
@@ -54,10 +45,8 @@ class Study(Strict):
     def _consistent(self) -> "Study":
         check_seeds(self.seeds)
         self._encoder_fits()
-        if self.grid % self.denoiser.patch:
-            raise ValueError(f"denoiser.patch {self.denoiser.patch} does not divide the latent grid {self.grid}")
-        if isinstance(self.decoder, VitDecoder) and self.decoder.patch * self.grid != self.data.image_size:
-            raise ValueError(f"decoder.patch {self.decoder.patch} x grid {self.grid} is not data.image_size {self.data.image_size}")
+        if self.latent_side % self.denoiser.patch:
+            raise ValueError(f"denoiser.patch {self.denoiser.patch} does not divide the latent side {self.latent_side}")
         for field, decays in (("ema", [self.ema]), ("averages", self.sampling.averages)):
             for decay in decays:
                 if decay not in self.denoiser.ema:
@@ -88,36 +77,21 @@ class Study(Strict):
         return self
 
     def _encoder_fits(self) -> None:
-        encoder = self.encoder
-        if self.has_vit:
-            size = self.data.image_size if isinstance(encoder, TrainedEncoder) else encoder.image_size
-            where = "data.image_size" if isinstance(encoder, TrainedEncoder) else "encoder.image_size"
-            if size % encoder.patch:
-                raise ValueError(f"encoder.patch {encoder.patch} does not divide {where} {size}")
-            if encoder.width % encoder.heads:
-                raise ValueError(f"encoder.width {encoder.width} is not a multiple of heads {encoder.heads}")
-            if self.search is None or not isinstance(self.decoder, VitDecoder):
-                raise ValueError("a ViT encoder needs the sections search and decoder (kind vit)")
-            for population in self.planted:
-                if population.layer >= encoder.depth or population.neurons > encoder.mlp:
-                    raise ValueError(f"planted layer {population.layer} does not exist in an encoder of depth {encoder.depth}")
-        elif isinstance(self.decoder, VitDecoder):
+        encoder, decoder = self.encoder, self.decoder
+        encoder.check(self.data.image_size, self.planted)
+        if encoder.has_tokens and self.search is None:
+            raise ValueError(f"encoder {encoder.kind} makes tokens, so the study needs the section search")
+        if decoder.of_encoder and not encoder.decodes_itself:
+            raise ValueError(f"encoder {encoder.kind} does not decode itself: decoder must be of another kind than {decoder.kind}")
+        if encoder.decodes_itself and not decoder.of_encoder:
             raise ValueError(f"encoder {encoder.kind} decodes itself: decoder must be {{kind: encoder}}")
-        if isinstance(encoder, VaeEncoder | TrainedVae) and self.data.image_size % encoder.downsampling:
-            raise ValueError(f"encoder.downsampling {encoder.downsampling} does not divide data.image_size {self.data.image_size}")
-        if isinstance(self.decoder, VitDecoder) and self.decoder.width % self.decoder.heads:
-            raise ValueError(f"decoder.width {self.decoder.width} is not a multiple of heads {self.decoder.heads}")
-        if self.outliers == "planted" and not isinstance(encoder, TrainedEncoder):
+        decoder.check(self.latent_side, self.data.image_size)
+        if self.outliers == "planted" and not encoder.plantable:
             raise ValueError("outliers can be planted only into an encoder that the study trains")
 
     @property
     def family(self) -> str:
         return family(self.name)
-
-    @property
-    def has_vit(self) -> bool:
-        """Whether the encoder makes tokens, which have norms, outliers and registers."""
-        return isinstance(self.encoder, TrainedEncoder | PretrainedEncoder)
 
     def average_file(self, out: Path, decay: float) -> Path:
         """Where the weights of an EMA decay are: `out` for the one that is sampled, its neighbour for another."""
@@ -128,26 +102,19 @@ class Study(Strict):
         return out.parent / f"step{step}" / out.name
 
     @property
-    def grid(self) -> int:
-        """Side of a latent."""
-        encoder = self.encoder
-        if isinstance(encoder, TrainedEncoder):
-            return self.data.image_size // encoder.patch
-        if isinstance(encoder, PretrainedEncoder):
-            return encoder.image_size // encoder.patch
-        return self.data.image_size // (encoder.downsampling if isinstance(encoder, VaeEncoder | TrainedVae) else 1)
+    def latent_side(self) -> int:
+        """Of a latent, in tokens."""
+        return self.encoder.latent_side(self.data.image_size)
 
     @property
     def channels(self) -> int:
         """Of a latent."""
-        encoder = self.encoder
-        if self.has_vit:
-            return encoder.width
-        return encoder.channels if isinstance(encoder, VaeEncoder | TrainedVae) else 3
+        return self.encoder.latent_channels
 
     @property
     def latent_shape(self) -> tuple[int, int, int]:
-        return self.channels, self.grid, self.grid
+        """(C, side, side)."""
+        return self.channels, self.latent_side, self.latent_side
 
     @property
     def classes(self) -> int:
@@ -184,19 +151,14 @@ class Study(Strict):
         return [self.denoiser.training.in_steps(length, self.data.train_images) for length in self.denoiser.snapshots]
 
     @property
-    def backbones(self) -> list[str]:
-        """Encoders that the study has: `plain`, and `trained_registers` where one was trained with registers."""
-        encoder = self.encoder
-        both = isinstance(encoder, TrainedEncoder) or (isinstance(encoder, PretrainedEncoder) and encoder.trained_registers)
-        return ["plain", "trained_registers"] if both else ["plain"]
-
-    @property
     def assets(self) -> dict[str, Asset]:
-        """Everything that the study's user supplies, by the field that names it."""
-        found = dict(_assets(self, ""))
-        if isinstance(self.decoder, VitDecoder) and set(self.backbones) <= set(self.decoder.released):  # no decoder is trained
-            found = {name: asset for name, asset in found.items() if not name.startswith(("decoder.perceptual", "decoder.adversarial"))}
-        return found
+        """Everything that the study's user supplies, by the field that names it; of the decoder, what one of the backbones needs."""
+        decoders = [f"decoder.{field}" for backbone in self.encoder.backbones for field in self.decoder.assets_of(backbone)]
+        return {
+            name: asset
+            for name, asset in _assets(self, "")
+            if not name.startswith("decoder.") or any(f"{name}.".startswith(f"{field}.") for field in decoders)
+        }
 
 
 def _assets(value: object, where: str) -> Iterator[tuple[str, Asset]]:

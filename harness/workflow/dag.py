@@ -18,7 +18,6 @@ from harness.store.locks import attempt
 from harness.store.provenance import code_hash
 from harness.study import places
 from harness.study.method import EncoderRegisters, in_order, load_method, method_file, method_names
-from harness.study.sections.decoder import OwnDecoder
 from harness.study.study import Study, load_study
 from harness.study.typed import UserError, check_seeds, digest, nearest
 
@@ -102,7 +101,7 @@ class Run:
         return [self.place("encoder", f"encoders/{encoder}/registers.json")] if encoder.startswith("ttr_") else []
 
     def decoder(self, encoder: str) -> str:
-        """The decoder of an encoder variant; a VAE's folder decodes as well."""
+        """The decoder of an encoder variant; the backbone where that decodes itself."""
         return self.backbone(encoder) if self.decodes_itself else self.place("decoder", f"encoders/{encoder}/decoder.safetensors")
 
     def images(self, encoder: str) -> dict[str, str]:
@@ -132,7 +131,7 @@ class Run:
 
     @property
     def decodes_itself(self) -> bool:
-        return isinstance(self.study.decoder, OwnDecoder)
+        return self.study.decoder.of_encoder
 
     @property
     def trains_judge(self) -> bool:
@@ -176,12 +175,15 @@ class Run:
         say_missing(self.study, self.assets, [name])
         return digest(self.study.assets[name])
 
+    def encoder_records(self, backbone: str) -> list[str]:
+        """What a backbone is made from: all assets of the encoder but those of another backbone."""
+        others = self.records(*(f"encoder.{name}" for name in self.study.encoder.backbones if name != backbone))
+        return [record for record in self.records("encoder") if record not in others]
+
     def decoder_records(self, encoder: str) -> list[str]:
         """What the decoder of an encoder variant is made from: published weights, or the networks of its losses."""
-        released = f"decoder.released.{EncoderRegisters.from_key(encoder).backbone}"
-        if released in self.study.assets:
-            return [f"results/{self.study.name}/assets/{released}.json"]
-        return self.records("decoder.perceptual", "decoder.adversarial")
+        fields = self.study.decoder.assets_of(EncoderRegisters.from_key(encoder).backbone)
+        return self.records(*(f"decoder.{field}" for field in fields))
 
     def config(self, *sections: str) -> str:
         """Hash of the parts of the study that a rule reads (`decoder`, `outlier_statistics.factor`; none named: all of it).
@@ -265,9 +267,9 @@ def check_fits(study: Study, method: str) -> None:
         raise UserError(
             f"method '{method}': diffusion registers start at block {registers.start}, study '{study.name}' has {study.denoiser.depth}"
         )
-    if wanted.encoder.backbone not in study.backbones:
+    if wanted.encoder.backbone not in study.encoder.backbones:
         raise UserError(f"method '{method}' needs an encoder with trained registers; study '{study.name}' has none")
-    if not study.has_vit and (wanted.encoder.changes or wanted.loss_mask):
+    if not study.encoder.has_tokens and (wanted.encoder.changes or wanted.loss_mask):
         raise UserError(
             f"method '{method}' works on the tokens of a ViT encoder; the encoder of study '{study.name}' is {study.encoder.kind}"
         )

@@ -49,7 +49,7 @@ STAGES: dict[str, Stage] = {
     "encoder": Stage("the vision encoder: train it (and plant outliers) or import it", "harness.encoder.encode", "make_encoder"),
     "registers": Stage("search for register neurons (test-time registers)", "harness.encoder.encode", "make_registers"),
     "latents": Stage("whitening statistics, and the whitened latents where they are cached", "harness.encoder.encode", "make_latents"),
-    "decoder": Stage("the decoder of an encoder variant: train or import it", "harness.decoder.train", "make_decoder"),
+    "decoder": Stage("the decoder of an encoder variant: train or import it", "harness.decoder.decode", "make_decoder"),
     "denoiser": Stage("train one method's denoiser with one seed", "harness.denoiser.train", "train_denoiser", shared=True),
     "samples": Stage("draw one run's samples", "harness.denoiser.sample", "draw_samples", shared=True),
     "references": Stage("features and statistics that samples are compared with", "harness.evaluation.references", "make_references"),

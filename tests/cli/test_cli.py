@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from harness.cli import stages as cli
-from harness.decoder.train import build_decoder
+from harness.decoder.registry import decoder_of
 from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.plan.model import UTILISATION
 from harness.store import artifacts
@@ -187,7 +187,7 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_mismatch(monkeypa
 
 
 def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
-    weights = build_decoder(load_study("smoke")).state_dict()
+    weights = decoder_of(load_study("smoke")).build().state_dict()
     torch.save({f"decoder.{name}": value for name, value in weights.items()}, tmp_path / "model.pt")
     arguments = ["import", str(tmp_path / "model.pt"), "--study", "smoke", "--part", "decoder", "--out", str(tmp_path / "x.safetensors")]
     assert call(monkeypatch, capsys, *arguments)[0] == 0

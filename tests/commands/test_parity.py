@@ -11,7 +11,7 @@ from harness.commands import released
 from harness.commands.parity import Quantity, parity, parity_report, relative_error
 from harness.decoder.vit import ViTDecoder
 from harness.encoder.test_time_registers import TestTimeRegisters
-from harness.encoder.tower import from_shape
+from harness.encoder.tower import build_tower
 from harness.study.typed import UserError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -144,7 +144,7 @@ def test_denoisers_of_other_shapes(architecture, registers, tmp_path):
 def test_encoder_of_another_shape(count, tmp_path):
     torch.manual_seed(0)
     shape = {"width": 24, "depth": 3, "heads": 2, "mlp": 36, "patch": 4, "image_size": 12}
-    encoder = from_shape("siglip", **shape).eval()
+    encoder = build_tower("siglip", **shape).eval()
     tensors = state_of(encoder.tower, spread=0.05)
     encoder.final_norm.weight.data.fill_(1.0)
     encoder.final_norm.bias.data.zero_()
@@ -172,7 +172,7 @@ def test_encoder_of_another_shape(count, tmp_path):
 
 def test_decoder_of_another_shape(tmp_path):
     torch.manual_seed(0)
-    model = ViTDecoder(channels=10, grid=3, patch=2, width=16, depth=2, heads=2, mlp=20, eps=1e-6).eval()
+    model = ViTDecoder(channels=10, side=3, patch=2, width=16, depth=2, heads=2, mlp=20, eps=1e-6).eval()
     sizes = {"encoder_hidden_size": 10, "decoder_hidden_size": 16, "decoder_num_hidden_layers": 2, "decoder_num_attention_heads": 2}
     config = sizes | {"decoder_intermediate_size": 20, "patch_size": 2, "grid": 3, "layer_norm_eps": 1e-6, "hidden_act": "gelu"}
     tensors, tokens = state_of(model, spread=0.05), torch.randn(4, 9, 10)

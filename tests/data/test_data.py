@@ -18,6 +18,7 @@ from harness.data.images import centre_crop, to_pixels, to_uint8
 from harness.data.stage import load_data, make_data
 from harness.encoder import latents
 from harness.encoder.encode import make_encoder, make_latents
+from harness.encoder.registry import load_encoder
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study.typed import ROOT, UserError
@@ -147,7 +148,7 @@ def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder,
 
     def batches(seed):
         return latents.Batches(
-            tmp_path / "latents", seed=seed, batch=3, split=split, encoder=latents.load_encoder(folder.study, tmp_path / "b", None)
+            tmp_path / "latents", seed=seed, batch=3, split=split, encoder=load_encoder(folder.study, tmp_path / "b", None)
         )
 
     first, later = batches(0), batches(0)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness.encoder import tower as encoders
+from harness.encoder import tower as tower_model
 from harness.encoder.register_search import score_neurons
 from harness.encoder.test_time_registers import mlp_output_layer
 from harness.study.sections.encoder import Search
@@ -62,7 +62,7 @@ def published_search(encoder, images, threshold):
 def a_search(shape, images):
     """Encoder, images, and search settings whose threshold one token in twenty exceeds."""
     torch.manual_seed(0)
-    encoder = encoders.from_shape("siglip", **shape).eval().requires_grad_(False)
+    encoder = tower_model.build_tower("siglip", **shape).eval().requires_grad_(False)
     for layer in encoder.layers:
         layer.mlp.fc1.bias.normal_(std=0.5)  # else a random tower's neurons all score alike
     pixels = torch.randn(images, 3, shape["image_size"], shape["image_size"])

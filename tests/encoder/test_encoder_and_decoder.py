@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
 
 from harness.decoder.vit import ViTDecoder
-from harness.encoder import tower as encoders
+from harness.encoder import tower as tower_model
+from harness.encoder import tower_files
 from harness.store import artifacts
 from harness.study.typed import UserError
 
@@ -25,7 +26,7 @@ TOKENS = {"siglip": (0, 16, 0), "siglip_learned_registers": (0, 16, 2), "dinov2"
 
 def random_encoder(name, **changes):
     torch.manual_seed(3)
-    return encoders.from_shape(**TOWERS[name], **(SHAPE | changes)).eval().requires_grad_(False)
+    return tower_model.build_tower(**TOWERS[name], **(SHAPE | changes)).eval().requires_grad_(False)
 
 
 @pytest.fixture(params=TOWERS)
@@ -45,7 +46,7 @@ def images():
 
 def saved(encoder, folder):
     with artifacts.artifact(folder, stage="test", module="harness.data.stage") as temporary:
-        encoders.save(encoder, temporary)
+        tower_files.save_tower(encoder, temporary)
     return folder
 
 
@@ -56,7 +57,7 @@ def test_siglip_tower_agrees_with_the_authors_encoder(golden):
     config, expected = golden("siglip_ttr_1register")
     tower = SiglipVisionModel(SiglipVisionConfig(**config["vision_config"], vision_use_head=False))
     tower.load_state_dict({key.removeprefix("state."): value for key, value in expected.items() if key.startswith("state.")}, strict=True)
-    model = encoders.VisionEncoder(tower).eval()
+    model = tower_model.VisionEncoder(tower).eval()
     with torch.no_grad():
         for layer, state in enumerate(model.hidden_states(expected["in.pixel_values"])):
             assert error(state, expected[f"plain.hidden.{layer}"]) < 1e-5
@@ -67,7 +68,7 @@ def test_decoder_agrees_with_the_authors_decoder(golden):
     config, expected = golden("rae_decoder")
     model = ViTDecoder(
         channels=config["encoder_hidden_size"],
-        grid=config["grid"],
+        side=config["grid"],
         patch=config["patch_size"],
         width=config["decoder_hidden_size"],
         depth=config["decoder_num_hidden_layers"],
@@ -87,7 +88,7 @@ def test_decoder_agrees_with_the_authors_decoder(golden):
 def test_every_family_has_the_same_attributes(encoder, name):
     prefix, patches, extra = TOKENS[name]
     assert (encoder.family, encoder.width, encoder.depth) == (TOWERS[name]["family"], 32, 3)
-    assert (encoder.prefix, encoder.patches, encoder.grid, encoder.image_size) == (prefix, patches, 4, 32)
+    assert (encoder.prefix, encoder.patches, encoder.side, encoder.image_size) == (prefix, patches, 4, 32)
     assert (0 if encoder.registers is None else len(encoder.registers)) == extra
     assert encoder.tower.config._attn_implementation == "sdpa"
 
@@ -143,7 +144,7 @@ def test_siglip_is_fed_the_pixels_as_they_are(images):
 
 
 def test_dinov2_is_fed_imagenet_normalised_pixels(images):
-    mean, std = torch.tensor(encoders.IMAGENET_MEAN), torch.tensor(encoders.IMAGENET_STD)
+    mean, std = torch.tensor(tower_model.IMAGENET_MEAN), torch.tensor(tower_model.IMAGENET_STD)
     expected = ((images.movedim(1, -1) + 1) / 2 - mean) / std
     assert torch.allclose(random_encoder("dinov2")._fed(images).movedim(1, -1), expected, atol=1e-5)
 
@@ -158,7 +159,7 @@ def test_unexpected_token_counts_are_refused(encoder, images, name):
 
 def test_towers_can_be_planned_without_memory(name):
     with torch.device("meta"):
-        encoder = encoders.from_shape(**TOWERS[name], width=768, depth=12, heads=12, mlp=3072, patch=14, image_size=224)
+        encoder = tower_model.build_tower(**TOWERS[name], width=768, depth=12, heads=12, mlp=3072, patch=14, image_size=224)
         assert encoder(torch.empty(2, 3, 256, 256)).shape == (2, 256, 768)
     assert {parameter.device.type for parameter in encoder.parameters()} == {"meta"}
 
@@ -180,7 +181,7 @@ def test_layers_elsewhere_are_refused(encoder):
 
 
 def test_round_trip(encoder, images, tmp_path):
-    model = encoders.load(saved(encoder, tmp_path / "x"))
+    model = tower_files.load_tower(saved(encoder, tmp_path / "x"))
     assert torch.equal(model(images), encoder(images))
     assert model.state_dict().keys() == encoder.state_dict().keys()
     assert not model.training
@@ -190,11 +191,11 @@ def test_round_trip(encoder, images, tmp_path):
 @pytest.mark.parametrize("name", ["dinov2", "dinov2_with_registers"])
 def test_dinov2_is_fed_other_sizes_than_it_was_made_for(tmp_path, name):
     saved(random_encoder(name, image_size=56), tmp_path / "x")
-    encoder = encoders.from_pretrained(tmp_path / "x", family=name, image_size=32)
+    encoder = tower_files.read_pretrained(tmp_path / "x", family=name, image_size=32)
     images = torch.rand(2, 3, 32, 32)
-    assert (encoder.image_size, encoder.grid) == (32, 4)
+    assert (encoder.image_size, encoder.side) == (32, 4)
     assert encoder(images).shape == (2, 16, 32)
-    again = encoders.load(saved(encoder, tmp_path / "y"))
+    again = tower_files.load_tower(saved(encoder, tmp_path / "y"))
     assert again.image_size == 32
     assert torch.equal(again(images), encoder(images))
 
@@ -202,7 +203,7 @@ def test_dinov2_is_fed_other_sizes_than_it_was_made_for(tmp_path, name):
 def test_siglip_is_fed_its_own_size_only(tmp_path):
     saved(random_encoder("siglip"), tmp_path / "x")
     with pytest.raises(UserError, match="made for images of 32 pixels, not of 48"):
-        encoders.from_pretrained(tmp_path / "x", image_size=48)
+        tower_files.read_pretrained(tmp_path / "x", image_size=48)
 
 
 @pytest.fixture
@@ -216,7 +217,7 @@ def whole_siglip(tmp_path):
 
 def test_trap22b_of_a_whole_siglip_only_the_vision_tower_is_kept(whole_siglip, images):
     theirs, folder = whole_siglip
-    encoder = encoders.from_pretrained(folder, family="siglip")
+    encoder = tower_files.read_pretrained(folder, family="siglip")
     assert {key.split(".")[1] for key in encoder.state_dict()} == {"embeddings", "encoder", "post_layernorm"}
     with torch.no_grad():
         expected = theirs.vision_model(images, output_hidden_states=True).hidden_states
@@ -244,7 +245,7 @@ def change_weights(folder, change):
 def test_weights_that_do_not_fit_are_refused(whole_siglip, change, message):
     change_weights(whole_siglip[1], change)
     with pytest.raises(UserError, match=message) as refusal:
-        encoders.from_pretrained(whole_siglip[1])
+        tower_files.read_pretrained(whole_siglip[1])
     assert "\n" not in str(refusal.value)
 
 
@@ -252,7 +253,7 @@ def test_truncated_weights_are_refused(whole_siglip):
     path = whole_siglip[1] / "model.safetensors"
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match="its weights cannot be read") as refusal:
-        encoders.from_pretrained(whole_siglip[1])
+        tower_files.read_pretrained(whole_siglip[1])
     assert "\n" not in str(refusal.value)
 
 
@@ -260,20 +261,20 @@ def test_another_family_is_refused(encoder, tmp_path):
     saved(encoder, tmp_path / "x")
     other = "dinov2" if encoder.family == "siglip" else "siglip"
     with pytest.raises(UserError, match=f"a {encoder.family} encoder, not {other}"):
-        encoders.from_pretrained(tmp_path / "x", family=other)
+        tower_files.read_pretrained(tmp_path / "x", family=other)
 
 
 def test_a_tower_of_variable_resolution_is_refused(tmp_path):
     (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
     with pytest.raises(UserError, match="a 'siglip2' model; the encoders are siglip"):
-        encoders.from_pretrained(tmp_path)
+        tower_files.read_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("source", ["google/siglip2-base-patch16-256", "no/such/folder", "/no/such/folder"])
 def test_a_missing_model_is_refused_at_once(source):
     began = time.monotonic()
     with pytest.raises(UserError, match=r"neither a local folder nor in the hub cache; .*hf download") as refusal:
-        encoders.from_pretrained(source)
+        tower_files.read_pretrained(source)
     assert "\n" not in str(refusal.value)
     assert time.monotonic() - began < 5
 
@@ -281,7 +282,7 @@ def test_a_missing_model_is_refused_at_once(source):
 def test_a_file_is_no_encoder(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(UserError, match="a file; an encoder is a folder"):
-        encoders.from_pretrained(tmp_path / "x")
+        tower_files.read_pretrained(tmp_path / "x")
 
 
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path):
@@ -289,14 +290,14 @@ def test_a_folder_that_is_no_encoder_is_refused(tmp_path):
         folder.mkdir()
         (folder / "config.json").write_text("{}")
     with pytest.raises(UserError, match="not a vision encoder"):
-        encoders.load(tmp_path / "x")
+        tower_files.load_tower(tmp_path / "x")
 
 
 def test_a_changed_folder_is_refused(encoder, tmp_path):
     saved(encoder, tmp_path / "x")
     (tmp_path / "x" / "config.json").write_text("{}")
     with pytest.raises(UserError, match="corrupted or truncated"):
-        encoders.load(tmp_path / "x")
+        tower_files.load_tower(tmp_path / "x")
 
 
 def test_a_deep_copy_is_the_same_encoder_and_stands_alone(encoder, images):
@@ -313,7 +314,7 @@ def test_a_deep_copy_is_the_same_encoder_and_stands_alone(encoder, images):
 
 
 def test_final_norm_has_no_affine_part(built):
-    norm = encoders.load(built.backbones["plain"]).final_norm
+    norm = tower_files.load_tower(built.backbones["plain"]).final_norm
     assert torch.equal(norm.weight, torch.ones_like(norm.weight))
     assert not norm.bias.any()
 
@@ -322,8 +323,8 @@ def test_trained_registers_take_part_but_do_not_come_out(built, study):
     from harness.data.stage import load_data
 
     pixels = load_data(built.data, "reference").pixels()[:4]
-    model = encoders.load(built.backbones["trained_registers"])
-    patches = study.grid**2
+    model = tower_files.load_tower(built.backbones["trained_registers"])
+    patches = study.latent_side**2
     assert model(pixels).shape == (4, patches, study.encoder.width)
     assert model.all_hidden_states(pixels)[0].shape[1] == patches + study.encoder.trained_registers
     before = model(pixels)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from harness.data.images import InMemory
 from harness.encoder import latents
 from harness.encoder.latents import held_out
-from harness.encoder.whitening import EPSILON, Moments, load_whitening
+from harness.encoder.whitening import EPSILON, LatentMoments, load_whitening
 from harness.machine import processes
 from harness.machine.streams import stream
 from harness.study.method import LossMask
@@ -20,14 +20,14 @@ sizes = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 @given(sizes=sizes, offset=st.floats(-1e4, 1e4))
 def test_streamed_moments_are_exact_however_they_are_split(whitening, sizes, offset):
     values = torch.randn(sum(sizes), 3, 2, 2, generator=stream(0, "test")) + offset
-    moments = Moments(whitening)
+    moments = LatentMoments(whitening)
     for batch in values.split(sizes):
         moments.add(batch)
     axes = (0, 2, 3) if whitening == "channel" else (0,)
-    mean, std = moments.result()
+    result = moments.result()
     exact = values.double()
-    assert torch.allclose(mean, exact.mean(axes, keepdim=True)[0].float())
-    assert torch.allclose(std, (exact.var(axes, correction=0, keepdim=True)[0] + EPSILON).sqrt().float(), rtol=1e-5)
+    assert torch.allclose(result.mean, exact.mean(axes, keepdim=True)[0].float())
+    assert torch.allclose(result.std, (exact.var(axes, correction=0, keepdim=True)[0] + EPSILON).sqrt().float(), rtol=1e-5)
 
 
 @pytest.fixture

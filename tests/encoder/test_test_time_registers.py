@@ -10,12 +10,13 @@ from torch.nn import functional as F
 from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVisionModel
 
 from harness.data.stage import load_data
-from harness.encoder import tower as encoders
+from harness.encoder import tower as tower_model
+from harness.encoder import tower_files
 from harness.encoder.encode import make_registers
-from harness.encoder.latents import load_vision_encoder
 from harness.encoder.register_search import score_neurons, search_registers
 from harness.encoder.test_time_registers import PUBLISHED, TestTimeRegisters, load_neurons, mlp_output_layer, released_neurons
-from harness.encoder.train import planted
+from harness.encoder.token_encoder import load_vision_encoder
+from harness.encoder.trained import planted_neurons
 from harness.study.method import EncoderRegisters
 from harness.study.sections.encoder import Search
 from harness.study.typed import UserError
@@ -33,7 +34,7 @@ SEARCH = Search(images=48, batch=16, layer=-1, highest_layer=2, top_k=1, sparsit
 
 @pytest.fixture
 def encoder(built):
-    return encoders.load(built.backbones["plain"])
+    return tower_files.load_tower(built.backbones["plain"])
 
 
 @pytest.fixture(scope="session")
@@ -44,7 +45,7 @@ def pixels(built):
 @pytest.fixture(params=TOWERS)
 def tower(request):
     torch.manual_seed(5)
-    return encoders.from_shape(**TOWERS[request.param], **SHAPE).eval().requires_grad_(False)
+    return tower_model.build_tower(**TOWERS[request.param], **SHAPE).eval().requires_grad_(False)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def released(golden):
     tower = SiglipVisionModel(SiglipVisionConfig(**config["vision_config"], vision_use_head=False))
     tower.load_state_dict({key.removeprefix("state."): value for key, value in expected.items() if key.startswith("state.")}, strict=True)
     neurons = {int(layer): listed for layer, listed in config["register_neurons"].items()}
-    return encoders.VisionEncoder(tower).eval().requires_grad_(False), neurons, expected
+    return tower_model.VisionEncoder(tower).eval().requires_grad_(False), neurons, expected
 
 
 def test_released_variant_agrees_with_the_authors_code(released):
@@ -184,7 +185,7 @@ def test_neurons_of_a_swiglu_are_found(images):
     config = Dinov2Config(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, mlp_ratio=2, image_size=32, patch_size=8, use_swiglu_ffn=True
     )
-    encoder = encoders.VisionEncoder(Dinov2Model(config)).eval().requires_grad_(False)
+    encoder = tower_model.VisionEncoder(Dinov2Model(config)).eval().requires_grad_(False)
     assert mlp_output_layer(encoder.layers[0]).in_features == 48
     before, after, _ = around(encoder, 0, [5], images)
     assert not encoder.of_patches(after)[..., 5].any()
@@ -216,7 +217,7 @@ def test_layer_9_stands_twice_in_the_published_so400m_list():
 )
 def test_published_lists_fit_their_encoders(name, shape):
     with torch.device("meta"):
-        encoder = encoders.from_shape("siglip", **shape)
+        encoder = tower_model.build_tower("siglip", **shape)
         TestTimeRegisters(encoder, released_neurons(name, encoder))
         assert encoder(torch.empty(1, 3, 256, 256)).shape == (1, 256, shape["width"])
 
@@ -324,14 +325,14 @@ def test_one_round_finds_the_first_population_and_recursion_both(built, study):
 
 
 def test_the_control_encoder_is_left_as_it_is(built, study, pixels):
-    encoder = encoders.load(built.backbones["trained_registers"])  # not planted
+    encoder = tower_files.load_tower(built.backbones["trained_registers"])  # not planted
     rounds, neurons, left = search_registers(encoder, pixels, EncoderRegisters(kind="test_time"), study.search, FACTOR)
     assert (rounds, neurons, left) == ([], {}, 0.0)
 
 
 @given(split=st.integers(1, 7))
 def test_interventions_do_not_depend_on_the_batch(built, pixels, split):
-    encoder = encoders.load(built.backbones["plain"])
+    encoder = tower_files.load_tower(built.backbones["plain"])
     TestTimeRegisters(encoder, {2: [0, 3]})
     together = encoder(pixels[:8])
     apart = torch.cat([encoder(pixels[:split]), encoder(pixels[split:8])])
@@ -373,20 +374,20 @@ def test_a_list_for_another_encoder_is_refused_and_leaves_no_hooks(encoder, pixe
 
 
 def test_planting_is_where_the_record_says(built, study):
-    truth = planted(built.backbones["plain"])
+    truth = planted_neurons(built.backbones["plain"])
     assert {layer for layer, _ in truth} == {p.layer for p in study.planted}
     assert len(truth) == sum(p.neurons for p in study.planted)
-    assert planted(built.backbones["trained_registers"]) == set()
+    assert planted_neurons(built.backbones["trained_registers"]) == set()
 
 
 def test_planted_share_is_near_what_was_asked_for(built, study, pixels):
-    norms = encoders.load(built.backbones["plain"]).hidden_states(pixels)[-1].norm(dim=-1)
+    norms = tower_files.load_tower(built.backbones["plain"]).hidden_states(pixels)[-1].norm(dim=-1)
     share = (norms > FACTOR * norms.median()).float().mean().item()
     assert 0.3 * sum(p.share for p in study.planted) < share < 2 * sum(p.share for p in study.planted)
 
 
 def test_outliers_are_few_tokens_of_many_images(built, pixels):
-    norms = encoders.load(built.backbones["plain"]).hidden_states(pixels)[-1].norm(dim=-1)
+    norms = tower_files.load_tower(built.backbones["plain"]).hidden_states(pixels)[-1].norm(dim=-1)
     counts = (norms > FACTOR * norms.median()).sum(dim=1)
     assert (counts > 0).float().mean() > 0.2
     assert counts[counts > 0].float().mean() < 3  # of 16
@@ -402,4 +403,4 @@ def test_no_neurons_no_change(built, study, tmp_path):
     make_registers(study, encoder="ttr_1", data=built.data, backbone=built.backbones["trained_registers"], out=path)
     model = load_vision_encoder(study, built.backbones["plain"], path)
     pixels = load_data(built.data, "reference").pixels()[:3]
-    assert torch.equal(model(pixels), encoders.load(built.backbones["plain"])(pixels))
+    assert torch.equal(model(pixels), tower_files.load_tower(built.backbones["plain"])(pixels))

@@ -9,10 +9,11 @@ from pipeline import Pipeline
 
 from harness import plan as plans
 from harness.data.stage import load_data
-from harness.decoder.train import load_decoder
-from harness.encoder import latents, train_vae, vae
+from harness.decoder.registry import load_decoder
+from harness.encoder import trained_vae
 from harness.encoder.encode import make_encoder
 from harness.encoder.latents import held_out
+from harness.encoder.registry import encoder_of, load_encoder
 from harness.machine import device as runtime
 from harness.store.tensors import load_tensors
 from harness.study import typed as config
@@ -63,25 +64,25 @@ def test_the_scale_is_that_of_the_training_latents(prepared):
     assert tensors["train.latents"].shape == (1797 - 60, *tiny().latent_shape)
     assert tensors["train.latents"].std().item() == pytest.approx(1, abs=0.02)
     assert settings["scaling_factor"] != pytest.approx(1, abs=1e-3)
-    assert vae.load(folder_of(prepared), tiny().encoder).scale == settings["scaling_factor"]
+    assert encoder_of(tiny()).read(folder_of(prepared)).scale == settings["scaling_factor"]
 
 
 def test_the_vae_decodes_what_it_encodes(prepared):
     study, folder = tiny(), folder_of(prepared)
     split = held_out(prepared.encoders["plain"].latents)
     assert load_decoder(study, folder)(split.whitening.unwhiten(split.latents[:2])).shape == (2, 3, 16, 16)
-    encoded, norms = latents.load_encoder(study, folder, None)(torch.zeros(2, 3, 16, 16), lambda shape: torch.zeros(2, *shape))
+    encoded, norms = load_encoder(study, folder, None)(torch.zeros(2, 3, 16, 16), lambda shape: torch.zeros(2, *shape))
     assert encoded.shape == (2, *study.latent_shape)
     assert norms is None
 
 
 def test_more_steps_reconstruct_better(prepared, tmp_path):
     longer = tiny(encoder={"training": {"steps": 60}})
-    train_vae.train(longer, data=prepared.data, state=tmp_path, out=tmp_path / "longer")
+    encoder_of(longer).make(backbone="plain", data=prepared.data, records=[], state=tmp_path, out=tmp_path / "longer")
     pixels = load_data(prepared.data, "reference").pixels()
 
     def error(study, folder):
-        model = vae.load(folder, study.encoder)
+        model = encoder_of(study).read(folder)
         return (model.decode(model.encode(pixels, torch.zeros(len(pixels), *study.latent_shape))) - pixels).abs().mean()
 
     assert error(longer, tmp_path / "longer") < 0.8 * error(tiny(), folder_of(prepared))
@@ -91,7 +92,7 @@ def test_a_killed_vae_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch)
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 4)
-    original = train_vae.batch_indices
+    original = trained_vae.batch_indices
 
     def stop(seed, step, *rest):
         if step == 9:
@@ -99,12 +100,12 @@ def test_a_killed_vae_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch)
         return original(seed, step, *rest)
 
     options = {"data": prepared.data, "records": [], "state": tmp_path / "state", "out": tmp_path / "vae"}
-    monkeypatch.setattr(train_vae, "batch_indices", stop)
+    monkeypatch.setattr(trained_vae, "batch_indices", stop)
     with pytest.raises(KeyboardInterrupt):
         make_encoder(tiny(), backbone="plain", **options)
     assert not (tmp_path / "vae").exists()
     assert list((tmp_path / "state").glob("encoder-*/checkpoint.safetensors"))
-    monkeypatch.setattr(train_vae, "batch_indices", original)
+    monkeypatch.setattr(trained_vae, "batch_indices", original)
     make_encoder(tiny(), backbone="plain", **options)
     for path in folder_of(prepared).iterdir():
         assert (tmp_path / "vae" / path.name).read_bytes() == path.read_bytes(), path.name
@@ -120,7 +121,7 @@ def test_a_killed_vae_resumes_to_the_same_bytes(prepared, tmp_path, monkeypatch)
 )
 def test_a_vae_of_other_sizes_is_refused(prepared, changes, message):
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        latents.load_encoder(tiny(encoder=changes), folder_of(prepared), None)
+        load_encoder(tiny(encoder=changes), folder_of(prepared), None)
     assert "\n" not in str(caught.value)
 
 
@@ -130,7 +131,7 @@ def test_a_vae_of_other_sizes_is_refused(prepared, changes, message):
         ({"encoder": {"downsampling": 3}}, "encoder.downsampling 3 is not a power of two"),
         ({"encoder": {"downsampling": 32}}, "encoder.downsampling 32 does not divide data.image_size 16"),
         ({"encoder": {"width": 12}}, "encoder.width"),
-        ({"encoder": {"scale": 0.5}}, "unknown field 'encoder.scale'"),
+        ({"encoder": {"scale": 0.5}}, "encoder: scale belongs to kind vae, not to trained_vae"),
         ({"outliers": "planted"}, "outliers can be planted only into an encoder that the study trains"),
         ({"decoder": {"kind": "vit"}}, "decoder"),
     ],
@@ -147,6 +148,6 @@ def test_the_plan_counts_both_halves_of_the_vae():
     [encoder] = [stage for stage in found.shared if stage.name == "encoder"]
     [encoded] = [stage for stage in found.shared if stage.name == "latents"]
     training = study.encoder.training
-    assert encoder.parameters == sum(p.numel() for p in vae.build(study.encoder).parameters())
+    assert encoder.parameters == sum(p.numel() for p in encoder_of(study).build().parameters())
     assert encoder.forward > 2 * encoded.forward  # the decoder's three levels have one block more each
     assert encoder.flops == 3 * encoder.forward * training.steps * training.batch

@@ -9,10 +9,10 @@ from sklearn.decomposition import PCA
 
 from harness.data.images import brightness, to_uint8
 from harness.data.stage import load_data
-from harness.decoder.train import load_decoder
+from harness.decoder.registry import load_decoder
 from harness.denoiser.flow import at_time
 from harness.denoiser.registry import ARCHITECTURES
-from harness.encoder import tower as encoders
+from harness.encoder import tower as tower_model
 from harness.encoder.latents import held_out
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.evaluation import maps
@@ -206,7 +206,7 @@ def test_an_encoders_registers_are_the_tokens_that_are_no_patches(built):
 def test_an_encoders_attention_is_what_its_layers_compute_with(family, monkeypatch):
     torch.manual_seed(0)
     shape = {"width": 32, "depth": 3, "heads": 2, "mlp": 64, "patch": 4, "image_size": 16}
-    model = encoders.from_shape(family, **shape, registers=4 if family == "dinov2_with_registers" else 0).eval()
+    model = tower_model.build_tower(family, **shape, registers=4 if family == "dinov2_with_registers" else 0).eval()
     TestTimeRegisters(model, {1: [3, 7]})
     with torch.no_grad():
         for parameter in model.parameters():

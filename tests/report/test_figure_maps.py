@@ -19,7 +19,7 @@ MOST = 2  # the image with most outliers
 def written(path, study, method, *, why=""):
     """A maps.npz with the shapes that the stage gives it for the study; outliers where nothing is done about them."""
     rng = np.random.default_rng(0)
-    times, blocks, patches = study.outlier_statistics.times, len(study.denoiser.blocks), (study.grid // study.denoiser.patch) ** 2
+    times, blocks, patches = study.outlier_statistics.times, len(study.denoiser.blocks), (study.latent_side // study.denoiser.patch) ** 2
     registers = load_method(method).registers(study.denoiser.registers)
     count, start = (registers.count, registers.start) if registers else (0, 0)
     shape = (len(times), blocks, IMAGES, patches)
@@ -53,7 +53,7 @@ def encoders_written(results, study, methods):
     """Maps of the encoders; outliers in the plain one."""
     rng = np.random.default_rng(0)
     for key in {load_method(method).encoder.key for method in methods}:
-        norms = rng.lognormal(0, 0.15, (study.encoder.depth + 2, IMAGES, study.grid**2))
+        norms = rng.lognormal(0, 0.15, (study.encoder.depth + 2, IMAGES, study.latent_side**2))
         if key == "plain":
             norms[3:-1, MOST, :2] *= 20
         count = 0 if key == "plain" else 4
@@ -64,10 +64,10 @@ def encoders_written(results, study, methods):
             "components": rng.normal(size=norms.shape),
             "explained": np.full(norms.shape[:2], 0.4),
         }
-        arrays |= {"entering": norms[:-2], "attention": np.full((*shape, study.grid**2), 1 / (study.grid**2 + count))}
+        arrays |= {"entering": norms[:-2], "attention": np.full((*shape, study.latent_side**2), 1 / (study.latent_side**2 + count))}
         arrays |= {
             "register_norms": np.full((*shape, count), 12.0),
-            "register_attention": np.full((*shape, count), 1 / (study.grid**2 + count)),
+            "register_attention": np.full((*shape, count), 1 / (study.latent_side**2 + count)),
         }
         arrays |= {f"context_{name}": np.zeros((*shape, 0)) for name in ("norms", "attention")}
         path = results / "encoders" / key / "maps.npz"
@@ -88,7 +88,7 @@ def context(tmp_path, monkeypatch):
         for method in methods:
             why = "4 of 1500 losses were not finite" if method in diverged else ""
             written(tmp_path / "runs" / method / "seed0" / "maps.npz", study, method, why=why)
-        if study.has_vit:
+        if study.encoder.has_tokens:
             encoders_written(tmp_path, study, methods)
         return Context(study, methods, [0, 1], tmp_path, None, None)
 

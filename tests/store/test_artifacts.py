@@ -92,7 +92,7 @@ def test_not_safetensors(tmp_path):
 STAGES = {
     "data": "harness.data.stage",
     "latents": "harness.encoder.encode",
-    "decoder": "harness.decoder.train",
+    "decoder": "harness.decoder.decode",
     "denoiser": "harness.denoiser.train",
     "samples": "harness.denoiser.sample",
     "scores": "harness.evaluation.scores",
@@ -110,7 +110,7 @@ STAGES = {
         ("report/table.py", {"table"}),
         ("denoiser/flow.py", {"denoiser", "samples", "scores", "outliers"}),
         ("encoder/register_search.py", {"latents"}),
-        ("encoder/planting.py", {"latents"}),
+        ("encoder/planting.py", {"latents", "decoder", "denoiser", "samples", "scores"}),
         ("cli/stages.py", set()),
     ],
 )

@@ -100,7 +100,7 @@ PAPER = "imagenet256_siglip2_b"
         (PAPER, {"denoiser": {"training": {"micro_batch": 100}}}, "training.batch 1024 is not a multiple of micro_batch 100"),
         (PAPER, {"denoiser": {"registers": {"count": 0}}}, "denoiser.registers.count"),
         (PAPER, {"denoiser": {"registers": {"start": 28}}}, "beyond the last of 28 blocks"),
-        (PAPER, {"denoiser": {"patch": 3}}, "denoiser.patch 3 does not divide the latent grid 16"),
+        (PAPER, {"denoiser": {"patch": 3}}, "denoiser.patch 3 does not divide the latent side 16"),
         (
             PAPER,
             {"denoiser": {"head": {"width": 2048, "depth": 2, "heads": 16}}},
@@ -109,7 +109,7 @@ PAPER = "imagenet256_siglip2_b"
         (PAPER, {"sampling": {"ema": 0.5}}, "sampling.ema 0.5 is not one of denoiser.ema"),
         (PAPER, {"sampling": {"count": 2048}}, "sampling.count 2048 is too few: the judge's features needs at least 2049"),
         (PAPER, {"encoder": {"patch": 15}}, "encoder.patch 15 does not divide encoder.image_size 256"),
-        (PAPER, {"decoder": {"patch": 8}}, "decoder.patch 8 x grid 16 is not data.image_size 256"),
+        (PAPER, {"decoder": {"patch": 8}}, "decoder.patch 8 x latent side 16 is not data.image_size 256"),
         (PAPER, {"encoder": {"plain": {"weights": {"sha256": "xyz"}}}}, "encoder.plain.weights.sha256"),
         (PAPER, {"denoiser": {"snapshots": [40, 80]}}, "denoiser.snapshots must rise, and end before the training's 80 epochs"),
         (PAPER, {"denoiser": {"snapshots": [40, 40.0001]}}, "denoiser.snapshots [40.0, 40.0001] are not all at different steps"),

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.decoder.train import load_decoder
+from harness.decoder.registry import load_decoder
 from harness.denoiser import train as denoiser
 from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.denoiser.train import train_denoiser

@@ -30,7 +30,7 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
     for key in variants:
         with safe_open(context.latents(key), "numpy") as file:
             norms = file.get_slice("reference.norms")[: study.outlier_statistics.images]
-        maps[key] = norms.reshape(*norms.shape[:2], study.grid, study.grid)
+        maps[key] = norms.reshape(*norms.shape[:2], study.latent_side, study.latent_side)
     medians = {key: median_norm(norms, axis=(0, 2, 3))[0, :, 0, 0] for key, norms in maps.items()}
     outliers = {key: (norms > factor * medians[key][:, None, None]).sum(axis=(1, 2, 3)) for key, norms in maps.items()}
     chosen = int(sum(counts / max(1, counts.max()) for counts in outliers.values()).argmax())  # outliers in as many variants as possible

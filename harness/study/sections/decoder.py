@@ -1,12 +1,17 @@
-"""Section `decoder`."""
+"""Section `decoder`.
 
-from typing import Annotated, Literal
+A new kind of decoder: its section here, registered in DECODERS, and what it does, registered in harness/decoder/registry.py.
+"""
+
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from harness.study.sections.asset import Asset, Decay, NonNegative
 from harness.study.sections.training import Training
 from harness.study.typed import Count, Positive, Strict
+
+VGG16_WIDTHS = (64, 128, 256, 512, 512)
 
 
 class Adversarial(Strict):
@@ -30,10 +35,44 @@ class Perceptual(Strict):
     vgg: Asset
     heads: Asset
     weight: Positive = 1.0
-    widths: tuple[Count, Count, Count, Count, Count] = (64, 128, 256, 512, 512)  # of VGG-16
+    widths: tuple[Count, Count, Count, Count, Count] = VGG16_WIDTHS
 
 
-class VitDecoder(Strict):
+class DecoderSection(Strict):
+    """What every kind of decoder says."""
+
+    of_encoder: ClassVar[bool] = False  # no decoder of its own: the encoder's folder decodes
+
+    kind: str
+
+    @property
+    def text(self) -> str:
+        """Architecture and size, in plans."""
+        return self.kind
+
+    @property
+    def trained_with(self) -> Training | None:
+        """How the study trains it where it is not published; None for what needs no training."""
+        return None
+
+    @property
+    def averages(self) -> int:
+        """Averages of the weights that training keeps beside them."""
+        return 0
+
+    def published(self, backbone: str) -> bool:
+        """Whether the decoder of a backbone is published, so that none is trained."""
+        return False
+
+    def assets_of(self, backbone: str) -> tuple[str, ...]:
+        """Fields whose assets the decoder of a backbone is made from."""
+        return ()
+
+    def check(self, latent_side: int, image_size: int) -> None:
+        """Raises ValueError for sizes that do not make images of `image_size` pixels of latents of `latent_side` tokens a side."""
+
+
+class VitDecoder(DecoderSection):
     """RAE's ViT decoder: published weights where the backbone has them, otherwise trained (L1, and what weights are given for)."""
 
     kind: Literal["vit"]
@@ -50,11 +89,37 @@ class VitDecoder(Strict):
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
 
+    @property
+    def text(self) -> str:
+        return f"ViT {self.width}/{self.depth}/{self.heads}"
 
-class OwnDecoder(Strict):
+    @property
+    def trained_with(self) -> Training:
+        return self.training
+
+    @property
+    def averages(self) -> int:
+        return int(bool(self.ema))
+
+    def published(self, backbone: str) -> bool:
+        return backbone in self.released
+
+    def assets_of(self, backbone: str) -> tuple[str, ...]:
+        return (f"released.{backbone}",) if self.published(backbone) else ("perceptual", "adversarial")
+
+    def check(self, latent_side: int, image_size: int) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"decoder.width {self.width} is not a multiple of heads {self.heads}")
+        if self.patch * latent_side != image_size:
+            raise ValueError(f"decoder.patch {self.patch} x latent side {latent_side} is not data.image_size {image_size}")
+
+
+class OwnDecoder(DecoderSection):
     """The encoder decodes itself: a VAE, or pixels that need no decoding."""
+
+    of_encoder = True
 
     kind: Literal["encoder"]
 
 
-DecoderSection = Annotated[VitDecoder | OwnDecoder, Field(discriminator="kind")]
+DECODERS: dict[str, type[DecoderSection]] = {"vit": VitDecoder, "encoder": OwnDecoder}
