@@ -6,7 +6,7 @@ from typing import Any
 from harness.plan.compute import compute_table, sizes
 from harness.plan.files import examine
 from harness.plan.markdown import render_plan
-from harness.plan.model import UTILISATION, Plan, Stage
+from harness.plan.model import UTILISATION, JobPlan, Plan
 from harness.plan.stages import Stages
 from harness.store import assets as asset_files
 from harness.study.method import load_method, method_names
@@ -14,7 +14,7 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.workflow import dag
 
-__all__ = ["Plan", "Stage", "compute_table", "make_plan", "plan", "render_plan", "sizes"]
+__all__ = ["JobPlan", "Plan", "compute_table", "make_plan", "plan", "render_plan", "sizes"]
 
 
 def make_plan(

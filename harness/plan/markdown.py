@@ -5,7 +5,7 @@ from collections import Counter
 from typing import get_args
 
 from harness.plan.files import HASHED
-from harness.plan.model import PEAKS, AssetPlan, Plan, Stage, State, total_hours
+from harness.plan.model import PEAKS, AssetPlan, JobPlan, Plan, State, total_hours
 from harness.results.markdown import markdown_table
 from harness.study.study import Study
 
@@ -162,7 +162,7 @@ def _others(study: Study) -> list[str]:
     return work
 
 
-def _cost(stages: list[Stage]) -> str:
+def _cost(stages: list[JobPlan]) -> str:
     hours = total_hours((stage, 1) for stage in stages)
     return flops_text(sum(stage.flops for stage in stages)) + (f" ({hours_text(hours)})" if hours is not None else "")
 

@@ -20,7 +20,7 @@ class Frozen(BaseModel):
     model_config = ConfigDict(frozen=True)
 
 
-class Stage(Frozen):
+class JobPlan(Frozen):
     """One job: a stage of the DAG for a seed of a method, an encoder variant, or the whole study."""
 
     name: str
@@ -46,9 +46,9 @@ class MethodPlan(Frozen):
     parameters: int  # trainable ones
     all_parameters: int  # fixed tables included
     forward: int
-    stages: list[Stage]
+    stages: list[JobPlan]
 
-    def stage(self, name: str) -> Stage:
+    def stage(self, name: str) -> JobPlan:
         return next(stage for stage in self.stages if stage.name == name)
 
 
@@ -73,12 +73,12 @@ class Plan(Frozen):
     utilisation: float
     peak_tflops: float | None
     checked: bool
-    shared: list[Stage]
+    shared: list[JobPlan]
     methods: list[MethodPlan]
     assets: list[AssetPlan]
 
     @property
-    def stages(self) -> list[tuple[Stage, int]]:
+    def stages(self) -> list[tuple[JobPlan, int]]:
         """Every job, and how often it runs."""
         return [(stage, 1) for stage in self.shared] + [(stage, self.seeds) for method in self.methods for stage in method.stages]
 
@@ -100,7 +100,7 @@ class Plan(Frozen):
         return sizes
 
 
-def total_hours(stages: Iterable[tuple[Stage, int]]) -> float | None:
+def total_hours(stages: Iterable[tuple[JobPlan, int]]) -> float | None:
     """GPU-hours of (stage, how often); None where the study asks for no GPU."""
     hours = [stage.hours * times for stage, times in stages if stage.hours is not None]
     return sum(hours) if hours else None

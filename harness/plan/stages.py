@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from harness.evaluation.cost import Price
-from harness.plan.model import PEAKS, MethodPlan, Precision, Stage
+from harness.plan.model import PEAKS, JobPlan, MethodPlan, Precision
 from harness.plan.networks import NOTHING, Networks
 from harness.results.scores import HELD_OUT, references_of
 from harness.study.method import EncoderRegisters, load_method
@@ -31,14 +31,14 @@ class Stages:
         self.study, self.utilisation, self.peak_tflops = study, utilisation, peak_tflops
         self.networks = Networks(study)
 
-    def _stage(self, name: str, flops: float = 0, precision: Precision = "fp32", **facts: object) -> Stage:
+    def _stage(self, name: str, flops: float = 0, precision: Precision = "fp32", **facts: object) -> JobPlan:
         rate = (self.peak_tflops or PEAKS[precision]) * 1e12 * self.utilisation
         hours = flops / rate / 3600 if self.study.job.gpus else None
-        return Stage(name=name, flops=flops, precision=precision, hours=hours, **facts)
+        return JobPlan(name=name, flops=flops, precision=precision, hours=hours, **facts)
 
     # ---------------------------------------------------------------------------------------------------- shared stages
 
-    def shared(self, variants: list[str]) -> list[Stage]:
+    def shared(self, variants: list[str]) -> list[JobPlan]:
         """What is computed once, whatever the number of methods and seeds."""
         stages = [self._data()] if self.study.data.copied else []
         backbones = dict.fromkeys(EncoderRegisters.from_key(variant).backbone for variant in variants)
@@ -54,14 +54,14 @@ class Stages:
             stages.append(self._looking("clip", self.study.evaluation.clip, self.networks.clip))
         return [*stages, self._references()]
 
-    def _data(self) -> Stage:
+    def _data(self) -> JobPlan:
         images = self.study.data.train_images + self.study.data.reference
         return self._stage("data", what="images", images=images, disk={"images": images * 3 * self.study.data.image_size**2})
 
     def _images(self, training: Training) -> int:
         return training.length(self.study.data.train_images) * training.batch
 
-    def _trained(self, name: str, price: Price, training: Training, **facts: object) -> Stage:
+    def _trained(self, name: str, price: Price, training: Training, **facts: object) -> JobPlan:
         """A network trained on images alone."""
         images = self._images(training)
         return self._stage(
@@ -75,7 +75,7 @@ class Stages:
             **facts,
         )
 
-    def _backbone(self, name: str) -> Stage:
+    def _backbone(self, name: str) -> JobPlan:
         section, price = self.study.encoder, self.networks.encoder(name)
         facts = {"subject": name, "disk": {"encoders": FLOAT * price.stored}}
         if section.trained_with:
@@ -84,7 +84,7 @@ class Stages:
             return self._trained("encoder", price, section.trained_with, what=section.text, **facts)
         return self._stage("encoder", what=f"{section.text}, published", parameters=price.all_parameters, forward=price.flops, **facts)
 
-    def _registers(self, variant: str) -> Stage:
+    def _registers(self, variant: str) -> JobPlan:
         section, rounds = self.study.search, EncoderRegisters.from_key(variant).rounds
         if variant in section.released_neurons:
             return self._stage("registers", subject=variant, what="published list of neurons")
@@ -93,7 +93,7 @@ class Stages:
         what = f"search, {rounds} round{'s' * (rounds > 1)} of 2 passes"
         return self._stage("registers", flops=price.flops * images, subject=variant, what=what, forward=price.flops, images=images)
 
-    def _latents(self, variant: str) -> Stage:
+    def _latents(self, variant: str) -> JobPlan:
         """Statistics over training images, the held-out images' latents; cached, the training images' too."""
         study, section, price = self.study, self.study.latents, self.networks.encoder(variant)
         encoded = section.cache or section.whitening != "none"
@@ -121,7 +121,7 @@ class Stages:
             disk=disk,
         )
 
-    def _decoder(self, variant: str) -> Stage:
+    def _decoder(self, variant: str) -> JobPlan:
         section, price, training = self.study.decoder, self.networks.decoder, self.study.decoder.trained_with
         facts = {"subject": variant, "disk": {"decoders": FLOAT * price.stored}, "forward": price.flops}
         if section.published(EncoderRegisters.from_key(variant).backbone):
@@ -145,7 +145,7 @@ class Stages:
             **facts,
         )
 
-    def _looking(self, name: str, section: JudgeSection | ClipSection, price: Price | None) -> Stage:
+    def _looking(self, name: str, section: JudgeSection | ClipSection, price: Price | None) -> JobPlan:
         """A network that looks at samples."""
         if price is None:
             return self._stage(name, what="CLIP of an architecture that is in its file")
@@ -154,7 +154,7 @@ class Stages:
             return self._trained(name, price, section.trained_with, **facts)
         return self._stage(name, parameters=price.parameters, forward=price.flops, **facts)
 
-    def _references(self) -> Stage:
+    def _references(self) -> JobPlan:
         names, width, judge = references_of(self.study), self.study.features, self.networks.judge.flops
         images = sum(self.study.data.reference if name == HELD_OUT else ADM_IMAGES for name in names)
         disk = {"features of references": images * FLOAT * width + len(names) * 8 * (width + width**2)}
@@ -175,7 +175,7 @@ class Stages:
             stages=[self._train(name, price), self._sample(name, price), self._score(name), self._outliers(name, price)],
         )
 
-    def _train(self, name: str, price: Price) -> Stage:
+    def _train(self, name: str, price: Price) -> JobPlan:
         section, training = self.study.denoiser, self.study.denoiser.training
         images, encoder = self._images(training), self.networks.encoder(load_method(name).encoder.key)
         per_image = TRAINED * price.flops + (0 if self.study.latents.cache else encoder.flops)
@@ -194,7 +194,7 @@ class Stages:
             + self.networks.kept_for_backward(name) * (training.micro_batch or training.batch),
         )
 
-    def _sample(self, name: str, price: Price) -> Stage:
+    def _sample(self, name: str, price: Price) -> JobPlan:
         section = self.study.sampling
         plain, guided = evaluations(self.study)
         second = self.networks.weak.flops if guided and section.guidance.weak else price.flops
@@ -212,7 +212,7 @@ class Stages:
             disk={"samples": count * (3 * self.study.data.image_size**2 + 8)},
         )
 
-    def _score(self, name: str) -> Stage:
+    def _score(self, name: str) -> JobPlan:
         count, averages = self.study.sampling.count, len(self.study.sampling.averages)
         held_out = self.study.data.reference if self.study.evaluation.reconstruction else 0
         judge, decoder = self.networks.judge.flops, self.networks.decoder.flops
@@ -225,7 +225,7 @@ class Stages:
             "scores", flops=flops, subject=name, what="judge, CLIP, reconstruction", images=count * (1 + averages) + held_out
         )
 
-    def _outliers(self, name: str, price: Price) -> Stage:
+    def _outliers(self, name: str, price: Price) -> JobPlan:
         section = self.study.outlier_statistics
         images = min(section.images, self.study.data.reference) * len(section.times)
         what = f"token norms at {len(section.times)} noise levels"
