@@ -78,9 +78,9 @@ def check(a: argparse.Namespace) -> int:
 
 
 def trace(a: argparse.Namespace) -> int:
-    from harness.report.trace import trace as trace_of
+    from harness.report.trace import trace_score
 
-    text, problems = trace_of(
+    text, problems = trace_score(
         a.csv, method=a.method, score=a.score, study=a.study, seed=a.seed, ema=a.ema, step=a.step, guided=a.guided, results=a.results
     )
     print(text)
@@ -90,18 +90,18 @@ def trace(a: argparse.Namespace) -> int:
 
 
 def export(a: argparse.Namespace) -> int:
-    from harness.report.export import export as export_of
+    from harness.report.export import export_study
 
     study = load_study(a.name)
     folders = {"reports": Path("reports") / study.name, "results": Path("results") / study.name}
-    print(json.dumps(export_of(study, **folders, out=a.out)))
+    print(json.dumps(export_study(study, **folders, out=a.out)))
     return 0
 
 
 def verify(a: argparse.Namespace) -> int:
-    from harness.report.export import verify as verify_of
+    from harness.report.export import verify_export
 
-    text, problems = verify_of(a.file)
+    text, problems = verify_export(a.file)
     print(text)
     return 1 if problems else 0
 

@@ -19,7 +19,7 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
     check_fits(study, method)
     if part == "decoder" and study.decoder.of_encoder:
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
-    tensors = foreign.read(checkpoint)
+    tensors = foreign.read_weights(checkpoint)
     sha256 = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
         model = _model(study, method, part)

@@ -121,7 +121,7 @@ class Discriminator(nn.Module):
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(**shape)
-        load_weights(model.backbone, foreign.read(dino), dino)
+        load_weights(model.backbone, foreign.read_weights(dino), dino)
         return model
 
     def train(self, mode: bool = True) -> Self:

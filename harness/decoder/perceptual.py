@@ -47,9 +47,9 @@ class Perceptual(nn.Module):
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(widths)
-        tensors = foreign.read(vgg)
+        tensors = foreign.read_weights(vgg)
         load_weights(model.vgg, {name: x for name, x in tensors.items() if not name.startswith("classifier.")}, vgg)
-        load_weights(model.heads, foreign.read(heads), heads)
+        load_weights(model.heads, foreign.read_weights(heads), heads)
         return model
 
     def features(self, images: Tensor) -> Iterator[Tensor]:

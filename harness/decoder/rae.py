@@ -48,7 +48,7 @@ class RaeDecoder(DecoderKind):
     def _import(self, record: Path, out: Path) -> dict:
         source = assets.locate(record)
         with artifacts.artifact(out, stage="decoder", module=__name__, config=self.study.decoder, inputs=[record]) as path:
-            model = load_weights(self.build(), foreign.read(source), source)
+            model = load_weights(self.build(), foreign.read_weights(source), source)
             save_tensors(path, model.state_dict())
         return {"decoder": "published", "file": str(source)}
 

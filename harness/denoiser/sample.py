@@ -72,7 +72,7 @@ def weak_model(study: Study, records: list[Path]) -> nn.Module | None:
     if weak is None:
         return None
     path = assets.locate(assets.record_of(records, "sampling.guidance.weak.weights"))
-    model = load_weights(build_shape(study, weak), foreign.read(path), path)
+    model = load_weights(build_shape(study, weak), foreign.read_weights(path), path)
     return model.eval().requires_grad_(False).to(device())
 
 
@@ -172,7 +172,7 @@ class SampleDrawer:
 def _draw_missing(folder: Path, study: Study, make: Callable[[range], dict[str, np.ndarray]], name: str) -> None:
     """Fill `folder` with the shards that are not there; the processes take them in turn, and leave together."""
     count, batch = study.sampling.count, study.sampling.batch
-    wanted = processes.from_first([] if processes.rank() else shards.missing(folder, shards.split(count, batch)))
+    wanted = processes.from_first([] if processes.rank() else shards.missing_shards(folder, shards.split(count, batch)))
     done = count - sum(map(len, wanted))
     progress = Progress(name, count, "images", start=done)
     for indices in wanted[processes.rank() :: processes.count()]:

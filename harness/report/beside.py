@@ -194,7 +194,7 @@ def _printed(value: float | None, digits: int) -> Cell:
     return Cell(EMPTY if value is None else f"{value:.{digits}f}")
 
 
-def to_csv(lines: list[PaperLine]) -> str:
+def paper_csv(lines: list[PaperLine]) -> str:
     """One line a value of the paper, unrounded."""
     table = [
         {

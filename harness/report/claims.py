@@ -20,19 +20,19 @@ HEADINGS = ["Claim", "Verdict", "Effect [95 % interval]", "Seeds", "Seeds needed
 def render_claims(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
     """Write `out` (.md), and beside it .csv."""
     claims, rows = load_claims(spec), row_files.collect(study, methods, seeds, results)
-    page, lines = document(study, rows, methods, seeds, claims)
+    page, lines = claims_texts(study, rows, methods, seeds, claims)
     write_text(out.with_suffix(".csv"), lines)
     write_text(out, page)
     return {"verdicts": dict(Counter(one.verdict for one in judge(claims, rows, study, methods))), "claims": str(out)}
 
 
-def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: Claims) -> tuple[str, str]:
+def claims_texts(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: Claims) -> tuple[str, str]:
     """The page in Markdown and CSV, from the rows of `methods` and `seeds` alone."""
     verdicts = judge(spec, rows, study, methods)
-    return markdown(study, rows, seeds, spec.title, verdicts), to_csv(study, verdicts)
+    return claims_markdown(study, rows, seeds, spec.title, verdicts), claims_csv(study, verdicts)
 
 
-def markdown(study: Study, rows: pd.DataFrame, seeds: list[int], title: str, verdicts: list[Verdict]) -> str:
+def claims_markdown(study: Study, rows: pd.DataFrame, seeds: list[int], title: str, verdicts: list[Verdict]) -> str:
     """The page: a table, a paragraph for each claim, and the rule."""
     lines = [f"# {title}: {study.title}", "", markdown_table(HEADINGS, map(_cells, verdicts), "llrrrll")]
     for place, one in enumerate(verdicts, start=1):
@@ -90,7 +90,7 @@ def rule(study: Study, rows: pd.DataFrame, seeds: list[int], verdicts: list[Verd
     return [*lines, f"N = {study.sampling.count} samples a run; seeds {', '.join(map(str, seeds))}; EMA {study.ema:g}. Commit {commits}."]
 
 
-def to_csv(study: Study, verdicts: list[Verdict]) -> str:
+def claims_csv(study: Study, verdicts: list[Verdict]) -> str:
     """A line for each condition, unrounded; what there is not is empty."""
     lines = [{"study": study.name, "claim": one.id, "verdict": one.verdict} | _line(r) for one in verdicts for r in one.conditions]
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")

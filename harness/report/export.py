@@ -61,7 +61,7 @@ makes the tables, the claims and index.html from table1.csv anew and compares th
 # ------------------------------------------------------------------------------------------------------------------ export
 
 
-def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
+def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
     """Write the zip. UserError if what is in `reports` is not what the results give; `reports`, `results`: the study's own folders."""
     files = {}
     shown = page.tables_of((reports / "index.html").read_text(encoding="utf-8")) if (reports / "index.html").is_file() else []
@@ -79,7 +79,7 @@ def export(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
     specs = {name: (ROOT / "reports" / path).read_bytes() for name, path in named.items()}
     everything = [rows]
     for name in shown:
-        everything.append(table.collect(study, methods, seeds, results, load_table(name)))
+        everything.append(table.collect_rows(study, methods, seeds, results, load_table(name)))
         if row_files.to_csv(everything[-1]).encode() != files[f"{name}.csv"]:
             raise UserError(f"{reports / name}.csv: is not what the results give: older, or changed; render it again, then export")
     for pattern in FURTHER:
@@ -168,8 +168,8 @@ def environment(rows: pd.DataFrame, commit: str, dirty: bool) -> dict:
 # ------------------------------------------------------------------------------------------------------------------ verify
 
 
-def verify(path: Path) -> tuple[str, list[str]]:
-    """(text, problems) of a zip that `export` wrote: its hashes, its rows, and its tables and pages made from the rows anew."""
+def verify_export(path: Path) -> tuple[str, list[str]]:
+    """(text, problems) of a zip that `export_study` wrote: its hashes, its rows, and its tables and pages made from the rows anew."""
     members = unpack(path)
     try:
         wanted = dict(json.loads(members.pop(MANIFEST, b"")).items())
@@ -277,14 +277,14 @@ def differing(study: Study, rows: pd.DataFrame, reports: dict[str, bytes], specs
     spec, wanted = (_read(specs, name, reader) for name, reader in zip(SPECS, (load_spec, hypotheses.load_claims), strict=True))
     figures = {name: reports[f"{name}.png"] for name in page.figures_shown(reports["index.html"].decode(errors="replace"))}
     others = further(reports, specs)
-    judged, lines = claims.document(study, rows, methods, seeds, wanted)
+    judged, lines = claims.claims_texts(study, rows, methods, seeds, wanted)
     fresh = {
         "claims.md": judged,
         "claims.csv": lines,
-        "index.html": page.document(study, rows, methods, seeds, spec=spec, declared=wanted, figures=figures, others=others),
+        "index.html": page.page_html(study, rows, methods, seeds, spec=spec, declared=wanted, figures=figures, others=others),
     }
     for name, (of, its_rows) in {page.MAIN: (spec, rows), **others}.items():
-        text, tex = table.document(study, its_rows, methods, seeds, of)
+        text, tex = table.table_texts(study, its_rows, methods, seeds, of)
         fresh |= {f"{name}.csv": row_files.to_csv(its_rows), f"{name}.md": text, f"{name}.tex": tex}
     problems = []
     for name, text in fresh.items():

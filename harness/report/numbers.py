@@ -25,7 +25,7 @@ DIGITS = dict(zip("0123456789", ["Zero", "One", "Two", "Three", "Four", "Five", 
 def render_numbers(study: Study, *, methods: list[str], seeds: list[int], out: Path, tables: list[str] | None = None) -> dict:
     """Write `out` (.tex) from the CSVs of `tables` (None: all that are there), which lie beside it."""
     names = [name for name in table_names(study) if (out.parent / f"{name}.csv").is_file()] if tables is None else tables
-    text = document(study, contents(study, methods, seeds, out.parent, names))
+    text = numbers_tex(study, contents(study, methods, seeds, out.parent, names))
     write_text(out, text)
     return {"commands": text.count(r"\newcommand"), "out": str(out)}
 
@@ -39,7 +39,7 @@ def contents(study: Study, methods: list[str], seeds: list[int], reports: Path, 
     return tables
 
 
-def document(study: Study, tables: dict[str, Content]) -> str:
+def numbers_tex(study: Study, tables: dict[str, Content]) -> str:
     """The file. UserError where two cells would have the same name."""
     lines: dict[str, str] = {}
     for words, cell in ((words, cell) for name, content in tables.items() for words, cell in _cells(name, content)):

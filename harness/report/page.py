@@ -19,8 +19,8 @@ from harness.report import rows as row_files
 from harness.report.cells import Cell, named
 from harness.report.figure_specs import figure_names, load_figure
 from harness.report.markup import footnotes
-from harness.report.panels import label, rows_of
-from harness.report.sheets import Sheet, difference_sheets, environment, score_sheets, sheet_id
+from harness.report.panels import label, rows_of_part
+from harness.report.sheets import Sheet, difference_sheets, environment_facts, score_sheets, sheet_id
 from harness.report.specs import Column, Part, TableSpec, load_table, table_names
 from harness.store.files import write_text
 from harness.study.method import load_method
@@ -69,7 +69,7 @@ def render_page(
                 left_out[name] = str(error)
                 others.pop(name, None)
     given = {"spec": load_table(MAIN), "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml")}
-    text = document(study, rows, methods, seeds, figures=figures, others=others, **given)
+    text = page_html(study, rows, methods, seeds, figures=figures, others=others, **given)
     write_text(out, text)
     return {"page": str(out), "bytes": len(text.encode()), "figures": list(figures), "tables": [MAIN, *others], "left_out": left_out}
 
@@ -84,7 +84,7 @@ def tables_of(html: str) -> list[str]:
     return re.findall(r'<section class="table" id="table-(\w+)"', html)
 
 
-def document(
+def page_html(
     study: Study,
     rows: pd.DataFrame,
     methods: list[str],
@@ -118,7 +118,7 @@ def document(
         },
         marks=MARKS,
         figures=[(name, load_figure(name).caption, base64.b64encode(content).decode()) for name, content in figures.items()],
-        environment=environment(rows),
+        environment=environment_facts(rows),
         config=json.dumps(without_places(study.model_dump(mode="json")), indent=2, ensure_ascii=False),
         sheets=sheets.values(),
     )
@@ -192,7 +192,7 @@ def _sheets_of(name: str, content: table.Content, study: Study, rows: pd.DataFra
     for filled in content.panels:
         scores = {column.score for column in filled.columns if column.score}
         for part, _ in filled.parts:
-            own = rows_of(part, rows, seeds)
+            own = rows_of_part(part, rows, seeds)
             yield from score_sheets(part.study, own[own["score"].isin(scores)], page=study.name, table=name)
             differences = [column.score for column in filled.columns if column.difference]
             yield from difference_sheets(part, row_files.of_view(own, part.study), differences, page=study.name)

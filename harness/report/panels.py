@@ -61,7 +61,7 @@ def fill_panels(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: l
     return panels
 
 
-def rows_of(part: Part, rows: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
+def rows_of_part(part: Part, rows: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
     """The rows of a part, in every view."""
     return rows[(rows["study"] == part.study.name) & rows["method"].isin(part.methods) & rows["seed"].isin(seeds)]
 
@@ -70,7 +70,7 @@ def _view(column: Column, part: Part, rows: pd.DataFrame, seeds: list[int]) -> p
     """The rows that fill a column; None where the study has no such score."""
     if column.fact is not None or not has(part.study, column):
         return None
-    view = row_files.of_view(rows_of(part, rows, seeds), part.study, ema=column.ema, guided=column.guided)
+    view = row_files.of_view(rows_of_part(part, rows, seeds), part.study, ema=column.ema, guided=column.guided)
     view = view[view["score"] == column.score]
     there = set(zip(view["method"], view["seed"], strict=True))
     for method in part.methods:

@@ -20,7 +20,7 @@ Counts = Literal["trainable", "all"]
 GUIDED = "used, its kind and scale not given"
 
 
-class Images(Strict):
+class TrainingImages(Strict):
     """What a model is trained on."""
 
     train_images: Count
@@ -31,7 +31,7 @@ class Images(Strict):
 class Protocol(Strict):
     """What a value depends on besides the method. None: the paper and its code do not give it."""
 
-    data: Images | None = None
+    data: TrainingImages | None = None
     judge: Literal["inception"] | None = None  # whose features are compared
     reference: str | None = None  # one of a study's references
     labels: Literal["equal", "random"] | None = None

@@ -45,7 +45,7 @@ def sheet_id(
     return f"{f'of-{study}-' if study else ''}{of}{score}-{method}{view}".replace("@", "-at-")
 
 
-def short(sha256: str) -> str:
+def short_hash(sha256: str) -> str:
     """The first DIGITS of a hash."""
     return "–" if sha256 == NONE else sha256[:DIGITS]
 
@@ -59,14 +59,14 @@ FACTS: dict[str, Callable[[dict], str]] = {
     "95 % interval within the run": _interval,
     "how that was made": lambda row: row["how"],
     "images scored": lambda row: str(row["n"]),
-    "samples": lambda row: short(row["samples"]),
-    "denoiser": lambda row: short(row["denoiser"]),
-    "decoder": lambda row: short(row["decoder"]),
-    "latents": lambda row: short(row["latents"]),
-    "register neurons": lambda row: short(row["registers"]),
-    "encoder": lambda row: short(row["encoder"]),
-    "reference": lambda row: short(row["reference"]),
-    "extractor": lambda row: short(row["extractor"]),
+    "samples": lambda row: short_hash(row["samples"]),
+    "denoiser": lambda row: short_hash(row["denoiser"]),
+    "decoder": lambda row: short_hash(row["decoder"]),
+    "latents": lambda row: short_hash(row["latents"]),
+    "register neurons": lambda row: short_hash(row["registers"]),
+    "encoder": lambda row: short_hash(row["encoder"]),
+    "reference": lambda row: short_hash(row["reference"]),
+    "extractor": lambda row: short_hash(row["extractor"]),
     "commit": lambda row: row["commit"] + "+dirty" * bool(row["dirty"]),
     "code": lambda row: row["code"],
     "config": lambda row: row["config"],
@@ -158,7 +158,7 @@ def _summary(estimated: Estimate) -> str:
     return f"Mean over {estimated.n} seeds {estimated.mean:.6g}, standard deviation {estimated.sd:.3g}, {interval}"
 
 
-def environment(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
+def environment_facts(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """What the rows were made with; more than one value where they differ."""
     lines = rows.to_dict("records")
     texts = {label: sorted({FACTS[label](line) for line in lines}) for label in ("commit", "precision", "device", "libraries")}

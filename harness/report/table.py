@@ -9,7 +9,7 @@ from harness.report import beside
 from harness.report import rows as row_files
 from harness.report.markup import TextTable, floating, footnotes, superscript, to_markdown
 from harness.report.notes import notes
-from harness.report.panels import FilledPanel, fill_panels, rows_of
+from harness.report.panels import FilledPanel, fill_panels, rows_of_part
 from harness.report.specs import Part, TableSpec, load_spec, paper_groups, parts, views
 from harness.results.schema import Row
 from harness.store.files import write_text
@@ -46,9 +46,9 @@ def content_of(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list
     groups = parts(spec, study, methods)
     panels = fill_panels(spec, groups, rows, seeds) if groups else []
     columns = [column for panel in panels for column in panel.columns]
-    used = pd.concat([rows_of(part, rows, seeds) for part in groups]).drop_duplicates(row_files.KEY) if groups else rows
+    used = pd.concat([rows_of_part(part, rows, seeds) for part in groups]).drop_duplicates(row_files.KEY) if groups else rows
     wanted = None if spec.of_one_study else {(column.score, column.guided) for column in columns if column.score}
-    lines = [(part, beside.lines(part.study, rows_of(part, used, seeds), part.methods, wanted)) for part in groups]
+    lines = [(part, beside.lines(part.study, rows_of_part(part, used, seeds), part.methods, wanted)) for part in groups]
     return Content(
         label=f"tab:{study.name}" if spec.of_one_study else f"tab:{study.family}-{spec.title.lower().replace(' ', '-')}",
         title=f"{spec.title}: {study.title}" if spec.of_one_study else f"{spec.title} ({study.family})",
@@ -78,12 +78,12 @@ def written(content: Content) -> tuple[str, str]:
     return text, "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *tex])
 
 
-def document(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> tuple[str, str]:
+def table_texts(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> tuple[str, str]:
     """(Markdown, LaTeX) of the table, from the rows alone. UserError as `content_of`."""
     return written(content_of(study, rows, methods, seeds, spec))
 
 
-def collect(study: Study, methods: list[str], seeds: list[int], results: Path, spec: TableSpec) -> pd.DataFrame:
+def collect_rows(study: Study, methods: list[str], seeds: list[int], results: Path, spec: TableSpec) -> pd.DataFrame:
     """The rows of every study of a table, from their results folders; `results` is that of `study`."""
     wanted: dict[str, tuple[Study, list[str]]] = {}
     for part in parts(spec, study, methods):
@@ -98,13 +98,13 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, s
 def render_table(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
     """Write `out` (.md), and beside it .csv and .tex; of a table of the study alone rows.parquet, times.csv, and paper.csv where the paper has values of it."""
     wanted = load_spec(spec)
-    rows = collect(study, methods, seeds, results, wanted)
-    text, tex = document(study, rows, methods, seeds, wanted)
+    rows = collect_rows(study, methods, seeds, results, wanted)
+    text, tex = table_texts(study, rows, methods, seeds, wanted)
     if wanted.of_one_study:
         write_text(out.with_name("times.csv"), row_files.times(results).to_csv(index=False, lineterminator="\n"))
         row_files.to_parquet(rows, out.with_name("rows.parquet"))
         if lines := beside.lines(study, rows, methods):
-            write_text(out.with_name("paper.csv"), beside.to_csv(lines))
+            write_text(out.with_name("paper.csv"), beside.paper_csv(lines))
     write_text(out.with_suffix(".csv"), row_files.to_csv(rows))
     write_text(out.with_suffix(".tex"), tex)
     write_text(out, text)

@@ -85,7 +85,7 @@ class Chain:
         try:
             record = Record.model_validate(artifacts.meta(path))
             if sha256 and sha256 != record.sha256:
-                problem = f"sha256 is {short(sha256)}, its record says {short(record.sha256)}"
+                problem = f"sha256 is {brief(sha256)}, its record says {brief(record.sha256)}"
             elif sha256 and record.stage == "asset":
                 content = str(json.loads(path.read_text())["sha256"])
                 problem = _absent(path)
@@ -125,7 +125,7 @@ def known(artifact: Artifact) -> bool:
     return artifact.record is not None and artifact.record.stage in ORDER
 
 
-def short(sha256: str | None) -> str:
+def brief(sha256: str | None) -> str:
     """The first 12 digits of a hash; ? where there is none."""
     return sha256[:12] if sha256 else "?"
 
@@ -143,7 +143,7 @@ def relative(recorded: str, results: Path) -> str:
     return recorded
 
 
-def trace(
+def trace_score(
     csv: Path,
     *,
     method: str,
@@ -246,7 +246,7 @@ def mismatches(row: Row, source: Artifact, chain: Chain) -> Iterator[str]:
         stages = MADE_BY.get(field)
         made = every if stages is None else {NONE}.union(*(one.hashes for one in behind if one.record and one.record.stage in stages))
         if getattr(row, field) not in made:
-            yield f"{field} {short(getattr(row, field))} of the table is not what it was made from"
+            yield f"{field} {brief(getattr(row, field))} of the table is not what it was made from"
 
 
 def described(row: Row) -> list[str]:
@@ -271,10 +271,10 @@ def tree(
     """(cells, problem) of an artifact and what it was made from; `read` is the sha256 that its consumer recorded. Each is spelt out once."""
     problem, record = artifact.problem, artifact.record
     if problem is None and read is not None and read != artifact.sha256:
-        problem = f"sha256 is {short(artifact.sha256)}, what was made from it read {short(read)}"
+        problem = f"sha256 is {brief(artifact.sha256)}, what was made from it read {brief(read)}"
     fault = f"{artifact.name}: {problem}" if problem else None
-    notes = [f"asset {short(artifact.content)}"] * bool(artifact.content) + [problem] * bool(problem)
-    head = (f"{indent}{'✗' if problem else '✓'} {record.stage if record else '?'}", artifact.name, short(artifact.sha256))
+    notes = [f"asset {brief(artifact.content)}"] * bool(artifact.content) + [problem] * bool(problem)
+    head = (f"{indent}{'✗' if problem else '✓'} {record.stage if record else '?'}", artifact.name, brief(artifact.sha256))
     if artifact.name in printed:
         yield (*head, "; ".join(["as above", *notes])), fault
         return

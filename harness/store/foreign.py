@@ -13,7 +13,7 @@ CONTAINERS = ("ema", "model_ema1", "state_dict", "model", "module")  # where che
 PREFIXES = ("module.", "_orig_mod.", "net.", "decoder.")  # of every name, from wrappers: DDP, compile, JiT's and RAE's classes
 
 
-def read(path: Path | str) -> dict[str, Tensor]:
+def read_weights(path: Path | str) -> dict[str, Tensor]:
     """The weights of a foreign file, tensors of any shape by name, unwrapped; UserError if it cannot be read as weights alone."""
     path = Path(path)
     if not path.is_file():

@@ -49,7 +49,7 @@ def _obtain(lock: Path, path: Path) -> tuple[int, How]:
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            if not attempt(file, fcntl.LOCK_EX):
+            if not try_lock(file, fcntl.LOCK_EX):
                 how = "waited"
                 owner = os.pread(file, 200, 0).decode(errors="replace") or "another process"
                 print(f"{path}: waiting for {owner}, which is making it", file=sys.stderr, flush=True)
@@ -63,7 +63,7 @@ def _obtain(lock: Path, path: Path) -> tuple[int, How]:
         os.close(file)  # its last owner has removed it from under us
 
 
-def attempt(file: int, kind: int) -> bool:
+def try_lock(file: int, kind: int) -> bool:
     """Lock an open file without waiting (fcntl.LOCK_EX or LOCK_SH); whether that worked."""
     try:
         fcntl.flock(file, kind | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ def write(folder: Path, indices: range, **arrays: np.ndarray) -> None:
         save_npz(path, arrays)
 
 
-def missing(folder: Path, indices: Sequence[range]) -> list[range]:
+def missing_shards(folder: Path, indices: Sequence[range]) -> list[range]:
     """Those that are still to be drawn. One that is not what was written counts as missing, with a line on stderr."""
     return [part for part in indices if not _is_there(_path(folder, part))]
 

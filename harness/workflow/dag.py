@@ -14,7 +14,7 @@ from pydantic_core import to_jsonable_python
 
 from harness.store.artifacts import sha256
 from harness.store.assets import ROOT, missing
-from harness.store.locks import attempt
+from harness.store.locks import try_lock
 from harness.store.provenance import code_hash
 from harness.study import places
 from harness.study.method import EncoderRegisters, in_order, load_method, method_file, method_names
@@ -53,7 +53,7 @@ def take_over_dead_lock() -> None:
     with suppress(OSError):  # a read-only folder, or a file system without locks: then Snakemake says what it finds
         folder.mkdir(exist_ok=True)
         alive = os.open(folder / "dsr.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # open, and so held, until this process ends
-        if attempt(alive, fcntl.LOCK_EX):
+        if try_lock(alive, fcntl.LOCK_EX):
             for lock in (folder / "locks").glob("*.lock"):
                 lock.unlink(missing_ok=True)
         fcntl.flock(alive, fcntl.LOCK_SH)

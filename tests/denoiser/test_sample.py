@@ -187,10 +187,10 @@ def test_shards_make_a_set_only_if_each_image_is_there_once(count, cuts, choice)
         assert arrays["images"].tolist() == [3 * i for i in range(count)]
         assert arrays["labels"].tolist() == [i % 2 for i in range(count)]
         assert [range(shard["first"], shard["stop"]) for shard in manifest] == split
-        assert shards.missing(folder, split) == []
+        assert shards.missing_shards(folder, split) == []
         lost = choice.choice(split)
         (folder / f"shard-{lost.start}-{lost.stop}.npz").unlink()
-        assert shards.missing(folder, split) == [lost]
+        assert shards.missing_shards(folder, split) == [lost]
         with pytest.raises(UserError, match=f"of {count} images, {lost.start} to {lost.stop - 1} are missing; delete it") as caught:
             shards.assemble(folder, count)
         assert "\n" not in str(caught.value)

@@ -15,7 +15,7 @@ from harness.evaluation import guidance
 from harness.evaluation.guidance import search_guidance
 from harness.evaluation.made import check_run
 from harness.report import rows as row_files
-from harness.report.trace import trace
+from harness.report.trace import trace_score
 from harness.results.schema import Choice, View, plain_view
 from harness.store import artifacts
 from harness.store.files import write_text
@@ -253,13 +253,13 @@ def test_the_csv_of_every_view_can_be_read_and_traced(viewed, tmp_path):
     assert row_files.to_csv(row_files.from_csv(tmp_path / "rows.csv")) == (tmp_path / "rows.csv").read_text()
     texts = {}
     for name, options in {"plain": {}, "step": {"step": 3}, "guided": {"guided": True}}.items():
-        texts[name], _ = trace(tmp_path / "rows.csv", method="dsr", score="fid", seed=1, results=viewed.root, **options)
+        texts[name], _ = trace_score(tmp_path / "rows.csv", method="dsr", score="fid", seed=1, results=viewed.root, **options)
     assert "runs/dsr/seed1/scores.json" in texts["plain"]
     assert "runs/dsr/seed1/step3/scores.json" in texts["step"]
     assert "runs/dsr/seed1/guided/scores.json" in texts["guided"]
     assert "runs/dsr/guidance.json" in texts["guided"]
     assert "runs/dsr/seed7/denoiser.safetensors" in texts["guided"]
-    assert "unknown step '4'" in refused(trace, tmp_path / "rows.csv", method="dsr", score="fid", step=4, results=viewed.root)
+    assert "unknown step '4'" in refused(trace_score, tmp_path / "rows.csv", method="dsr", score="fid", step=4, results=viewed.root)
 
 
 def test_a_guided_score_of_an_older_choice_is_refused(viewed, tmp_path):

@@ -78,7 +78,7 @@ def check(draw, folder) -> None:
                 assert not problems(figure)
             else:
                 figure.canvas.draw()  # as `problems` does: every drawing moves the layout a little
-            style.save(figure, data, folder / name)
+            style.save_figure(figure, data, folder / name)
     for path in sorted(folder.glob("first.*")):
         assert path.read_bytes() == path.with_stem("second").read_bytes()
     assert {path.suffix for path in folder.glob("first.*")} in ({".png", ".pdf", ".csv"}, {".png", ".pdf", ".npz"})

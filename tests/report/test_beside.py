@@ -36,7 +36,7 @@ def changed(**values):
 @pytest.mark.parametrize("name", PAPERS)
 def test_every_study_of_the_paper_renders(name):
     study = load_study(name)
-    markdown, tex = table.document(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))
+    markdown, tex = table.table_texts(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))
     panel = markdown.split("**Paper beside measured**\n\n")[1].split("\n\n")[0].splitlines()[2:]
     values = [scores for guided in (False, True) for scores in paper.values(name, guided=guided).values()]
     printed = sum("@" not in score for scores in values for score in scores)  # those of single blocks are of another table
@@ -48,7 +48,7 @@ def test_every_study_of_the_paper_renders(name):
 def test_what_the_paper_does_not_have_gets_no_panel(study):
     assert beside.lines(study, synthetic(), ["baseline"]) == []
     ours = load_study("imagenet256_siglip2_b_dit_l")
-    assert "beside" not in table.document(ours, rows(ours), ours.methods, [0, 1, 2], specs.load_spec(SPEC))[0]
+    assert "beside" not in table.table_texts(ours, rows(ours), ours.methods, [0, 1, 2], specs.load_spec(SPEC))[0]
 
 
 def test_a_method_that_is_not_run_is_not_shown():
@@ -131,7 +131,7 @@ def test_the_csv_has_every_value(tmp_path):
     study = load_study(MAIN)
     lines = beside.lines(study, rows(study), study.methods)
     path = tmp_path / "paper.csv"
-    path.write_text(beside.to_csv(lines))
+    path.write_text(beside.paper_csv(lines))
     kept = pd.read_csv(path)
     assert len(kept) == len(lines)
     assert set(kept["comparable"]) <= {"yes", "no", "unknown"}
@@ -141,7 +141,7 @@ def test_the_csv_has_every_value(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")
 def test_latex_compiles(tmp_path):
     study = load_study(MAIN)
-    (tmp_path / "table.tex").write_text(table.document(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))[1])
+    (tmp_path / "table.tex").write_text(table.table_texts(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))[1])
     (tmp_path / "main.tex").write_text(r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}")
     done = subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

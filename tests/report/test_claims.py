@@ -25,7 +25,7 @@ from harness.study.typed import UserError
 
 def test_the_page_is_the_golden_one(request):
     methods = ["baseline", "masked", "ttr", "recursive_ttr", "dsr"]
-    found = dict(zip((".md", ".csv"), claims.document(STUDY, whole(methods, 5), methods, list(range(5)), DECLARED), strict=True))
+    found = dict(zip((".md", ".csv"), claims.claims_texts(STUDY, whole(methods, 5), methods, list(range(5)), DECLARED), strict=True))
     for suffix, text in found.items():
         golden = DATA / f"claims{suffix}"
         if request.config.getoption("--update-golden"):
@@ -46,9 +46,9 @@ def test_the_page_of_real_rows_is_the_same_twice(study, runs, tmp_path):
 def test_the_order_of_rows_does_not_matter():
     methods, declared = ["baseline", "masked", "ttr", "dsr"], DECLARED
     table = whole(methods, 3)
-    wanted = claims.document(STUDY, table, methods, [0, 1, 2], declared)
+    wanted = claims.claims_texts(STUDY, table, methods, [0, 1, 2], declared)
     for seed in range(5):
-        assert claims.document(STUDY, table.sample(frac=1, random_state=seed), methods, [0, 1, 2], declared) == wanted
+        assert claims.claims_texts(STUDY, table.sample(frac=1, random_state=seed), methods, [0, 1, 2], declared) == wanted
 
 
 def test_claims_of_every_study_have_a_place_for_the_papers_values():

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from harness.report import rows as row_files
 from harness.report.claims import render_claims
-from harness.report.export import MANIFEST, RENDERED, as_json, export, pack, unpack, verify
+from harness.report.export import MANIFEST, RENDERED, as_json, export_study, pack, unpack, verify_export
 from harness.report.page import render_page
 from harness.report.table import render_table
 from harness.store import artifacts
@@ -38,7 +38,7 @@ def reports(study, runs, tmp_path_factory):
 @pytest.fixture(scope="module")
 def exported(study, runs, reports, tmp_path_factory):
     out = tmp_path_factory.mktemp("export") / "out.zip"
-    export(study, reports=reports, results=runs.root, out=out)
+    export_study(study, reports=reports, results=runs.root, out=out)
     return out
 
 
@@ -58,7 +58,7 @@ def zipped(path, members, *, honest=True):
 
 
 def test_an_export_verifies(exported):
-    text, problems = verify(exported)
+    text, problems = verify_export(exported)
     assert problems == []
     assert text.startswith(f"verified: {exported}: ")
     assert "study 'tiny'" in text
@@ -82,7 +82,7 @@ def test_it_holds_what_an_appendix_needs(study, runs, members):
 
 
 def test_the_same_study_gives_the_same_bytes(study, runs, reports, exported, tmp_path):
-    export(study, reports=reports, results=runs.root, out=tmp_path / "again.zip")
+    export_study(study, reports=reports, results=runs.root, out=tmp_path / "again.zip")
     assert (tmp_path / "again.zip").read_bytes() == exported.read_bytes()
 
 
@@ -103,20 +103,20 @@ def test_reports_that_are_not_what_the_results_give_are_not_exported(study, runs
     else:
         path.write_text(path.read_text() + "\n")
     with pytest.raises(UserError, match=f"{name}: is not what") as caught:
-        export(study, reports=tmp_path / "tiny", results=runs.root, out=tmp_path / "out.zip")
+        export_study(study, reports=tmp_path / "tiny", results=runs.root, out=tmp_path / "out.zip")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "out.zip").exists()
 
 
 def test_what_was_not_rendered_is_not_exported(study, runs, tmp_path):
     with pytest.raises(UserError, match=r"table1\.csv: no such file; run snakemake"):
-        export(study, reports=tmp_path, results=runs.root, out=tmp_path / "out.zip")
+        export_study(study, reports=tmp_path, results=runs.root, out=tmp_path / "out.zip")
 
 
 @pytest.mark.parametrize("name", ["reports/table1.md", "reports/table1.tex", "reports/claims.md", "reports/index.html"])
 def test_a_number_changed_by_hand_is_found_even_with_a_manifest_that_fits(members, tmp_path, name):
     content = members[name].replace(b"FID", b"FIB", 1)
-    text, problems = verify(zipped(tmp_path / "a.zip", members | {name: content}))
+    text, problems = verify_export(zipped(tmp_path / "a.zip", members | {name: content}))
     assert problems == [f"{name.removeprefix('reports/')}: is not what the rows give, from line {line_of(members[name], content)} on"]
     assert text == f"differs: {problems[0]}"
 
@@ -131,10 +131,10 @@ def test_a_changed_row_is_found(members, tmp_path):
     cells = lines[fid].split(",")
     cells[7] = "12.5"  # the value
     changed = "".join([*lines[:fid], ",".join(cells), *lines[fid + 1 :]]).encode()
-    _, problems = verify(zipped(tmp_path / "a.zip", members | {"reports/table1.csv": changed}))
+    _, problems = verify_export(zipped(tmp_path / "a.zip", members | {"reports/table1.csv": changed}))
     assert any(problem.startswith("table1.md") for problem in problems)
     lines[fid] = lines[fid].replace(",ok,", ",fine,")
-    _, problems = verify(zipped(tmp_path / "b.zip", members | {"reports/table1.csv": "".join(lines).encode()}))
+    _, problems = verify_export(zipped(tmp_path / "b.zip", members | {"reports/table1.csv": "".join(lines).encode()}))
     assert problems[0].startswith(f"reports/table1.csv, line {fid + 1}: status")
 
 
@@ -144,13 +144,13 @@ def test_what_the_manifest_does_not_say_is_found(members, tmp_path):
         ({name: content for name, content in members.items() if name != "samples.csv"}, "'samples.csv' is in the manifest, not in the zip"),
         (members | {"samples.csv": b"other"}, "'samples.csv': sha256 is not the manifest's"),
     ):
-        assert verify(zipped(tmp_path / "a.zip", changed, honest=False))[1] == [message]
+        assert verify_export(zipped(tmp_path / "a.zip", changed, honest=False))[1] == [message]
 
 
 def test_a_method_that_is_another_one_here_is_said_with_the_commit(members, tmp_path):
     facts = json.loads(members["environment.json"]) | {"commit": "0123456789ab", "dirty": False}
     other = members | {"methods/dsr.py": b"# changed\n", "environment.json": as_json(facts)}
-    _, problems = verify(zipped(tmp_path / "a.zip", other))
+    _, problems = verify_export(zipped(tmp_path / "a.zip", other))
     assert problems[0] == "methods/dsr.py: is not baselines/dsr.py as it is here"
     assert "the export is of commit 0123456789ab, this is " in problems[-1]
 
@@ -160,7 +160,7 @@ def test_a_name_that_leads_elsewhere_is_refused(members, tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), b"")
     with pytest.raises(UserError, match="holds a file named") as caught:
-        verify(tmp_path / "a.zip")
+        verify_export(tmp_path / "a.zip")
     assert "\n" not in str(caught.value)
 
 
@@ -178,14 +178,14 @@ def test_a_link_a_double_and_a_bomb_are_refused(tmp_path):
             file.write(bytes(2**20))
     for name, message in (("link", "is a link"), ("double", "holds a file twice"), ("bomb", "more than .* MiB unpacked")):
         with pytest.raises(UserError, match=message):
-            verify(tmp_path / f"{name}.zip")
+            verify_export(tmp_path / f"{name}.zip")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"not a zip at all", b"PK\x05\x06" + bytes(18)])
 def test_what_is_no_export_is_one_line(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(UserError, match=r"not a readable zip|no readable manifest\.json") as caught:
-        verify(tmp_path / "a.zip")
+        verify_export(tmp_path / "a.zip")
     assert "\n" not in str(caught.value)
 
 
@@ -213,7 +213,7 @@ def test_a_spoiled_zip_never_verifies_as_something_else(exported, members, tmp_p
 def problems_of(path):
     """Of a zip: what is wrong with it, by whichever way that is said."""
     try:
-        return verify(path)[1]
+        return verify_export(path)[1]
     except UserError as error:
         return [str(error)]
 

@@ -31,7 +31,7 @@ def rendered(study, rows, seeds=(0, 1, 2), methods=METHODS, figures=None):
         "spec": specs.load_table("table1"),
         "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml"),
     }
-    return page.document(study, rows, methods, list(seeds), figures=figures or {"samples": PNG}, **given)
+    return page.page_html(study, rows, methods, list(seeds), figures=figures or {"samples": PNG}, **given)
 
 
 class Page(HTMLParser):

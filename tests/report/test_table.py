@@ -45,7 +45,7 @@ def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request,
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_csv_alone_gives_the_same_table(study, name):
     rows = row_files.from_csv(DATA / f"{name}.csv")
-    made = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
+    made = table.table_texts(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
     assert made == tuple((DATA / f"{name}{suffix}").read_text() for suffix in (".md", ".tex"))
 
 
@@ -115,7 +115,7 @@ def test_a_seed_without_a_value_empties_its_method_and_no_other(failed, status):
 
 
 def test_the_footnote_says_which_seeds_and_how_many_are_left(study):
-    text, tex = table.document(study, GOLDEN["failed_seeds"], list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
+    text, tex = table.table_texts(study, GOLDEN["failed_seeds"], list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert f"- ³ DSR, seed 1: diverged: {DIVERGED[1]}; 2 of 3 seeds have a value, in the CSV.\n" in text
     assert f"- ¹ FID∞, every run: skipped: {SKIPPED[1]}.\n" in text
     assert "| + DSR | –³ | –¹ | –³ |" in text
@@ -125,7 +125,7 @@ def test_the_footnote_says_which_seeds_and_how_many_are_left(study):
 
 def test_one_reason_for_all_is_one_footnote(study):
     failed = {(method, seed, "fid_infinity"): SKIPPED for method in FIDS for seed in (0, 1, 2)}
-    text, _ = table.document(study, synthetic(failed=failed), list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
+    text, _ = table.table_texts(study, synthetic(failed=failed), list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert text.count(SKIPPED[1]) == 1
     assert f"- ¹ FID∞, every run: skipped: {SKIPPED[1]}.\n" in text
     assert text.count("–¹") == len(FIDS)
@@ -142,7 +142,7 @@ def test_without_a_baseline_there_is_no_difference():
 
 
 def note(study, rows, start):
-    text, _ = table.document(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
+    text, _ = table.table_texts(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
     return next((line for line in text.splitlines() if start in line), "")
 
 
@@ -169,7 +169,7 @@ def test_other_devices_and_versions_are_said(study):
 
 def test_a_table_of_nothing_but_diverged_runs_says_so(study):
     rows = synthetic(failed={(method, seed, ""): DIVERGED for method in FIDS for seed in (0, 1, 2)})
-    text, _ = table.document(study, rows, list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
+    text, _ = table.table_texts(study, rows, list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert "every run: diverged" in text
     values = [value for line in text.splitlines() if line.startswith(("| +", "| base")) for value in line.split("|")[2:]]
     assert not any(char in "0123456789" for value in values for char in value)  # but marks of footnotes
@@ -191,7 +191,7 @@ def test_a_table_of_nothing_but_diverged_runs_says_so(study):
 )
 def test_a_row_that_is_missing_is_named(study, rows, message):
     with pytest.raises(UserError, match=message) as caught:
-        table.document(study, rows, list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
+        table.table_texts(study, rows, list(FIDS), [0, 1, 2], specs.load_spec(SPEC))
     assert "\n" not in str(caught.value)
 
 

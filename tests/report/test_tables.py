@@ -97,7 +97,7 @@ def test_a_seed_without_a_value_empties_its_cells_in_its_own_group_alone(status)
     bad = (rows["study"] == "digits_dit_b") & (rows["method"] == "dsr") & (rows["seed"] == 1)
     rows.loc[bad, ["value", "low", "high"]] = float("nan")
     rows.loc[bad, "status"], rows.loc[bad, "reason"] = status, "the loss was not finite"
-    text, tex = table.document(study, rows, ["baseline", "dsr"], [0, 1, 2], spec)
+    text, tex = table.table_texts(study, rows, ["baseline", "dsr"], [0, 1, 2], spec)
     lines = [line for line in text.splitlines() if line.startswith("| + DSR")]
     assert [line.count("–¹") for line in lines] == [0, 7, 0]
     assert f"¹ DSR, seed 1: {status}: the loss was not finite; 2 of 3 seeds have a value, in the CSV." in text
@@ -120,7 +120,7 @@ def test_rows_of_mixed_protocol_are_refused_and_named():
         with pytest.raises(
             UserError, match=f"digits_dit_b/baseline/seed0 and digits_dit_s/baseline/seed0 cannot share a column: {field} is"
         ):
-            table.document(study, rows, ["baseline", "dsr"], [0, 1, 2], spec)
+            table.table_texts(study, rows, ["baseline", "dsr"], [0, 1, 2], spec)
 
 
 def test_a_missing_row_is_named():
@@ -128,7 +128,7 @@ def test_a_missing_row_is_named():
     rows = rows_for(study, spec)
     without = rows[~((rows["study"] == "digits_ditdh") & rows["guidance"].str.contains("chosen"))]
     with pytest.raises(UserError, match=r"no row of score 'fid' for baseline/seed0 at EMA 0.98, guided in study 'digits_ditdh'"):
-        table.document(study, without, ["baseline", "dsr"], [0, 1, 2], spec)
+        table.table_texts(study, without, ["baseline", "dsr"], [0, 1, 2], spec)
 
 
 def test_notes_say_what_differs_between_groups_and_nothing_twice():
@@ -158,7 +158,7 @@ def test_the_csv_alone_gives_the_same_table(tmp_path):
     rows = made("digits", "main")[1]
     (tmp_path / "main.csv").write_text(row_files.to_csv(rows))
     again = row_files.from_csv(tmp_path / "main.csv")
-    assert table.document(study, again, method_names(), [0, 1, 2], spec) == rendered("digits", "main")
+    assert table.table_texts(study, again, method_names(), [0, 1, 2], spec) == rendered("digits", "main")
 
 
 # ------------------------------------------------------------------------------------------------------------ bad specifications
@@ -209,7 +209,7 @@ def shown():
     others = {name: (specs.load_table(name), made("digits", name)[1]) for name in ("main", "ema", "input_spaces")}
     declared = hypotheses.load_claims(config.ROOT / "reports" / "claims.yaml")
     given = {"spec": specs.load_table("table1"), "declared": declared, "figures": {}, "others": others}
-    return study, rows, others, page.document(study, rows, methods_of(study), [0, 1, 2], **given)
+    return study, rows, others, page.page_html(study, rows, methods_of(study), [0, 1, 2], **given)
 
 
 def test_the_page_shows_all_tables_and_their_numbers_open(shown):
@@ -229,7 +229,7 @@ def test_the_page_shows_all_tables_and_their_numbers_open(shown):
 
 def test_an_export_checks_the_further_tables(shown):
     study, rows, others, html = shown
-    judged, lines = claims.document(study, rows, *export.runs_of(rows), hypotheses.load_claims(config.ROOT / "reports" / "claims.yaml"))
+    judged, lines = claims.claims_texts(study, rows, *export.runs_of(rows), hypotheses.load_claims(config.ROOT / "reports" / "claims.yaml"))
     reports = {"claims.md": judged, "claims.csv": lines, "index.html": html}
     for name, its_rows in {"table1": rows, **{name: its_rows for name, (_, its_rows) in others.items()}}.items():
         text, tex = rendered("digits", name)
@@ -252,7 +252,7 @@ def contents(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_cell_has_a_command_of_letters_and_no_two_have_the_same(family):
     study, found = contents(family)
-    text = numbers.document(study, found)
+    text = numbers.numbers_tex(study, found)
     names = re.findall(r"\\newcommand\{\\([^}]*)\}", text)
     cells = sum(len(line) for one in found.values() for panel in one.panels for _, lines in panel.parts for line in lines.values())
     assert len(names) > cells > 100
@@ -261,12 +261,12 @@ def test_every_cell_has_a_command_of_letters_and_no_two_have_the_same(family):
 
 
 def test_commands_are_named_as_documented():
-    text = numbers.document(*contents("digits"))
+    text = numbers.numbers_tex(*contents("digits"))
     assert r"\newcommand{\DigitsScalingSmallDsrFid}{\ensuremath{4.800 \pm 0.248}}" in text
     assert r"\newcommand{\DigitsScalingSmallDsrFidMean}{\ensuremath{4.800}}" in text
     assert r"\newcommand{\DigitsScalingSmallDsrFidDifference}{\ensuremath{-0.300 \pm 0.000}}" in text
     assert r"\newcommand{\DigitsEmaBaselineFidEmaZeroPointNineEight}" in text
-    paper_scale = numbers.document(*contents("imagenet256"))
+    paper_scale = numbers.numbers_tex(*contents("imagenet256"))
     assert r"\newcommand{\ImagenetTwoFiveSixSiglipTwoBScalingDitXlDsrFidPaper}{\ensuremath{4.58}}" in paper_scale
 
 
@@ -275,7 +275,7 @@ def test_cells_of_one_name_are_refused():
     panel = found["scaling"].panels[0]
     twice = replace(found["scaling"], panels=[panel, panel])
     with pytest.raises(UserError, match=r"\\SmokeScalingSmallBaselineSize would be two cells"):
-        numbers.document(study, {"scaling": twice})
+        numbers.numbers_tex(study, {"scaling": twice})
 
 
 @TEX
@@ -286,7 +286,7 @@ def test_all_tables_and_numbers_compile_into_one_pdf_without_wide_boxes(tmp_path
         for name in specs.table_names(study):
             (tmp_path / f"{family}-{name}.tex").write_text(rendered(family, name)[1])
             inputs.append(rf"\input{{{family}-{name}.tex}}\clearpage")
-        (tmp_path / f"{family}-numbers.tex").write_text(numbers.document(*contents(family)))
+        (tmp_path / f"{family}-numbers.tex").write_text(numbers.numbers_tex(*contents(family)))
         inputs.insert(0, rf"\input{{{family}-numbers.tex}}")
     quoted = r"FID of DSR: \DigitsTableOneDsrFid; of the paper: \ImagenetTwoFiveSixSiglipTwoBScalingDitXlDsrFidPaper."
     head = r"\documentclass{article}\usepackage[margin=1in]{geometry}\usepackage{booktabs,graphicx}\begin{document}"

@@ -7,7 +7,7 @@ import pytest
 from conftest import METHODS, SEEDS
 
 from harness.report import rows as row_files
-from harness.report.trace import ORDER, relative, trace
+from harness.report.trace import ORDER, relative, trace_score
 from harness.store import artifacts
 from harness.store.files import write_text
 from harness.study.typed import UserError
@@ -35,7 +35,7 @@ def moved(kept, tmp_path):
 
 
 def traced(folder, score="fid", method="dsr", **options):
-    return trace(folder / "table1.csv", method=method, score=score, results=folder / "results", **options)
+    return trace_score(folder / "table1.csv", method=method, score=score, results=folder / "results", **options)
 
 
 @pytest.mark.parametrize("score", ["fid", "rfid", "clip_score", "denoiser_outlier_share", "gflops"])

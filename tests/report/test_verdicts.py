@@ -164,7 +164,7 @@ def test_a_new_kind_of_condition_is_a_class_and_a_line(monkeypatch):
     near, far = (only(values, condition | {"value": value}) for value in (0.3, 0.9))
     assert (near.verdict, far.verdict) == ("replicates", "does not replicate")
     assert near.why.startswith("FID of DSR is 0.3 or more from that of baseline (RAE-DiT): −0.500")
-    page, csv = claims.document(STUDY, rows(values), ["baseline", "dsr"], [0, 1, 2], spec(condition))
+    page, csv = claims.claims_texts(STUDY, rows(values), ["baseline", "dsr"], [0, 1, 2], spec(condition))
     assert "Refuted if it is significantly nearer." in page
     assert ",apart,dsr,baseline,fid," in csv
 

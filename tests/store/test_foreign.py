@@ -20,14 +20,14 @@ WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 )
 def test_weights_come_out_of_their_containers_and_prefixes(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    found = foreign.read(tmp_path / "x.pt")
+    found = foreign.read_weights(tmp_path / "x.pt")
     assert set(found) == set(WEIGHTS)
     assert all(torch.equal(found[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
 def test_safetensors_are_read(tmp_path):
     save_file({"decoder." + name: value for name, value in WEIGHTS.items()}, tmp_path / "x.safetensors")
-    assert set(foreign.read(tmp_path / "x.safetensors")) == set(WEIGHTS)
+    assert set(foreign.read_weights(tmp_path / "x.safetensors")) == set(WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_a_file_without_weights_alone_is_refused_in_one_line(tmp_path, content, 
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(UserError, match=says) as refused:
-        foreign.read(path)
+        foreign.read_weights(path)
     assert str(refused.value).startswith(str(path))
     assert "\n" not in str(refused.value)
 
@@ -60,4 +60,4 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     save_file(many, whole) if name.endswith("safetensors") else torch.save(many, whole)
     path.write_bytes(whole.read_bytes()[:2000])
     with pytest.raises(UserError, match="not a readable"):
-        foreign.read(path)
+        foreign.read_weights(path)

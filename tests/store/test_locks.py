@@ -84,7 +84,7 @@ def test_one_that_waited_for_something_else_makes_its_own(tmp_path, monkeypatch)
     """Made by other code, say: the record differs, so the work is done."""
     make(tmp_path)
     record = artifacts.meta(tmp_path / "x")
-    monkeypatch.setattr(locks, "attempt", lambda *_: False)
+    monkeypatch.setattr(locks, "try_lock", lambda *_: False)
     with pytest.raises(artifacts.Finished):
         make(tmp_path)
     artifacts.write_record(tmp_path / "x", record | {"code": "another"})

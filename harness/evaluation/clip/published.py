@@ -119,4 +119,4 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
             f"{path}: a TorchScript archive, which is code, not weights; take {WEIGHTS} of the same model from open_clip's hub "
             "(OpenAI's ViT-L/14: timm/vit_large_patch14_clip_224.openai) and set evaluation.clip.model to its name with -quickgelu"
         )
-    return foreign.read(path)
+    return foreign.read_weights(path)

@@ -41,7 +41,7 @@ class PublishedInception(JudgeKind):
         record = record_of(records, "evaluation.judge.weights")
         with artifacts.artifact(out, stage="judge", module=__name__, config=self.section, inputs=[record]) as path:
             source = locate(record)
-            tensors = foreign.read(source)
+            tensors = foreign.read_weights(source)
             model = InceptionExtractor("inception", [self.layers["features"]], tensors, source)
             save_tensors(path, model.state_dict())
         return {"tensors": len(tensors)}

@@ -21,7 +21,7 @@ def render_figures(study: Study, *, methods: list[str], seeds: list[int], result
         if name not in FIGURES:
             raise UserError(f"figure '{name}': reports/figures.yaml has it, but harness/report/figures/ no function of this name; write it")
         with plt.rc_context(style.STYLE):
-            style.save(*FIGURES[name](context_of(name, study, methods=methods, seeds=seeds, results=results)), out / name)
+            style.save_figure(*FIGURES[name](context_of(name, study, methods=methods, seeds=seeds, results=results)), out / name)
     return {"figures": sorted(names)}
 
 

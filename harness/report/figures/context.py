@@ -93,7 +93,7 @@ class Samples:
             return np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape)
 
 
-def lacking(table: pd.DataFrame, method: str, score: str) -> str:
+def status_text(table: pd.DataFrame, method: str, score: str) -> str:
     """What stands in the place of a method that has a seed without a value, such as `diverged, 1 of 3 seeds`; nothing for any other."""
     rows = table[(table["method"] == method) & (table["score"] == score)]
     bad = rows[rows["status"] != "ok"]

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from harness.report.figures.context import Context, lacking
+from harness.report.figures.context import Context, status_text
 from harness.report.figures.registry import registered
 from harness.report.figures.style import SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title, title_of
 from harness.results.scores import blocks_of
@@ -18,7 +18,7 @@ def denoiser_outliers(context: Context) -> tuple[Figure, Data]:
     """Share of outliers, block x noise level, one panel a method, mean over seeds; empty where a seed diverged."""
     study, methods = context.study, context.methods
     blocks, times = len(blocks_of(study)) - 1, sorted(study.outlier_statistics.times)
-    whys = {method: lacking(context.table, method, "denoiser_outlier_share") for method in methods}
+    whys = {method: status_text(context.table, method, "denoiser_outlier_share") for method in methods}
     shares = {}
     for method in methods:
         lines = context.outliers(method).query("part == 'denoiser'")

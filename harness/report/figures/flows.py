@@ -64,7 +64,8 @@ def attention(context: Context) -> tuple[Figure, Data]:
     maps_by_method = {method: maps_of(context, method) for method in context.methods}
     table = tokens_of(maps_by_method)
     shown = {
-        title_of(method): (maps, pd.DataFrame() if maps.why else at_level(table, method, maps)) for method, maps in maps_by_method.items()
+        title_of(method): (maps, pd.DataFrame() if maps.why else lines_at_level(table, method, maps))
+        for method, maps in maps_by_method.items()
     }
     title = (
         f"Attention that tokens receive in the denoiser of '{context.study.name}', {level_text(maps_by_method)} "
@@ -115,7 +116,7 @@ def norm_flow(context: Context) -> tuple[Figure, Data]:
             greyed(top, maps.why)
             greyed(bottom, maps.why)
             continue
-        lines = at_level(table, method, maps)
+        lines = lines_at_level(table, method, maps)
         below = np.zeros(lines["block"].nunique())
         for kind, (colour, _) in KINDS.items():
             part = lines[lines["kind"] == kind]
@@ -139,7 +140,7 @@ def norm_flow(context: Context) -> tuple[Figure, Data]:
     return figure, table
 
 
-def at_level(table: pd.DataFrame, method: str, maps: Maps) -> pd.DataFrame:
+def lines_at_level(table: pd.DataFrame, method: str, maps: Maps) -> pd.DataFrame:
     """Lines of a method at the noise level that figures show."""
     return table[(table["method"] == method) & (table["t"] == maps.arrays["times"][maps.level])]
 

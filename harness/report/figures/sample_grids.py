@@ -43,7 +43,7 @@ def samples(context: Context) -> tuple[Figure, Data]:
         axis.spines[:].set_visible(False)
     width = strip.shape[2]
     some = f", {len(shown)} of {len(present)}" if len(shown) < len(present) else ""
-    named = names(study, labels[columns], 24)
+    named = label_texts(study, labels[columns], 24)
     axes[-1, 0].set_xticks(np.arange(len(columns)) * width + width / 2, named, rotation=90 if kind == "prompt" else 0)
     axes[-1, 0].tick_params(length=0)
     axes[-1, 0].set_xlabel(f"{kind} that the sample was drawn with")
@@ -75,7 +75,7 @@ def largest_difference(context: Context) -> tuple[Figure, Data]:
         axis.set_visible(False)
     status = next((drawn.status for drawn in pair if drawn.status != "ok"), "")
     for start, chosen in zip((0, PAIRS + 1), parts, strict=True):
-        for column, (number, named) in enumerate(zip(chosen, names(study, labels[chosen], 11), strict=True), start=start):
+        for column, (number, named) in enumerate(zip(chosen, label_texts(study, labels[chosen], 11), strict=True), start=start):
             for row, images in enumerate((above, below)):
                 axes[row, column].imshow(images[number] if not status else np.full_like(images[number], 200), interpolation="nearest")
             difference = np.abs(above[number].astype(float) - below[number]).mean(axis=-1) / 255
@@ -105,7 +105,7 @@ def compared(methods: list[str]) -> str:
     return ([method for method in methods[1:] if backbones[method] == backbones[methods[0]]] or methods[1:])[-1]
 
 
-def names(study: Study, labels: np.ndarray, width: int) -> list[str]:
+def label_texts(study: Study, labels: np.ndarray, width: int) -> list[str]:
     """What labels (N,) are called: prompts, in lines of `width` characters, or their numbers."""
     if not study.data.prompts:
         return [str(label) for label in labels]

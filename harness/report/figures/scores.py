@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from harness.report.figures.context import Context, lacking
+from harness.report.figures.context import Context, status_text
 from harness.report.figures.registry import registered
 from harness.report.figures.style import DIVERGING, ONE_COLUMN, PLAIN, SMALL, TWO_COLUMNS, Data, colour_of, set_title, title_of
 from harness.report.statistics import by_seed, difference, estimate
@@ -25,13 +25,13 @@ def fid(context: Context) -> tuple[Figure, Data]:
     study, methods, table = context.study, context.methods, context.table
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 0.24 * len(methods) + 0.9), sharey=True)
     seeds = table["seed"].nunique()
-    without = {method: lacking(table, method, "fid") for method in methods}
+    without = {method: status_text(table, method, "fid") for method in methods}
     for y, method in enumerate(methods):
         colour, values = colour_of(method), by_seed(table, method, "fid").to_numpy()
-        draw(left, y, colour, values, without[method])
+        draw_seeds(left, y, colour, values, without[method])
         if method != methods[0]:
             deltas = values - by_seed(table, methods[0], "fid").to_numpy()
-            draw(right, y, colour, deltas, without[method] or (without[methods[0]] and f"baseline {without[methods[0]]}"))
+            draw_seeds(right, y, colour, deltas, without[method] or (without[methods[0]] and f"baseline {without[methods[0]]}"))
         run = table[(table["method"] == method) & (table["score"] == "fid")].iloc[0]
         if seeds == 1 and not np.isnan(run["low"]):
             left.hlines(y, run["low"], run["high"], color=colour, linewidth=0.8)
@@ -48,7 +48,7 @@ def fid(context: Context) -> tuple[Figure, Data]:
     return figure, table.loc[table["score"] == "fid", ["method", "seed", "value", "low", "high", "status"]]
 
 
-def draw(axis: Axes, y: float, colour: str, values: np.ndarray, why: str) -> None:
+def draw_seeds(axis: Axes, y: float, colour: str, values: np.ndarray, why: str) -> None:
     """Values of the seeds (S,), with mean and interval, or with the reason why there is no mean."""
     interval = estimate(values)
     if why:
@@ -71,7 +71,7 @@ def intervals(context: Context) -> tuple[Figure, Data]:
     figure, axes = plt.subplots(1, len(scores), figsize=(TWO_COLUMNS, 0.18 * len(methods) + 1.1), sharex=True, sharey=True, squeeze=False)
     lines = []
     for axis, score in zip(axes[0], scores, strict=True):
-        info, without = score_info(score), {method: lacking(table, method, score) for method in methods}
+        info, without = score_info(score), {method: status_text(table, method, score) for method in methods}
         whole = [by_seed(table, method, score) for method in methods if not without[method]]
         unit = pooled(whole) if seeds > 1 else abs(by_seed(table, methods[0], score).mean()) / 100
         for y, method in enumerate(methods[1:]):
@@ -122,7 +122,7 @@ def ablation(context: Context) -> tuple[Figure, Data]:
     deltas, texts, lines = np.full((len(counts), len(starts)), np.nan), {}, []
     for method, registers in placed.items():
         place = counts.index(registers.count), starts.index(registers.start)
-        why = lacking(table, method, "fid")
+        why = status_text(table, method, "fid")
         value, delta = estimate(by_seed(table, method, "fid").to_numpy()), difference(table, method, context.methods[0], "fid")
         spread = f"\n±{value.half:.3f}" if value.n > 1 else ""
         texts[place] = why.replace(", ", ",\n") or f"{value.mean:.3f}{spread}" + "*" * delta.excludes_zero

@@ -80,7 +80,7 @@ def draw_strips(
                 axis.set_title(name, fontsize=SMALL)
         if not strip.maps.why:
             for axis, column in zip(panels, columns, strict=False):
-                draw(axis, strip, column, chosen, scales[strip.kind])
+                draw_map(axis, strip, column, chosen, scales[strip.kind])
             if strip.decoded is not None:
                 panels[-1].imshow(strip.decoded[chosen], interpolation="nearest")
         panels[0].set_ylabel(textwrap.fill(strip.label, 13), fontsize=SMALL)
@@ -104,7 +104,7 @@ def draw_strips(
     return figure, {"image": image, "columns": np.array([names[column] for column in columns])} | arrays_of(drawn, columns, chosen)
 
 
-def draw(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normalize) -> None:
+def draw_map(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normalize) -> None:
     """The map of one block."""
     values = strip.values[column, chosen]
     side = math.isqrt(values.size)

@@ -47,7 +47,7 @@ PLAIN = {"edgecolor": "none", "pad": 2}  # box of a text that stands on lines
 Data = pd.DataFrame | dict[str, np.ndarray]
 
 
-def save(figure: Figure, data: Data, path: Path) -> None:
+def save_figure(figure: Figure, data: Data, path: Path) -> None:
     """`path` as PNG and PDF, without dates or versions so that two runs give the same bytes, and its data beside it: CSV or NPZ."""
     for suffix, metadata in ((".png", {"Software": None}), (".pdf", {"CreationDate": None, "Creator": None, "Producer": None})):
         with atomic(path.with_suffix(suffix)) as temporary:
