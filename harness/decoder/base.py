@@ -7,8 +7,9 @@ from pathlib import Path
 
 from torch import nn
 
-from harness.encoder.base import Decoder, Network
+from harness.encoder.base import Decoder
 from harness.study.study import Study
+from harness.training.network import Network
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import NoReturn
 
 from harness.decoder.base import DecoderKind
-from harness.encoder.base import Decoder, Network
+from harness.encoder.base import Decoder
 from harness.encoder.registry import encoder_of
 from harness.study.typed import UserError
+from harness.training.network import Network
 
 
 class OwnDecoding(DecoderKind):

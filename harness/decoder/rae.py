@@ -11,7 +11,7 @@ from harness.data.stage import load_data
 from harness.decoder.base import DecoderKind, LossNetwork
 from harness.decoder.losses import Losses
 from harness.decoder.vit import ViTDecoder
-from harness.encoder.base import Decoder, Network
+from harness.encoder.base import Decoder
 from harness.encoder.latents import Batches
 from harness.encoder.registry import load_encoder
 from harness.machine.device import device
@@ -20,6 +20,7 @@ from harness.store import artifacts, assets, foreign
 from harness.store.tensors import load_tensors, load_weights, save_tensors
 from harness.study.method import EncoderRegisters
 from harness.training.loop import fit
+from harness.training.network import Network
 
 LOSSES = ("decoder.perceptual", "decoder.adversarial")  # fields of the networks of the losses
 SEED = 0  # one decoder per encoder variant, shared by the seeds

@@ -2,14 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from harness.study.method import EncoderRegisters
 from harness.study.study import Study
+from harness.training.network import Network
 
 # shape of one image's noise -> (B, *shape) standard normal for the images at hand
 Noise = Callable[[tuple[int, ...]], Tensor]
@@ -22,15 +22,6 @@ Decoder = Callable[[Tensor], Tensor]
 def noise_from(generator: torch.Generator, count: int) -> Noise:
     """The noise of `count` images."""
     return lambda shape: torch.randn((count, *shape), generator=generator)
-
-
-@dataclass(frozen=True)
-class Network:
-    """What a plan counts the cost of: a module with fresh weights (`build` works under torch.device("meta"), too), and one call of it."""
-
-    build: Callable[[], nn.Module]
-    shape: tuple[int, ...]  # of the input, batch axis included
-    run: Callable[[nn.Module, Tensor], object] = lambda model, x: model(x)
 
 
 class EncoderKind(ABC):

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.encoder.base import Decoder, Encoder, EncoderKind, Network, Noise
+from harness.encoder.base import Decoder, Encoder, EncoderKind, Noise
 from harness.machine.device import device
 from harness.store import artifacts, assets
 from harness.store.files import emptied
 from harness.study.method import EncoderRegisters
+from harness.training.network import Network
 
 if TYPE_CHECKING:
     from harness.encoder.vae import Vae

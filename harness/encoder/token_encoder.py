@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from harness.encoder.base import Encoder, EncoderKind, Network, Noise
+from harness.encoder.base import Encoder, EncoderKind, Noise
 from harness.encoder.vit_layer import Layer
 from harness.machine.device import device
 from harness.store import artifacts
 from harness.study.method import EncoderRegisters
 from harness.study.study import Study
+from harness.training.network import Network
 
 if TYPE_CHECKING:
     from harness.encoder.tower import VisionEncoder

@@ -4,12 +4,12 @@ from functools import cached_property
 
 from harness.decoder.base import LossNetwork
 from harness.decoder.registry import decoder_of
-from harness.encoder.base import Network
 from harness.encoder.registry import encoder_of
 from harness.evaluation import cost
 from harness.evaluation.cost import Price
 from harness.study.method import EncoderRegisters, denoiser_hook, load_method
 from harness.study.study import Study
+from harness.training.network import Network
 
 NOTHING = Price(0, 0, 0, 0)
 
@@ -39,25 +39,16 @@ class Networks:
 
     @cached_property
     def judge(self) -> Price:
-        from harness.evaluation.judge.registry import judge_of
+        from harness.evaluation.judge.registry import judge_of  # imports libraries of metrics, which takes seconds
 
-        judge = judge_of(self.study)
-        return cost.price(judge.network, 1, 3, judge.side, judge.side)
+        return price_of(judge_of(self.study).network())
 
     @cached_property
-    def clip(self) -> Price | None:
-        """An image through the image tower; parameters of both towers. None without a CLIP score, or for a model that only its file describes."""
-        if self.study.evaluation.clip is None:
-            return None
-        import open_clip
-
+    def clip(self) -> Price:
+        """An image through the image tower; parameters of both towers."""
         from harness.evaluation.clip.registry import clip_of
 
-        config = clip_of(self.study).config()
-        if config is None:
-            return None
-        side = config["vision_cfg"]["image_size"]
-        return cost.price(lambda: open_clip.CLIP(**config), 1, 3, side, side, run=lambda model, x: model.encode_image(x))
+        return price_of(clip_of(self.study).network())
 
     def _key(self, method: str) -> object:
         """The same for methods whose denoisers cost the same."""

@@ -145,10 +145,8 @@ class Stages:
             **facts,
         )
 
-    def _looking(self, name: str, section: JudgeSection | ClipSection, price: Price | None) -> JobPlan:
+    def _looking(self, name: str, section: JudgeSection | ClipSection, price: Price) -> JobPlan:
         """A network that looks at samples."""
-        if price is None:
-            return self._stage(name, what="CLIP of an architecture that is in its file")
         facts = {"what": section.text, "disk": {"judge and CLIP": FLOAT * price.stored}}
         if section.trained_with:
             return self._trained(name, price, section.trained_with, **facts)
@@ -216,7 +214,7 @@ class Stages:
         count, averages = self.study.sampling.count, len(self.study.sampling.averages)
         held_out = self.study.data.reference if self.study.evaluation.reconstruction else 0
         judge, decoder = self.networks.judge.flops, self.networks.decoder.flops
-        clip = self.networks.clip.flops if self.study.evaluation.clip and self.networks.clip else 0
+        clip = self.networks.clip.flops if self.study.evaluation.clip else 0
         flops = count * (judge * (1 + averages) + clip) + held_out * (judge + decoder)
         flops += (
             (1 + averages) * self.study.evaluation.resamples * 2 * count * self.study.features**2

@@ -132,10 +132,7 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         if owner is not None:
             field = owner.model_fields[part]
             candidates = [m for annotation in (field.annotation, *field.metadata) for m in _models_in(annotation)]
-        elif tagged := [m for m in candidates if part in _tags(m)]:
-            candidates = tagged  # pydantic puts the kind of a union's member into the path; the file has no such field
-        if owner is not None or not tagged:
-            path.append(str(part))
+        path.append(str(part))
         known = [field for m in candidates for field in m.model_fields] or known
     where = ".".join(path)
     if first["type"] == "extra_forbidden":
@@ -153,11 +150,6 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
         yield from annotation.models().values()
     for inner in get_args(annotation):
         yield from _models_in(inner)
-
-
-def _tags(model: type[BaseModel]) -> tuple:
-    """Values of the field that tells a union's member from the others."""
-    return next((get_args(field.annotation) for name, field in model.model_fields.items() if name in ("kind", "source")), ())
 
 
 def digest(value: Any) -> str:

@@ -13,7 +13,7 @@ from harness.data.stage import load_data
 from harness.decoder import registry as decoders
 from harness.decoder.base import DecoderKind
 from harness.encoder import registry as encoders
-from harness.encoder.base import EncoderKind, Network
+from harness.encoder.base import EncoderKind
 from harness.encoder.latents import Batches
 from harness.report.rows import collect
 from harness.store import artifacts
@@ -25,6 +25,7 @@ from harness.study.sections.decoder import DecoderSection
 from harness.study.sections.encoder import EncoderSection
 from harness.study.study import parse_study
 from harness.study.typed import Count, UserError, merge
+from harness.training.network import Network
 from harness.workflow.dag import Run
 
 

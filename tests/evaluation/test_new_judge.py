@@ -26,6 +26,7 @@ from harness.study.sections import evaluation as sections
 from harness.study.sections.evaluation import ClipSection, JudgeSection
 from harness.study.study import parse_study
 from harness.study.typed import Count, UserError, merge
+from harness.training.network import Network
 
 
 class Projection(JudgeSection):
@@ -65,14 +66,15 @@ class ProjectionJudge(JudgeKind):
         assert (data, records) == (None, [])
         generator = torch.Generator().manual_seed(0)
         with artifacts.artifact(out, stage="judge", module="harness.evaluation.judge.stage", config=self.section) as path:
-            save_tensors(path, {"matrix": torch.randn(3 * self.side**2, self.section.directions, generator=generator)})
+            save_tensors(path, {"matrix": torch.randn(3 * self.study.data.image_size**2, self.section.directions, generator=generator)})
         return {}
 
     def extractor(self, weights):
         return ProjectionExtractor(load_tensors(weights)[0]["matrix"])
 
     def network(self):
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * self.side**2, self.section.directions, bias=False))
+        size, directions = self.study.data.image_size, self.section.directions
+        return Network(lambda: nn.Sequential(nn.Flatten(), nn.Linear(3 * size**2, directions, bias=False)), (1, 3, size, size))
 
 
 class BagSection(ClipSection):
@@ -93,9 +95,6 @@ class BagClip(ClipKind):
         model.encode_image = lambda images, normalize: nn.functional.normalize(images.abs().mean((2, 3)) + 0.1)
         model.encode_text = lambda ids, normalize: nn.functional.normalize(ids.float())
         return LoadedClip(model, lambda texts: torch.tensor([[len(text), 3, 4] for text in texts]), to_pixels)
-
-    def config(self):
-        return None
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from harness.study.study import Study
+from harness.training.network import Network
 
 Tokenizer = Callable[[list[str]], Tensor]  # N captions -> (N, context) ids
 Preprocess = Callable[[np.ndarray], Tensor]  # (N, H, W, 3) uint8 -> (N, 3, S, S)
@@ -39,6 +40,6 @@ class ClipKind(ABC):
     def load(self, folder: Path) -> LoadedClip:
         """What `make` wrote."""
 
-    @abstractmethod
-    def config(self) -> dict | None:
-        """open_clip's `model_cfg`, for a plan to count; None where only the model's file has it."""
+    def network(self) -> Network | None:
+        """One image through the image tower; None where only the model's file says how large it is."""
+        return None

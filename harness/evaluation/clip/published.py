@@ -14,14 +14,14 @@ from PIL import Image
 from torch import Tensor
 
 from harness.evaluation.clip.base import ClipKind, LoadedClip
-from harness.evaluation.clip.folder import CONFIG, WEIGHTS, load_folder, save_folder
+from harness.evaluation.clip.folder import CONFIG, WEIGHTS, load_folder, network_of, save_folder
 from harness.store import artifacts, foreign
 from harness.store.assets import locate, record_of
 from harness.store.tensors import load_weights
-from harness.study.sections.evaluation import OpenClip
+from harness.study.sections.evaluation import LOCAL, OpenClip
 from harness.study.typed import UserError, nearest
+from harness.training.network import Network
 
-LOCAL = "local-dir"  # name of a model whose asset is a folder with its own configuration
 VOCABULARY, CONTEXT = 49408, 77  # of CLIP's tokenizer
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # numbers that only OpenAI's own files have
 
@@ -36,8 +36,9 @@ class PublishedClip(ClipKind):
     def load(self, folder: Path) -> LoadedClip:
         return load_published(folder)
 
-    def config(self) -> dict | None:
-        return open_clip.get_model_config(self.section.model)
+    def network(self) -> Network | None:
+        config = open_clip.get_model_config(self.section.model)
+        return network_of(config) if config else None
 
 
 def load_published(folder: Path) -> LoadedClip:

@@ -13,7 +13,7 @@ from harness.data.captions import captions
 from harness.data.images import to_pixels
 from harness.data.stage import load_data
 from harness.evaluation.clip.base import ClipKind, LoadedClip
-from harness.evaluation.clip.folder import load_folder, save_folder
+from harness.evaluation.clip.folder import load_folder, network_of, save_folder
 from harness.machine.device import device
 from harness.machine.streams import seed_initialisation
 from harness.store import artifacts
@@ -21,6 +21,7 @@ from harness.store.files import write_json
 from harness.study.sections.evaluation import TrainedClip
 from harness.study.typed import UserError
 from harness.training.loop import fit
+from harness.training.network import Network
 from harness.training.order import batch_indices
 
 SEED = 0  # part of the protocol, not of a run
@@ -95,6 +96,6 @@ class TrainedWordClip(ClipKind):
         """The model takes pixels in [-1, 1]."""
         return LoadedClip(load_folder(folder), WordTokenizer(**json.loads((folder / WORDS).read_text())), to_pixels)
 
-    def config(self) -> dict:
+    def network(self) -> Network:
         data = self.study.data
-        return model_config(self.section, data.image_size, WordTokenizer.of(captions(data, range(data.classes))))
+        return network_of(model_config(self.section, data.image_size, WordTokenizer.of(captions(data, range(data.classes)))))

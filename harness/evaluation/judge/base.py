@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from torch import nn
 from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 
 from harness.study.study import Study
+from harness.training.network import Network
 
 
 class JudgeKind(ABC):
@@ -32,10 +32,5 @@ class JudgeKind(ABC):
         """torch-fidelity's extractor of the values of `layers`, from images (N, 3, H, W) uint8."""
 
     @abstractmethod
-    def network(self) -> nn.Module:
-        """Of the judge's size, for a plan to count: images (B, 3, side, side) in, any weights."""
-
-    @property
-    def side(self) -> int:
-        """Pixels of the images that the network is fed."""
-        return self.study.data.image_size
+    def network(self) -> Network:
+        """One image through the judge."""

@@ -14,6 +14,7 @@ from harness.machine.streams import seed_initialisation
 from harness.store import artifacts
 from harness.store.tensors import load_tensors, load_weights, save_tensors
 from harness.training.loop import fit
+from harness.training.network import Network
 from harness.training.order import batch_indices
 
 SEED = 0  # part of the protocol, not of a run
@@ -84,7 +85,7 @@ class TrainedClassifier(JudgeKind):
         artifact = artifacts.trained_artifact(out, state=state, stage="judge", module=__name__, config=section, inputs=[data])
         with artifact as (path, checkpoints):
             seed_initialisation(SEED)
-            classifier = self.network().to(device())
+            classifier = self.build().to(device())
 
             def loss(step: int, _generator: torch.Generator) -> Tensor:
                 rows = batch_indices(SEED, step, len(split), section.training.batch)
@@ -97,9 +98,13 @@ class TrainedClassifier(JudgeKind):
             correct = classifier(held_out.pixels().to(device()))[1].argmax(1).cpu().numpy() == held_out.labels
         return {"accuracy on held-out images": float(correct.mean())}
 
-    def network(self) -> Classifier:
+    def build(self) -> Classifier:
         return Classifier(self.section.width, self.study.classes, self.study.data.image_size)
+
+    def network(self) -> Network:
+        size = self.study.data.image_size
+        return Network(self.build, (1, 3, size, size))
 
     def extractor(self, weights: Path) -> ClassifierExtractor:
         tensors, _ = load_tensors(weights)
-        return ClassifierExtractor(list(self.layers.values()), load_weights(self.network(), tensors, weights))
+        return ClassifierExtractor(list(self.layers.values()), load_weights(self.build(), tensors, weights))

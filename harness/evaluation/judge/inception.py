@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
 from harness.evaluation.judge.base import JudgeKind
 from harness.store import artifacts, foreign
 from harness.store.assets import locate, record_of
 from harness.store.tensors import load_tensors, load_weights, save_tensors
+from harness.training.network import Network
+
+SIDE = 299  # pixels that it is fed
 
 
 class InceptionExtractor(FeatureExtractorInceptionV3):
@@ -34,8 +37,6 @@ class InceptionExtractor(FeatureExtractorInceptionV3):
 
 
 class PublishedInception(JudgeKind):
-    side = 299
-
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         """The published file, strictly checked; returns how many tensors it has."""
         record = record_of(records, "evaluation.judge.weights")
@@ -54,8 +55,8 @@ class PublishedInception(JudgeKind):
     def extractor(self, weights: Path) -> InceptionExtractor:
         return InceptionExtractor("inception", list(self.layers.values()), load_tensors(weights, check=False)[0], weights)
 
-    def network(self) -> nn.Module:
+    def network(self) -> Network:
         """torchvision's, which has the same layers."""
         from torchvision.models import inception_v3
 
-        return inception_v3(aux_logits=False, init_weights=False)
+        return Network(lambda: inception_v3(aux_logits=False, init_weights=False), (1, 3, SIDE, SIDE))

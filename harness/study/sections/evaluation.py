@@ -133,16 +133,19 @@ class TrainedClip(ClipSection):
         return self.training
 
 
+LOCAL = "local-dir"  # model of a folder with its own configuration
+
+
 class OpenClip(ClipSection):
     """A published open_clip model."""
 
     kind: Literal["open_clip"]
-    model: str  # open_clip's name, or `local-dir` where the asset is a folder with its own configuration
+    model: str  # open_clip's name, or LOCAL
     weights: Asset
 
     @property
     def text(self) -> str:
-        return f"CLIP {self.model}, published"
+        return "CLIP of an architecture that is in its file" if self.model == LOCAL else f"CLIP {self.model}, published"
 
 
 CLIPS: dict[str, type[ClipSection]] = {"trained": TrainedClip, "open_clip": OpenClip}
