@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from harness.report.cells import named
 from harness.report.statistics import Estimate, estimate
+from harness.report.words import number, seeds_text
 from harness.results.scores import score_info
 from harness.study.method import load_method
 from harness.study.study import Study
@@ -293,13 +294,3 @@ CONDITIONS: dict[str, type[Condition]] = {
 def names(name: str | list[str]) -> list[str]:
     """A list of the one or several names."""
     return [name] if isinstance(name, str) else name
-
-
-def number(value: float, digits: int, *, signed: bool = False) -> str:
-    """With a true minus sign."""
-    return f"{value:{'+' if signed else ''}.{digits}f}".replace("-", "−")
-
-
-def seeds_text(count: int) -> str:
-    """`1 seed`, `2 seeds`."""
-    return f"{count} seed{'s' * (count != 1)}"

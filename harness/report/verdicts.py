@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from harness.report import paper
-from harness.report.conditions import Condition, Outcome, names, number, seeds_text
+from harness.report.conditions import Condition, Outcome, names
 from harness.report.hypotheses import Claim, Claims, first, lacking
 from harness.report.statistics import Estimate, holm, seeds_needed
+from harness.report.words import number, p_text, seeds_text
 from harness.results.schema import LEVEL
 from harness.study.study import Study, study_names
 
@@ -190,11 +191,6 @@ def effect_text(result: Result) -> str:
     digits = min(6, max(0, 1 - int(np.floor(np.log10(size))))) if size else 0
     mean = number(effect.mean, digits, signed=signed)
     return f"{mean} [{number(effect.low, digits, signed=signed)}, {number(effect.high, digits, signed=signed)}]" if wide else mean
-
-
-def p_text(p: float) -> str:
-    """`< 0.001`, or `= ` and the digits that matter."""
-    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 
 def _printed(claim: Claim, condition: Condition, study: Study) -> str:
