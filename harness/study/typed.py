@@ -25,6 +25,10 @@ Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(gt=0, lt=1)]  # of something: neither none nor all of it
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Interval = tuple[Fraction, Fraction]  # of t
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
 class Strict(BaseModel):

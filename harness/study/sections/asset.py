@@ -1,21 +1,6 @@
-"""Assets of a study, and the bounded numbers that its sections share."""
+"""What a study's user supplies."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from harness.study.typed import Count, Fraction, Strict
-
-NonNegative = Annotated[float, Field(ge=0)]
-
-
-Decay = Annotated[float, Field(ge=0, lt=1)]
-
-
-Interval = tuple[Fraction, Fraction]  # of t
-
-
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
+from harness.study.typed import Count, Sha256, Strict
 
 
 class Asset(Strict):

@@ -7,8 +7,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.study.sections.asset import Asset, Sha256
-from harness.study.typed import Count, Strict
+from harness.study.sections.asset import Asset
+from harness.study.typed import Count, Sha256, Strict
 
 
 class DataSection(Strict):

@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from harness.study.sections.asset import Asset, Decay, NonNegative
+from harness.study.sections.asset import Asset
 from harness.study.sections.training import Training
-from harness.study.typed import Count, Positive, Strict
+from harness.study.typed import Count, Decay, NonNegative, Positive, Strict
 
 VGG16_WIDTHS = (64, 128, 256, 512, 512)
 

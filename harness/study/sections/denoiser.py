@@ -10,9 +10,8 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from harness.study.method import DiffusionRegisters
-from harness.study.sections.asset import Decay
 from harness.study.sections.training import Training
-from harness.study.typed import Count, Positive, Share, Strict
+from harness.study.typed import Count, Decay, Positive, Share, Strict
 
 
 class Shape(Strict):

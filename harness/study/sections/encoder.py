@@ -7,9 +7,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from harness.study.sections.asset import Asset, NonNegative
+from harness.study.sections.asset import Asset
 from harness.study.sections.training import Training
-from harness.study.typed import Count, Positive, Share, Strict
+from harness.study.typed import Count, NonNegative, Positive, Share, Strict
 
 
 class Population(Strict):

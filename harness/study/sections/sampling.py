@@ -9,9 +9,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.study.sections.asset import Asset, Decay, Interval
+from harness.study.sections.asset import Asset
 from harness.study.sections.denoiser import ARCHITECTURES, Shape
-from harness.study.typed import Count, OneOf, Strict, name_in
+from harness.study.typed import Count, Decay, Interval, OneOf, Strict, name_in
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.study.sections.asset import Decay, NonNegative
-from harness.study.typed import Count, Fraction, Positive, Strict
+from harness.study.typed import Count, Decay, Fraction, NonNegative, Positive, Strict
 
 
 class Schedule(Strict):
