@@ -6,7 +6,7 @@ from harness.data.stage import make_data
 from harness.decoder.decode import make_decoder
 from harness.denoiser.sample import draw_samples
 from harness.denoiser.train import train_denoiser
-from harness.encoder.encode import make_encoder, make_latents, make_registers
+from harness.encoder.encode import make_encoder, make_latents, search_registers
 from harness.evaluation import scores
 from harness.evaluation.clip.stage import make_clip
 from harness.evaluation.guidance import search_guidance
@@ -53,7 +53,7 @@ class Pipeline:
         folder, backbone = self.root / "encoders" / key, self.backbones[name]
         registers = folder / "registers.json" if key.startswith("ttr") else None
         if registers:
-            make_registers(study, encoder=key, data=self.data, backbone=backbone, out=registers)
+            search_registers(study, encoder=key, data=self.data, backbone=backbone, out=registers)
             self.found[key] = read_json(registers)
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
         make_latents(study, data=self.data, backbone=backbone, registers=registers, out=latents)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.data.stage import load_data
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.sample import load_samples
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.encoder.tower_files import load_tower
 from harness.evaluation import references
 from harness.evaluation.clip.stage import load_clip
@@ -247,7 +247,7 @@ def readers(study, runs, tmp_path_factory):
         root / "data": lambda path: load_data(path, "reference").labels,
         root / "backbones" / "plain": load_tower,
         variant / "registers.json": lambda path: artifacts.read_json(path)["neurons"],
-        variant / "latents.safetensors": held_out,
+        variant / "latents.safetensors": load_held_out,
         variant / "decoder.safetensors": lambda path: load_tensors(path)[0],
         run / "denoiser.safetensors": lambda path: [load_denoiser(study, "dsr", path), artifacts.meta(path)["filtered_share"]],
         run / "samples.npz": load_samples,

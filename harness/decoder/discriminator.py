@@ -63,6 +63,7 @@ class Block(nn.Module):
         self.norm = nn.InstanceNorm1d(width, eps=1e-6, affine=True)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, P) -> same."""
         return F.leaky_relu(self.norm(self.conv(x)), 0.2)
 
 
@@ -75,6 +76,7 @@ class Head(nn.Module):
         self.logit = spectral_norm(nn.Conv1d(width, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, width, P) -> (B, P)."""
         x = self.first(x)
         return self.logit((x + self.residual(x)) / math.sqrt(2)).squeeze(1)
 
@@ -84,7 +86,7 @@ class Discriminator(nn.Module):
 
     The spectral norms move one power iteration at each forward in train mode: train() for the discriminator's own loss, eval() for the
     decoder's. Their vectors are buffers, so what resumes a run is `heads.state_dict()`, not the parameters alone.
-    The ViT is random until `load`, for tests at toy sizes.
+    The ViT is random until `from_file`, for tests at toy sizes.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class Discriminator(nn.Module):
         self.train()
 
     @classmethod
-    def load(cls, dino: Path | str, **shape: int | Sequence[int]) -> Self:
+    def from_file(cls, dino: Path | str, **shape: int | Sequence[int]) -> Self:
         """With the published ViT; the heads are random. `shape` as for the class.
 
         UserError, one line, for a file that is missing, damaged or of another architecture.
@@ -125,6 +127,7 @@ class Discriminator(nn.Module):
         return model
 
     def train(self, mode: bool = True) -> Self:
+        """The heads alone; the ViT stays in eval mode."""
         super().train(mode)
         self.backbone.eval()
         return self
@@ -164,7 +167,7 @@ def diff_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def discretise(images: Tensor) -> Tensor:
-    """Clamp to [-1, 1] and round to the 256 levels of a stored image; no gradient. For what the discriminator trains on."""
+    """(B, 3, H, W): clamp to [-1, 1] and round to the 256 levels of a stored image; no gradient. For what the discriminator trains on."""
     return ((images.detach().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 

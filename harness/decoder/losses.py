@@ -26,12 +26,12 @@ class Losses:
             from harness.decoder.perceptual import Perceptual
 
             files = [assets.locate(assets.record_of(records, f"decoder.perceptual.{part}")) for part in ("vgg", "heads")]
-            self.perceptual = Perceptual.load(*files, widths=self.config.perceptual.widths).to(device())
+            self.perceptual = Perceptual.from_files(*files, widths=self.config.perceptual.widths).to(device())
         if adversarial:
             from harness.decoder.discriminator import Discriminator, shape_of
 
             file = assets.locate(assets.record_of(records, "decoder.adversarial.weights"))
-            self.discriminator = Discriminator.load(file, **shape_of(adversarial)).to(device())
+            self.discriminator = Discriminator.from_file(file, **shape_of(adversarial)).to(device())
             self.fools_from = training.steps_of(adversarial.generator_from, len(batches))
             self.opponent = Opponent(
                 self.discriminator, self.against, start=training.steps_of(adversarial.discriminator_from, len(batches))
@@ -70,7 +70,7 @@ class Losses:
         return self.config.adversarial.weight * weight * adversarial
 
     def against(self, _step: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """The discriminator sees what the updated decoder makes of clean latents, rounded as a stored image would be."""
+        """Of the discriminator: a scalar for each micro-batch. It sees what the updated decoder makes of clean latents, rounded as a stored image would be."""
         from harness.decoder.discriminator import diff_augment, discretise, hinge_loss
 
         self.discriminator.train()

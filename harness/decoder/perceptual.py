@@ -27,7 +27,7 @@ CONVOLUTIONS = (2, 2, 3, 3, 3)  # of VGG16, between its poolings
 
 
 class Perceptual(nn.Module):
-    """Frozen: no gradient to its weights, gradient to its inputs. Weights are random until `load`, for tests at toy widths."""
+    """Frozen: no gradient to its weights, gradient to its inputs. Weights are random until `from_files`, for tests at toy widths."""
 
     def __init__(self, widths: Sequence[int] = VGG16_WIDTHS) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Perceptual(nn.Module):
         self.requires_grad_(False)
 
     @classmethod
-    def load(cls, vgg: Path | str, heads: Path | str, widths: Sequence[int] = VGG16_WIDTHS) -> Self:
+    def from_files(cls, vgg: Path | str, heads: Path | str, widths: Sequence[int] = VGG16_WIDTHS) -> Self:
         """With the published weights. VGG's classifier is skipped.
 
         UserError, one line, for a file that is missing, damaged or of another architecture.

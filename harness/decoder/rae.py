@@ -97,6 +97,7 @@ class RaeDecoder(DecoderKind):
         }
 
     def load(self, path: Path) -> Decoder:
+        """UserError for weights of another shape."""
         tensors, _ = load_tensors(path)
         return load_weights(self.build(), tensors, path).eval().requires_grad_(False).to(device()).decode
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from harness.study.method import EncoderRegisters
 from harness.study.sections.encoder import Search
 from harness.study.study import Study
 
+if TYPE_CHECKING:
+    from harness.encoder.register_search import Round
+
 BATCH = 256
 NORM_IMAGES = 10_000  # at most: training images whose token norms are kept, where the latents themselves are not
 
@@ -40,12 +43,12 @@ def make_encoder(
 # --------------------------------------------------------------------------------------------------------------- registers
 
 
-def make_registers(study: Study, *, encoder: str, data: Path, backbone: Path, out: Path) -> dict:
+def search_registers(study: Study, *, encoder: str, data: Path, backbone: Path, out: Path) -> dict:
     """Stage `registers`: the register neurons of the encoder variant `encoder`, searched for or as published.
 
     JSON with scores per round and, where outliers were planted, precision and recall.
     """
-    from harness.encoder.register_search import search_registers  # imports transformers, as the next two do
+    from harness.encoder.register_search import search_rounds  # imports transformers, as the next two do
     from harness.encoder.test_time_registers import released_neurons
     from harness.encoder.tower_files import load_tower
 
@@ -56,32 +59,34 @@ def make_registers(study: Study, *, encoder: str, data: Path, backbone: Path, ou
             neurons = released_neurons(section.released_neurons[encoder], load_tower(backbone))
         else:
             model, images = load_tower(backbone).to(device()), _search_images(load_data(data, "train"), section)
-            rounds, neurons, left = search_registers(model, images, EncoderRegisters.from_key(encoder), section, factor)
-        truth = planted_neurons(backbone) if study.outliers == "planted" else set()
+            rounds, neurons, left = search_rounds(model, images, EncoderRegisters.from_key(encoder), section, factor)
+        planted = planted_neurons(backbone) if study.outliers == "planted" else set()
         moved = {(layer, neuron) for layer, listed in neurons.items() for neuron in listed}
         result = {
             "encoder": encoder,
             "source": section.released_neurons.get(encoder, "search"),
             "neurons": {str(layer): listed for layer, listed in sorted(neurons.items())},
-            "rounds": [
-                {
-                    "threshold": r.threshold,
-                    "outlier_share_before": r.outlier_share,
-                    "found": [
-                        {"layer": layer, "neuron": neuron, "score": score, "planted": (layer, neuron) in truth}
-                        for layer, neuron, score in r.found
-                    ],
-                    "scores": [[float(f"{score:.4g}") for score in layer] for layer in r.scores],  # layer by layer, of every neuron
-                }
-                for r in rounds
-            ],
+            "rounds": [_round(one, planted) for one in rounds],
             "outlier_share_left": left,
-            "planted": sorted(truth),
-            "precision": len(moved & truth) / len(moved) if moved and truth else None,
-            "recall": len(moved & truth) / len(truth) if truth else None,
+            "planted": sorted(planted),
+            "precision": len(moved & planted) / len(moved) if moved and planted else None,
+            "recall": len(moved & planted) / len(planted) if planted else None,
         }
         write_json(path, result)
     return {name: result[name] for name in ("neurons", "source", "outlier_share_left", "precision", "recall")}
+
+
+def _round(one: "Round", planted: set[tuple[int, int]]) -> dict:
+    """A round of search as it is stored; scores layer by layer, of every neuron."""
+    return {
+        "threshold": one.threshold,
+        "outlier_share_before": one.outlier_share,
+        "found": [
+            {"layer": layer, "neuron": neuron, "score": score, "planted": (layer, neuron) in planted}
+            for layer, neuron, score in one.neurons
+        ],
+        "scores": [[float(f"{score:.4g}") for score in layer] for layer in one.scores],
+    }
 
 
 def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tensor]]:
@@ -108,7 +113,7 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
         rows = np.linspace(0, len(split), count, endpoint=False).astype(int)
         every = max(1, math.ceil(count / NORM_IMAGES))  # whole batches; all of them where the latents are cached
         for number, (raw, layers) in enumerate(
-            _encoded(encoder, split, rows, flip=study.data.flip and not section.cache, what="training images")
+            _encoded(encoder, split, rows, flip=study.data.flip and not section.cache, subject="training images")
         ):
             moments.add(raw)
             if section.cache or number % every == 0:
@@ -123,7 +128,7 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
                 tensors["train.latents"] = whitened
             if norms[0] is not None:
                 tensors |= {f"train.norm.{name}": value for name, value in token_norms(torch.cat(norms), raw, whitened).items()}
-        batches = _encoded(encoder, held_out, np.arange(len(held_out)), flip=False, what="held-out images")
+        batches = _encoded(encoder, held_out, np.arange(len(held_out)), flip=False, subject="held-out images")
         raw, layers = zip(*((raw.cpu(), layers.cpu() if layers is not None else None) for raw, layers in batches), strict=True)
         tensors |= {"reference.latents": whitening.whiten(torch.cat(raw)), "reference.labels": torch.from_numpy(held_out.labels)}
         if layers[0] is not None:
@@ -132,13 +137,13 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
     return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
 
 
-def _encoded(encoder: Encoder, split: Split, rows: np.ndarray, *, flip: bool, what: str) -> Iterator[tuple[Tensor, Tensor | None]]:
+def _encoded(encoder: Encoder, split: Split, rows: np.ndarray, *, flip: bool, subject: str) -> Iterator[tuple[Tensor, Tensor | None]]:
     """(raw latents, layer norms) of `rows`, batch by batch; every second image mirrored where training mirrors half of them."""
-    progress = Progress(f"encode {what}", len(rows), "images")
+    progress = Progress(f"encode {subject}", len(rows), "images")
     for first in range(0, len(rows), BATCH):
         batch = rows[first : first + BATCH]
         pixels = split.pixels(batch.tolist()).to(device())
         if flip:
             pixels[1::2] = pixels[1::2].flip(-1)
-        yield encoder(pixels, noise_from(stream(0, f"posterior of {what}", first), len(batch)))
+        yield encoder(pixels, noise_from(stream(0, f"posterior of {subject}", first), len(batch)))
         progress.update(first + len(batch))

@@ -38,13 +38,14 @@ class HeldOut:
     whitening: Whitening
 
 
-def held_out(path: Path) -> HeldOut:
+def load_held_out(path: Path) -> HeldOut:
+    """Of a latents file; UserError if it is not the file that was recorded."""
     tensors, _ = load_tensors(path)
     whitening = Whitening(tensors["mean"], tensors["std"])
     return HeldOut(tensors["reference.latents"], tensors["reference.labels"], tensors.get("reference.norms"), whitening)
 
 
-def train_norms(path: Path, name: str) -> Tensor:
+def load_train_norms(path: Path, name: str) -> Tensor:
     """(N, P) of NORMS, of the training images that the statistics were taken over."""
     artifacts.checked(path)
     with safe_open(path, "pt") as file:
@@ -90,6 +91,7 @@ class Batches:
         return outlier_norm(self.norms[mask.norm], factor)
 
     def __call__(self, step: int) -> Batch:
+        """The batch of a step, on the device; (B, ...) is this process's share of it."""
         rows = self._rows(step)
         labels = self.labels[rows].to(device())
         if self.cached is not None:

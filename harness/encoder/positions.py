@@ -11,7 +11,7 @@ def sincos_1d(width: int, positions: Tensor) -> Tensor:
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
 
 
-def sincos_2d(width: int, grid: int) -> Tensor:
-    """(grid * grid, width) table; the first half of the channels encodes the column (MAE's order)."""
-    row, column = torch.meshgrid(torch.arange(grid), torch.arange(grid), indexing="ij")
+def sincos_2d(width: int, side: int) -> Tensor:
+    """(side * side, width) table; the first half of the channels encodes the column (MAE's order)."""
+    row, column = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     return torch.cat([sincos_1d(width // 2, column), sincos_1d(width // 2, row)], dim=1)

@@ -24,11 +24,11 @@ Images = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what starts
 
 @dataclass(frozen=True)
 class Round:
-    """One round of search. `found` is sorted by score; `scores` (layers, neurons) are of all; `threshold` is a norm; shares are of patch tokens."""
+    """One round of search. `neurons` are the best, sorted by score; `scores` (layers, neurons) are of all; `threshold` is a norm; shares are of patch tokens."""
 
     threshold: float
     outlier_share: float
-    found: list[tuple[int, int, float]]  # (layer, neuron, score)
+    neurons: list[tuple[int, int, float]]  # (layer, neuron, score)
     scores: list[list[float]]
 
 
@@ -80,10 +80,13 @@ class _Scores:
         return scores
 
     def best(self, top_k: int) -> list[tuple[int, int, float]]:
+        """(layer, neuron, score) of the `top_k` highest scores, as far as they are above 0."""
         scores = self.of_neurons()
         best = scores.flatten().topk(min(top_k, scores.numel()))
-        neurons, found = scores.shape[1], zip(best.values.tolist(), best.indices.tolist(), strict=True)
-        return [(i // neurons, i % neurons, score) for score, i in found if score > 0]
+        neurons = scores.shape[1]
+        return [
+            (i // neurons, i % neurons, score) for score, i in zip(best.values.tolist(), best.indices.tolist(), strict=True) if score > 0
+        ]
 
 
 @torch.no_grad()
@@ -129,7 +132,7 @@ def score_neurons(encoder: VisionEncoder, images: Images, search: Search, factor
     return Round(threshold, share, scores.best(search.top_k), scores.of_neurons().tolist())
 
 
-def search_registers(
+def search_rounds(
     encoder: VisionEncoder, images: Images, registers: EncoderRegisters, search: Search, factor: float
 ) -> tuple[list[Round], Neurons, float]:
     """Rounds of search, each on the encoder that the earlier rounds have stabilised; arguments as for `score_neurons`.
@@ -147,7 +150,7 @@ def search_registers(
         if stabilised:
             stabilised.remove()
         share = result.outlier_share
-        new = [(layer, neuron) for layer, neuron, _ in result.found if neuron not in neurons.get(layer, [])]
+        new = [(layer, neuron) for layer, neuron, _ in result.neurons if neuron not in neurons.get(layer, [])]
         if number == limit or not new:
             break
         rounds.append(result)

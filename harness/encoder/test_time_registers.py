@@ -80,6 +80,7 @@ class TestTimeRegisters:
         activations[:, -self.count :, listed] = strongest.unsqueeze(1)
 
     def remove(self) -> None:
+        """Leave the encoder as it was."""
         for handle in self.handles:
             handle.remove()
 

@@ -61,22 +61,27 @@ class VisionEncoder(nn.Module):
 
     @property
     def family(self) -> Family:
+        """Of transformers' architectures."""
         return "siglip" if self.tower.config.model_type == "siglip_vision_model" else self.tower.config.model_type
 
     @property
     def width(self) -> int:
+        """C, channels of a token."""
         return self.tower.config.hidden_size
 
     @property
     def depth(self) -> int:
+        """Layers."""
         return len(self.layers)
 
     @property
     def side(self) -> int:
+        """Of the image, in patches."""
         return self.image_size // self.tower.config.patch_size
 
     @property
     def patches(self) -> int:
+        """P, patch tokens of an image."""
         return self.side**2
 
     @property
@@ -86,10 +91,12 @@ class VisionEncoder(nn.Module):
 
     @property
     def final_norm(self) -> nn.LayerNorm:
+        """After the last layer, without its affine part."""
         return self.tower.post_layernorm if self.family == "siglip" else self.tower.layernorm
 
     @property
     def layers(self) -> nn.ModuleList:
+        """In the order in which tokens pass them; UserError where this version of transformers keeps them elsewhere."""
         for name in ("encoder.layers", "encoder.layer"):
             with suppress(AttributeError):
                 return self.tower.get_submodule(name)
@@ -102,6 +109,7 @@ class VisionEncoder(nn.Module):
         return handle
 
     def learned(self) -> Tensor:
+        """(R, C)."""
         return self.registers
 
     def _append(self, _module: nn.Module, _inputs: tuple, embeddings: Tensor) -> Tensor:

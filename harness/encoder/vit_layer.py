@@ -22,6 +22,7 @@ class Dense(nn.Module):
         self.dense = nn.Linear(width_in, width_out)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., width_in) -> (..., width_out)."""
         return self.dense(x)
 
 

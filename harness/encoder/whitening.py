@@ -54,6 +54,7 @@ class Whitening:
         return latents * self.std + self.mean
 
     def to(self, place: torch.device) -> "Whitening":
+        """On another device."""
         return Whitening(self.mean.to(place), self.std.to(place))
 
 

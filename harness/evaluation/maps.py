@@ -21,7 +21,7 @@ from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time, clean_of
 from harness.denoiser.layers import Attention
 from harness.encoder.base import Decoder
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.encoder.token_encoder import load_vision_encoder
 from harness.encoder.whitening import Whitening
 from harness.evaluation.made import check_run
@@ -184,7 +184,7 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     Of a denoiser that diverged, or whose norms are not finite, only `times`, `rows` and `labels` are there; the record has `status` and
     `reason`.
     """
-    config, source = study.outlier_statistics, held_out(latents)
+    config, source = study.outlier_statistics, load_held_out(latents)
     check_run(denoiser, method, seed)
     rows = rows_of(study, len(source.latents))
     clean, labels, noise = source.latents[rows], source.labels[rows], noise_of(study, seed, rows.tolist())

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time
-from harness.encoder.latents import held_out, train_norms
+from harness.encoder.latents import load_held_out, load_train_norms
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
 from harness.evaluation.made import chain, check_run, made
 from harness.evaluation.scored import About, attempt, stop_of
@@ -100,7 +100,7 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
 
     Of a denoiser that diverged there are no lines, and its scores say so.
     """
-    config, source = study.outlier_statistics, held_out(latents)
+    config, source = study.outlier_statistics, load_held_out(latents)
     encoder = []
     if source.layer_norms is not None:
         norms_of = enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
@@ -162,7 +162,7 @@ def filtered(study: Study, method: str, latents: Path) -> dict[str, Score]:
     if not study.encoder.has_tokens:
         return {}
     mask, found = load_method(method).loss_mask, dict.fromkeys(thresholds_of(study), 0.0)
-    norms = train_norms(latents, mask.norm if mask else "pre_ln").double()
+    norms = load_train_norms(latents, mask.norm if mask else "pre_ln").double()
     for place in found if mask else ():
         number = float(place.removeprefix("norm"))
         limit = number if place.startswith("norm") else outlier_norm(norms, number).item()

@@ -13,7 +13,7 @@ from harness.data.stage import load_data
 from harness.decoder.decode import images_of
 from harness.decoder.registry import load_decoder
 from harness.denoiser.sample import load_samples
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.bootstrap import Measured, by_resampling, means, without
 from harness.evaluation.clip.stage import load_clip
@@ -104,7 +104,7 @@ class Scorer:
         if not self.study.evaluation.reconstruction:
             return {}
         reference, truth = self.references[HELD_OUT], load_data(data, "reference")
-        source, decode = held_out(latents), load_decoder(self.study, decoder)
+        source, decode = load_held_out(latents), load_decoder(self.study, decoder)
         images = images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
         seen, plain = About(len(images), reference.sha256, self.extract.sha256), About(len(images), reference.sha256, NONE)
         scores = attempt(["rfid"], seen, lambda: rfid(images, self.extract, reference, self.resamples))

@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from harness.encoder.encode import NORM_IMAGES
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, JobPlan, MethodPlan, Precision
 from harness.plan.networks import NOTHING, Networks
@@ -21,7 +22,6 @@ from harness.study.study import Study
 TRAINED = 3  # forward passes that a forward and a backward cost
 FLOAT = 4  # bytes
 ADM_IMAGES = 10_000  # in arr_0 of an ADM reference batch
-NORM_IMAGES = 10_000  # training images whose token norms are kept beside the statistics (harness.encoder.encode)
 
 
 class Stages:

@@ -14,8 +14,11 @@ from harness.store.files import atomic, remove_left_by_killed
 from harness.study.typed import UserError
 
 
-def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
-    """safetensors with JSON metadata, under one name: the library writes several names in an order that differs from run to run."""
+def save_tensors(path: Path, tensors: dict, **metadata: object) -> None:
+    """`tensors` by name, of any shape and type, as safetensors with JSON metadata.
+
+    That is under one name: the library writes several names in an order that differs from run to run.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -23,7 +26,7 @@ def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
     path.touch()
     mode = path.stat().st_mode  # as the user's umask has it; the library writes a file for its owner alone
     try:
-        save_file(tensors, path, {"harness": json.dumps(metadata_, sort_keys=True)})
+        save_file(tensors, path, {"harness": json.dumps(metadata, sort_keys=True)})
     except SafetensorError as error:  # the library hides the number of an I/O error
         number = re.search(r"os error (\d+)", str(error))
         raise OSError(int(number[1]) if number else errno.EIO, str(error), str(path)) from None
@@ -31,15 +34,15 @@ def save_tensors(path: Path, tensors: dict, **metadata_: object) -> None:
 
 
 def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
-    """(tensors, metadata) of a safetensors file; UserError if it is not the file that was recorded."""
+    """(tensors by name, on the CPU; metadata) of a safetensors file; UserError if it is not the file that was recorded."""
     from safetensors import SafetensorError, safe_open
 
     if check:
         checked(path)
     try:
         with safe_open(path, "pt") as file:
-            metadata_ = json.loads((file.metadata() or {}).get("harness", "{}"))
-            return {key: file.get_tensor(key) for key in file.keys()}, metadata_ if isinstance(metadata_, dict) else {}
+            metadata = json.loads((file.metadata() or {}).get("harness", "{}"))
+            return {key: file.get_tensor(key) for key in file.keys()}, metadata if isinstance(metadata, dict) else {}
     except (SafetensorError, ValueError, RuntimeError) as error:
         raise UserError(f"{path}: not a readable safetensors file ({_line(error)}); delete it and run the same command again") from None
 
@@ -68,10 +71,10 @@ def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict
     """
     for path in (Path(folder) / CHECKPOINT, Path(folder) / BEFORE):
         try:
-            tensors, metadata_ = load_tensors(path, check=False)
-            if metadata_.get("digest") == _digest(tensors, metadata_.get("facts")):
-                if latest is None or metadata_["facts"]["step"] <= latest:
-                    return tensors, metadata_["facts"]
+            tensors, metadata = load_tensors(path, check=False)
+            if metadata.get("digest") == _digest(tensors, metadata.get("facts")):
+                if latest is None or metadata["facts"]["step"] <= latest:
+                    return tensors, metadata["facts"]
                 continue
         except FileNotFoundError:
             continue
@@ -87,16 +90,16 @@ def _digest(tensors: dict, facts: object) -> str:
     """SHA-256 of tensors with their names, types and shapes, and of facts."""
     import torch
 
-    found = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    content = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
-        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
-    return found.hexdigest()
+        content.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        content.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return content.hexdigest()
 
 
 def check_weights(model: object, tensors: dict, path: Path | str) -> None:
-    """UserError that names the first mismatch between a model's state and `tensors`, if there is one."""
+    """UserError that names the first mismatch between a model's state and `tensors` by name, in names or shapes, if there is one."""
     own = model.state_dict()
     for name in [*own, *tensors]:
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:

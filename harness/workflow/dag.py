@@ -98,7 +98,7 @@ class Run:
 
     def registers(self, encoder: str) -> list[str]:
         """The neuron list of an encoder variant with test-time registers; nothing for the others."""
-        return [self.place("encoder", f"encoders/{encoder}/registers.json")] if encoder.startswith("ttr_") else []
+        return [self.place("encoder", f"encoders/{encoder}/registers.json")] if EncoderRegisters.from_key(encoder).searched else []
 
     def decoder(self, encoder: str) -> str:
         """The decoder of an encoder variant; the backbone where that decodes itself."""

@@ -47,7 +47,7 @@ STAGES: dict[str, Stage] = {
     ),
     "clip": Stage("the open_clip model of the CLIP score: train or import it", "harness.evaluation.clip.stage", "make_clip"),
     "encoder": Stage("the vision encoder: train it (and plant outliers) or import it", "harness.encoder.encode", "make_encoder"),
-    "registers": Stage("search for register neurons (test-time registers)", "harness.encoder.encode", "make_registers"),
+    "registers": Stage("search for register neurons (test-time registers)", "harness.encoder.encode", "search_registers"),
     "latents": Stage("whitening statistics, and the whitened latents where they are cached", "harness.encoder.encode", "make_latents"),
     "decoder": Stage("the decoder of an encoder variant: train or import it", "harness.decoder.decode", "make_decoder"),
     "denoiser": Stage("train one method's denoiser with one seed", "harness.denoiser.train", "train_denoiser", shared=True),

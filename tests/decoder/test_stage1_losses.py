@@ -29,7 +29,7 @@ def perceptual(widths=WIDTHS):
 
 
 def published(model, folder, **changes):
-    """The two files that `Perceptual.load` reads, of a random model; VGG's with a part that is not used."""
+    """The two files that `Perceptual.from_files` reads, of a random model; VGG's with a part that is not used."""
     vgg = {**model.vgg.state_dict(), "classifier.0.bias": torch.zeros(3)} | changes
     torch.save(vgg, folder / "vgg16.pth")
     torch.save(model.heads.state_dict(), folder / "vgg.pth")
@@ -80,7 +80,7 @@ def test_agrees_with_torch_fidelity_on_the_same_weights(monkeypatch):
 def test_published_files_are_loaded(tmp_path):
     model = perceptual()
     files = published(model, tmp_path)
-    loaded = Perceptual.load(*files, widths=WIDTHS)
+    loaded = Perceptual.from_files(*files, widths=WIDTHS)
     a, b = images(2, 3, 32, 32), images(2, 3, 32, 32, seed=1)
     torch.testing.assert_close(loaded(a, b), model(a, b), rtol=0, atol=0)
     assert not any(p.requires_grad for p in loaded.parameters())
@@ -89,14 +89,14 @@ def test_published_files_are_loaded(tmp_path):
 def test_vgg_of_another_width_or_without_a_layer_is_refused(tmp_path):
     vgg, heads = published(perceptual(), tmp_path)
     with pytest.raises(UserError, match=r"vgg16.pth: weights of another architecture: 'features.0.weight' is \(4, 3, 3, 3\)"):
-        Perceptual.load(vgg, heads)
+        Perceptual.from_files(vgg, heads)
     state = torch.load(heads)
     del state["lin3.model.1.weight"]
     torch.save(state, heads)
     with pytest.raises(UserError, match=r"vgg.pth: weights of another architecture: 'lin3.model.1.weight' is nothing in the file"):
-        Perceptual.load(vgg, heads, widths=WIDTHS)
+        Perceptual.from_files(vgg, heads, widths=WIDTHS)
     with pytest.raises(UserError, match=r"'features.99.weight' is .* nothing in the model"):
-        Perceptual.load(*published(perceptual(), tmp_path, **{"features.99.weight": torch.zeros(1)}), widths=WIDTHS)
+        Perceptual.from_files(*published(perceptual(), tmp_path, **{"features.99.weight": torch.zeros(1)}), widths=WIDTHS)
 
 
 # --------------------------------------------------------------------------------------------------------------- discriminator
@@ -208,12 +208,12 @@ def test_a_few_steps_separate_real_from_fake(toy):
 def test_published_vit_is_loaded_strictly(tmp_path, toy):
     path = tmp_path / "dino.pth"
     torch.save(toy.backbone.state_dict(), path)
-    loaded = d.Discriminator.load(path, **TOY)
+    loaded = d.Discriminator.from_file(path, **TOY)
     x = images(2, 3, 16, 16)
     torch.testing.assert_close(torch.stack(loaded.features(x)), torch.stack(toy.features(x)), rtol=0, atol=0)
     assert not any(p.requires_grad for p in loaded.backbone.parameters())
     with pytest.raises(UserError, match=r"dino.pth: weights of another architecture: 'cls_token' is \(1, 1, 32\) in the file"):
-        d.Discriminator.load(path, **TOY | {"width": 48})
+        d.Discriminator.from_file(path, **TOY | {"width": 48})
 
 
 def test_default_sizes_are_those_of_dino_vit_s_8():

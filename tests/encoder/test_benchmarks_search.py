@@ -75,7 +75,7 @@ def a_search(shape, images):
 
 def test_ranking_is_the_published_one():
     encoder, pixels, settings = a_search(DIGITS, 40)
-    ours = score_neurons(encoder, pixels, settings, factor=1.0).found
+    ours = score_neurons(encoder, pixels, settings, factor=1.0).neurons
     assert len(ours) == 50
     assert [found[:2] for found in ours] == published_search(encoder, pixels, settings.threshold)[:50]
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from harness.data.images import InMemory
 from harness.encoder import latents
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.encoder.whitening import EPSILON, LatentMoments, load_whitening
 from harness.machine import processes
 from harness.machine.streams import stream
@@ -72,7 +72,7 @@ def test_trap9_every_encoder_variant_is_whitened_by_the_same_exact_estimator(bui
 
 def test_the_statistics_alone_are_read_and_the_whole_file_is_checked(built, tmp_path, monkeypatch):
     path = built.encoders["plain"].latents
-    whole = held_out(path).whitening
+    whole = load_held_out(path).whitening
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     sidecar = path.with_name(f"{path.name}.meta.json")

@@ -12,8 +12,8 @@ from transformers import Dinov2Config, Dinov2Model, SiglipVisionConfig, SiglipVi
 from harness.data.stage import load_data
 from harness.encoder import tower as tower_model
 from harness.encoder import tower_files
-from harness.encoder.encode import make_registers
-from harness.encoder.register_search import score_neurons, search_registers
+from harness.encoder.encode import search_registers
+from harness.encoder.register_search import score_neurons, search_rounds
 from harness.encoder.test_time_registers import PUBLISHED, TestTimeRegisters, load_neurons, mlp_output_layer, released_neurons
 from harness.encoder.token_encoder import load_vision_encoder
 from harness.encoder.trained import planted_neurons
@@ -255,8 +255,8 @@ def outliers(tower, images):
 
 
 def test_search_recurses_in_every_family(outliers, images):
-    rounds, neurons, left = search_registers(outliers, images, EncoderRegisters(kind="test_time", rounds=2), SEARCH, 2.5)
-    assert [len(found.found) for found in rounds] == [1, 1]
+    rounds, neurons, left = search_rounds(outliers, images, EncoderRegisters(kind="test_time", rounds=2), SEARCH, 2.5)
+    assert [len(found.neurons) for found in rounds] == [1, 1]
     assert neurons == {1: [9], 2: [5]}
     assert left < 0.2 * rounds[0].outlier_share
 
@@ -266,8 +266,8 @@ def test_trap13_recursion_searches_with_the_registers_in_place(outliers, images)
     tokens = outliers.all_hidden_states(images[:1])[0].shape[1]
     for layer, record in seen.items():
         mlp_output_layer(outliers.layers[layer]).register_forward_hook(lambda _m, args, _o, record=record: record.append(args[0]))
-    rounds, _, _ = search_registers(outliers, images, EncoderRegisters(kind="test_time", rounds=1), SEARCH, 2.5)
-    [(layer, neuron, _)] = rounds[0].found
+    rounds, _, _ = search_rounds(outliers, images, EncoderRegisters(kind="test_time", rounds=1), SEARCH, 2.5)
+    [(layer, neuron, _)] = rounds[0].neurons
     half = len(seen[layer]) // 2
     first, second = seen[layer][:half], seen[layer][half:]
     assert {activations.shape[1] for activations in first} == {tokens}
@@ -303,7 +303,7 @@ def test_only_patches_are_outliers(tower, images):
 
     tower.tower.embeddings.register_forward_hook(lengthen)
     assert score_neurons(tower, images, SEARCH, 20.0).outlier_share == 0
-    assert score_neurons(tower, images, SEARCH.model_copy(update={"threshold": 1e3}), 1.0).found == []
+    assert score_neurons(tower, images, SEARCH.model_copy(update={"threshold": 1e3}), 1.0).neurons == []
 
 
 def test_a_layer_that_is_not_there_is_refused(tower, images):
@@ -326,7 +326,7 @@ def test_one_round_finds_the_first_population_and_recursion_both(built, study):
 
 def test_the_control_encoder_is_left_as_it_is(built, study, pixels):
     encoder = tower_files.load_tower(built.backbones["trained_registers"])  # not planted
-    rounds, neurons, left = search_registers(encoder, pixels, EncoderRegisters(kind="test_time"), study.search, FACTOR)
+    rounds, neurons, left = search_rounds(encoder, pixels, EncoderRegisters(kind="test_time"), study.search, FACTOR)
     assert (rounds, neurons, left) == ([], {}, 0.0)
 
 
@@ -343,8 +343,8 @@ def test_interventions_do_not_depend_on_the_batch(built, pixels, split):
 def test_search_does_not_depend_on_the_batch(encoder, pixels, study, batch):
     whole = score_neurons(encoder, pixels, study.search, FACTOR)
     parts = score_neurons(encoder, pixels, study.search.model_copy(update={"batch": batch}), FACTOR)
-    assert [n[:2] for n in whole.found] == [n[:2] for n in parts.found]
-    assert [n[2] for n in whole.found] == pytest.approx([n[2] for n in parts.found], rel=1e-5)
+    assert [n[:2] for n in whole.neurons] == [n[:2] for n in parts.neurons]
+    assert [n[2] for n in whole.neurons] == pytest.approx([n[2] for n in parts.neurons], rel=1e-5)
     assert whole.outlier_share == parts.outlier_share
 
 
@@ -354,7 +354,7 @@ def test_scores_are_the_mean_over_images_of_the_mean_over_outliers(encoder, pixe
     for index, layer in enumerate(encoder.layers):
         mlp_output_layer(layer).register_forward_pre_hook(lambda _m, args, index=index: activations.update({index: args[0]}))
     norms = encoder.hidden_states(pixels)[-1].norm(dim=-1)
-    for layer, neuron, score in found.found:
+    for layer, neuron, score in found.neurons:
         means = [
             activations[layer][i, norms[i] > found.threshold, neuron].abs().mean()
             for i in range(len(pixels))
@@ -400,7 +400,7 @@ def test_an_encoder_without_such_mlps_is_refused():
 
 def test_no_neurons_no_change(built, study, tmp_path):
     path = tmp_path / "registers.json"
-    make_registers(study, encoder="ttr_1", data=built.data, backbone=built.backbones["trained_registers"], out=path)
+    search_registers(study, encoder="ttr_1", data=built.data, backbone=built.backbones["trained_registers"], out=path)
     model = load_vision_encoder(study, built.backbones["plain"], path)
     pixels = load_data(built.data, "reference").pixels()[:3]
     assert torch.equal(model(pixels), tower_files.load_tower(built.backbones["plain"])(pixels))

@@ -12,7 +12,7 @@ from harness.data.stage import load_data
 from harness.decoder.registry import load_decoder
 from harness.encoder import trained_vae
 from harness.encoder.encode import make_encoder
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.encoder.registry import encoder_of, load_encoder
 from harness.machine import device as runtime
 from harness.store.tensors import load_tensors
@@ -69,7 +69,7 @@ def test_the_scale_is_that_of_the_training_latents(prepared):
 
 def test_the_vae_decodes_what_it_encodes(prepared):
     study, folder = tiny(), folder_of(prepared)
-    split = held_out(prepared.encoders["plain"].latents)
+    split = load_held_out(prepared.encoders["plain"].latents)
     assert load_decoder(study, folder)(split.whitening.unwhiten(split.latents[:2])).shape == (2, 3, 16, 16)
     encoded, norms = load_encoder(study, folder, None)(torch.zeros(2, 3, 16, 16), lambda shape: torch.zeros(2, *shape))
     assert encoded.shape == (2, *study.latent_shape)

@@ -13,7 +13,7 @@ from harness.decoder.registry import load_decoder
 from harness.denoiser.flow import at_time
 from harness.denoiser.registry import ARCHITECTURES
 from harness.encoder import tower as tower_model
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.evaluation import maps
 from harness.evaluation.maps import make_maps
@@ -180,7 +180,7 @@ def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     encoder = built.encoders[key]
     with np.load(encoder.latents.with_name("maps.npz"), allow_pickle=False) as file:
         found = dict(file)
-    source = held_out(encoder.latents)
+    source = load_held_out(encoder.latents)
     depth, rows = study.encoder.depth, found["rows"]
     assert found["norms"].shape == found["components"].shape == (depth + 2, len(rows), 16)
     np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
@@ -239,7 +239,7 @@ def test_an_encoders_attention_is_what_its_layers_compute_with(family, monkeypat
 
 def test_what_a_perfect_denoiser_predicts_is_the_reconstruction(study, built):
     encoder = built.encoders["plain"]
-    source, decode = held_out(encoder.latents), load_decoder(study, encoder.decoder)
+    source, decode = load_held_out(encoder.latents), load_decoder(study, encoder.decoder)
     clean = source.latents[:3]
     noise = torch.randn(clean.shape, generator=stream(0, "noise"))
     expected = to_uint8(decode(source.whitening.unwhiten(clean)))

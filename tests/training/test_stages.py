@@ -8,7 +8,7 @@ from harness.denoiser import train as denoiser
 from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.denoiser.train import train_denoiser
 from harness.encoder import latents
-from harness.encoder.latents import held_out
+from harness.encoder.latents import load_held_out
 from harness.machine import processes
 from harness.machine.streams import seed_initialisation, stream
 from harness.store import artifacts
@@ -194,7 +194,7 @@ def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
 
 
 def test_decoder_learns_and_is_loaded_back(study, built):
-    source = held_out(built.encoders["plain"].latents)
+    source = load_held_out(built.encoders["plain"].latents)
     image = load_decoder(study, built.encoders["plain"].decoder)(source.whitening.unwhiten(source.latents[:2]))
     assert image.shape == (2, 3, 16, 16)
     assert not image.requires_grad
