@@ -4,9 +4,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluation.bootstrap import Measured, share
+from harness.evaluation.bootstrap import share
+from harness.evaluation.outcome import Measured
 
 
-def accuracy(logits: Tensor, labels: np.ndarray) -> dict[str, Measured]:
-    """(N, classes) logits and (N,) labels -> `accuracy`."""
-    return {"accuracy": share((logits.argmax(1) == torch.from_numpy(labels)).float().mean().item(), len(labels))}
+def accuracy(logits: Tensor, labels: np.ndarray) -> Measured:
+    """Share of (N, classes) logits whose largest is that of the label (N,)."""
+    return share((logits.argmax(1) == torch.from_numpy(labels)).float().mean().item(), len(labels))

@@ -5,33 +5,18 @@ The spread of resamples is used, not their percentiles: a resample repeats image
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist, stdev
 
 import torch
 from torch import Tensor
 
+from harness.evaluation.outcome import Measured, without
 from harness.machine.streams import stream
 from harness.results.schema import LEVEL
 
 SEED = 0  # of every resample: the same for all studies, methods and seeds, so that what they share cancels in differences
 Z = NormalDist().inv_cdf(0.5 + LEVEL / 2)
 ERRORS = f"value ± {Z:.2f} standard errors"
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A number with its interval, and `how` that was made, or why there is none (`low` and `high` are None then)."""
-
-    value: float
-    low: float | None
-    high: float | None
-    how: str
-
-
-def without(value: float, why: str) -> Measured:
-    """A number that has no interval."""
-    return Measured(value, None, None, f"none: {why}")
 
 
 def resamples(score: str, n: int, count: int) -> Iterator[Tensor]:

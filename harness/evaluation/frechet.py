@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.evaluation.bootstrap import ERRORS, SEED, Measured, around, resamples
+from harness.evaluation.bootstrap import ERRORS, SEED, around, resamples
+from harness.evaluation.outcome import Measured
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.device import device
 from harness.machine.streams import stream
@@ -23,15 +24,15 @@ LEAST, ENOUGH = 4, 10  # samples a feature: below the first no straight line, be
 
 
 @dataclass(frozen=True)
-class Moments:
+class RowSums:
     """Of `count` rows of a Frechet's table: their sum, and the products (D, D) of features times root."""
 
     count: int
     total: Tensor
     products: Tensor
 
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+    def __add__(self, other: "RowSums") -> "RowSums":
+        return RowSums(self.count + other.count, self.total + other.total, self.products + other.products)
 
 
 class Frechet:
@@ -48,16 +49,17 @@ class Frechet:
         centred = features.to(device()).double() - torch.from_numpy(reference.mu).double().to(device())
         self.table = torch.cat([centred @ root, centred, centred.square().sum(1, keepdim=True)], dim=1)
 
-    def moments(self, rows: Tensor) -> Moments:
-        """Of the rows with these numbers, which may repeat."""
-        found = []
+    def sums(self, rows: Tensor) -> RowSums:
+        """Of the rows with these numbers (n,), which may repeat."""
+        sums = []
         for part in rows.to(device()).split(ROWS):
             table = self.table[part]
             turned = table[:, : self.width]
-            found.append(Moments(len(part), table.sum(0), turned.T @ turned))
-        return sum(found[1:], found[0])
+            sums.append(RowSums(len(part), table.sum(0), turned.T @ turned))
+        return sum(sums[1:], sums[0])
 
-    def distance(self, of: Moments) -> float:
+    def distance(self, of: RowSums) -> float:
+        """Frechet distance of the rows to the reference."""
         mean = of.total / of.count
         turned, centred, squares = mean.split([self.width, self.width, 1])
         covariance = (of.products - of.count * torch.outer(turned, turned)) / (of.count - 1)
@@ -68,7 +70,7 @@ class Frechet:
     @cached_property
     def error(self) -> float:
         """Standard error of the distance, by bootstrap. Somewhat too wide where N is below 20 D, or the distance near its bias."""
-        return stdev(self.distance(self.moments(rows)) for rows in resamples("fid", self.n, self.resampled))
+        return stdev(self.distance(self.sums(rows)) for rows in resamples("fid", self.n, self.resampled))
 
     def with_interval(self, value: float) -> Measured:
         """`value`: the distance, as a library computes it."""
@@ -83,7 +85,7 @@ class Frechet:
         varies no more than FID itself does (one random part a size: a fifth to two fifths more).
         """
         order = torch.randperm(self.n, generator=stream(SEED, "fid_infinity", self.n))
-        blocks = [self.moments(rows) for rows in order.tensor_split(BLOCKS)]
+        blocks = [self.sums(rows) for rows in order.tensor_split(BLOCKS)]
         inverse, distances = np.zeros(BLOCKS), np.zeros(BLOCKS)
         for first in range(0, BLOCKS, BLOCKS // ROTATIONS):
             arc = blocks[first]

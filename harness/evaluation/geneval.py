@@ -13,7 +13,8 @@ import torch
 from scipy import ndimage
 
 from harness.data.shapes import COLOURS, KINDS, OUTLINES, PROMPTS, Thing, covered, fulfils
-from harness.evaluation.bootstrap import Measured, by_resampling, means, share
+from harness.evaluation.bootstrap import by_resampling, means, share
+from harness.evaluation.outcome import Measured
 
 COVERED = 0.45  # of a pixel by an object, from which on it belongs to it
 SMALLEST = 0.02  # of the image: pixels that a component must exceed, else it is a speck and no object

@@ -8,12 +8,11 @@ from torch import nn
 
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.sample import SampleDrawer, status_of, with_guidance
-from harness.evaluation.bootstrap import without
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid
-from harness.evaluation.made import check_run
+from harness.evaluation.outcome import About, Measured, attempt, stop_of, without
 from harness.evaluation.references import load_references
-from harness.evaluation.scored import About, attempt, stop_of
+from harness.evaluation.runs import check_run
 from harness.machine import processes
 from harness.results.schema import Candidate, Choice, chosen_text
 from harness.store import artifacts, shards
@@ -97,10 +96,10 @@ class _Judged:
         self.about = About(study.sampling.guidance_search.count, self.reference.sha256, self.extract.sha256)
 
     def __call__(self, candidate: Candidate, images: object) -> Candidate:
-        def compute() -> dict:
-            return {"fid": without(fid(self.extract(images)["features"], self.reference)["fid"], "one of many candidates")}
+        def compute() -> Measured:
+            return without(fid(self.extract(images)["features"], self.reference)["fid"], "one of many candidates")
 
-        score = attempt(["fid"], self.about, compute)["fid"]
+        score = attempt(compute, self.about)
         return candidate.model_copy(update={"fid": score.value, "reason": score.reason})
 
 

@@ -4,22 +4,23 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
 
-from harness.evaluation.bootstrap import Measured, by_resampling, resamples
+from harness.evaluation.bootstrap import by_resampling, resamples
+from harness.evaluation.outcome import Measured
 from harness.machine.device import device
 from harness.study.typed import UserError
 
 SPLITS = 10
 
 
-def inception_score(logits: Tensor, resampled: int) -> dict[str, Measured]:
-    """(N, classes) logits -> `is`. UserError for fewer samples than splits."""
+def inception_score(logits: Tensor, resampled: int) -> Measured:
+    """Of (N, classes) logits. UserError for fewer samples than splits."""
     if len(logits) < SPLITS:
         raise UserError(f"the Inception Score needs at least {SPLITS} samples, there are {len(logits)}")
     value = isc_features_to_metric(logits, splits=SPLITS)[KEY_METRIC_ISC_MEAN]
     p = logits.to(device()).double().softmax(1)
     certainty = torch.special.entr(p).sum(1).neg()
     part = torch.arange(len(p)) * SPLITS // len(p)
-    return {"is": by_resampling(value, [_of_rows(p, certainty, rows, part) for rows in resamples("is", len(p), resampled)])}
+    return by_resampling(value, [_of_rows(p, certainty, rows, part) for rows in resamples("is", len(p), resampled)])
 
 
 def _of_rows(p: Tensor, certainty: Tensor, rows: Tensor, part: Tensor) -> float:

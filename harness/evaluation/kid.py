@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 
-from harness.evaluation.bootstrap import ERRORS, Measured, around, resamples
+from harness.evaluation.bootstrap import ERRORS, around, resamples
+from harness.evaluation.outcome import Measured
 from harness.machine.device import device
 from harness.study.sections.evaluation import Evaluation
 from harness.study.typed import UserError
@@ -14,8 +15,8 @@ from harness.study.typed import UserError
 ROWS = 1024  # of kernels at once
 
 
-def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> dict[str, Measured]:
-    """(N, D) and (M, D) features -> `kid`, the mean over the study's subsets.
+def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> Measured:
+    """(N, D) and (M, D) features -> the distance, its mean over the study's subsets.
 
     Its standard error has two parts: that of the samples, by bootstrap of their projections, and that of the mean over random subsets.
     """
@@ -23,23 +24,23 @@ def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> dict[str,
     if least < evaluation.kid_subset:
         raise UserError(f"KID needs evaluation.kid_subset = {evaluation.kid_subset} images on both sides, there are {least}")
     options = {"kid_subset_size": evaluation.kid_subset, "kid_subsets": evaluation.kid_subsets, "verbose": False}
-    found = kid_features_to_metric(samples, reference, **options)
+    values = kid_features_to_metric(samples, reference, **options)
     projected = projections(samples, reference)
     resampled = torch.stack([projected[rows].mean() for rows in resamples("kid", len(samples), evaluation.resamples)])
-    error = math.hypot(resampled.std().item(), found[KEY_METRIC_KID_STD] / math.sqrt(evaluation.kid_subsets))
+    error = math.hypot(resampled.std().item(), values[KEY_METRIC_KID_STD] / math.sqrt(evaluation.kid_subsets))
     how = f"{ERRORS}: bootstrap, {evaluation.resamples} resamples of the samples, seeded, linearised; and of the subsets; in quadrature"
-    return {"kid": around(found[KEY_METRIC_KID_MEAN], error, how)}
+    return around(values[KEY_METRIC_KID_MEAN], error, how)
 
 
 def projections(samples: Tensor, reference: Tensor) -> Tensor:
-    """(N,) float64: 2 (mean kernel with the other samples - mean kernel with the reference). The distance varies with their mean in first order."""
+    """(N, D) and (M, D) features -> (N,) float64: 2 (mean kernel with the other samples - mean kernel with the reference). The distance varies with their mean in first order."""
     samples, reference = samples.to(device()).double(), reference.to(device()).double()
 
     def kernel(one: Tensor, other: Tensor) -> Tensor:
         return (one @ other.T / one.shape[1] + 1) ** 3
 
-    found = []
+    parts = []
     for part in samples.split(ROWS):
         own = (part.square().sum(1) / part.shape[1] + 1) ** 3
-        found.append((kernel(part, samples).sum(1) - own) / (len(samples) - 1) - kernel(part, reference).mean(1))
-    return 2 * torch.cat(found).cpu()
+        parts.append((kernel(part, samples).sum(1) - own) / (len(samples) - 1) - kernel(part, reference).mean(1))
+    return 2 * torch.cat(parts).cpu()

@@ -24,9 +24,9 @@ from harness.encoder.base import Decoder
 from harness.encoder.latents import load_held_out
 from harness.encoder.token_encoder import load_vision_encoder
 from harness.encoder.whitening import Whitening
-from harness.evaluation.made import check_run
+from harness.evaluation.outcome import stop_of
 from harness.evaluation.outliers import noise_of
-from harness.evaluation.scored import stop_of
+from harness.evaluation.runs import check_run
 from harness.machine.device import device
 from harness.results.outliers import outlier_norm
 from harness.store import artifacts

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 
-from harness.evaluation.bootstrap import ERRORS, SEED, Measured, around, share
+from harness.evaluation.bootstrap import ERRORS, SEED, around, share
+from harness.evaluation.outcome import Measured
 from harness.machine.device import device
 from harness.machine.streams import stream
 from harness.study.typed import UserError
@@ -25,17 +26,17 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbours: int, halves
     if least <= neighbours:
         raise UserError(f"precision and recall need more than evaluation.neighbours = {neighbours} images, there are {least}")
     options = {"prc_neighborhood": neighbours, "save_cpu_ram": True, "verbose": False}  # else all distances at once: 10 GB at 50,000
-    found = prc_features_to_metric(samples, reference, **options)
+    values = prc_features_to_metric(samples, reference, **options)
     error = stdev(recall_of_halves(samples, reference, neighbours, halves))
     how = f"{halves} halves of the samples, drawn without replacement, seeded: {ERRORS}"
     return {
-        "precision": share(found[KEY_METRIC_PRECISION], len(samples)),
-        "recall": around(found[KEY_METRIC_RECALL], error, how, least=0.0, most=1.0),
+        "precision": share(values[KEY_METRIC_PRECISION], len(samples)),
+        "recall": around(values[KEY_METRIC_RECALL], error, how, least=0.0, most=1.0),
     }
 
 
 def recall_of_halves(samples: Tensor, reference: Tensor, neighbours: int, halves: int) -> list[float]:
-    """Recall of random halves of the samples, each with the radii that it has by itself.
+    """Recall of `halves` random halves of the samples (N, D) against the reference (M, D), each with the radii that it has by itself.
 
     Two parts of size n / 2 differ from the whole as much as the whole from another of its size, so their spread is the standard error.
     """

@@ -6,27 +6,26 @@ from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
 from harness.data.images import Split
-from harness.evaluation.bootstrap import Measured, by_resampling, means, resamples
-from harness.evaluation.features import Extractor
+from harness.evaluation.bootstrap import by_resampling, means, resamples
 from harness.evaluation.fid import fid, symmetric_distance
+from harness.evaluation.outcome import Measured
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.study.typed import UserError
 
 OF = "held-out images"
 
 
-def psnr(images: np.ndarray, truth: Split, resampled: int) -> dict[str, Measured]:
-    """(N, H, W, 3) uint8 -> `psnr`, dB, mean over images."""
+def psnr(images: np.ndarray, truth: Split, resampled: int) -> Measured:
+    """Of reconstructions (N, H, W, 3) uint8 of the images of `truth`: dB, mean over images."""
     error = np.array([((image.astype(np.float64) - truth[i]) ** 2).mean() for i, image in enumerate(images)])
     values = 10 * np.log10(255**2 / np.maximum(error, 1e-3))
-    return {"psnr": by_resampling(float(values.mean()), means("psnr", torch.from_numpy(values), resampled), OF)}
+    return by_resampling(float(values.mean()), means("psnr", torch.from_numpy(values), resampled), OF)
 
 
-def rfid(images: np.ndarray, extract: Extractor, reference: ReferenceStatistics, resampled: int) -> dict[str, Measured]:
-    """`rfid`. A resample takes each image with its reconstruction, as both are of the same image."""
-    features = extract(images)["features"]
+def rfid(features: Tensor, reference: ReferenceStatistics, resampled: int) -> Measured:
+    """FID of reconstructions by their (N, D) features. A resample takes each image with its reconstruction, as both are of the same image."""
     value = fid(features, reference)["fid"]
-    return {"rfid": by_resampling(value, paired(features, reference.features, resampled), OF)}
+    return by_resampling(value, paired(features, reference.features, resampled), OF)
 
 
 def paired(features: Tensor, originals: Tensor, resampled: int) -> list[float]:

@@ -1,17 +1,18 @@
 """Stage `scores`: a file of scores for every run and average of its weights."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.denoiser.sample import read_choice, views_of
-from harness.evaluation.features import Extractor
 from harness.evaluation.frechet import scarce
-from harness.evaluation.made import chain, check_run, made
-from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.functions import FUNCTIONS
+from harness.evaluation.outcome import scores_by
 from harness.evaluation.references import load_references
-from harness.evaluation.scorer import Scorer
-from harness.results.schema import ScoreFile, plain_view
-from harness.results.scores import references_of, scores_of
+from harness.evaluation.runs import chain, check_run, provenance_of
+from harness.evaluation.subjects import Instruments, Network, Reconstruction, Training
+from harness.results.schema import Score, ScoreFile, plain_view
+from harness.results.scores import ScoreInfo, references_of, score_info, scores_of
 from harness.store import artifacts
 from harness.store.files import write_text
 from harness.study.study import Study
@@ -29,7 +30,7 @@ def score_runs(
     latents: Path,
     data: Path,
     judge: Path,
-    clip: Path | None = None,
+    clip: Path | None,
     references: Path,
     guidance: Path | None = None,
     steps: bool = False,
@@ -37,20 +38,20 @@ def score_runs(
 ) -> dict:
     """Score the samples, decoder and cost of a method, all seeds in one process: importing the metric libraries costs more than scoring.
 
-    The files are those of the average that every score is of. The samples of `sampling.averages` lie beside them, and so do their scores:
-    FID and FID-infinity. `steps`: those of the snapshots below `step<n>` instead, FID and FID-infinity and the scores of prompts.
+    The files are those of the average that every score is of. The samples of `sampling.averages` lie beside them, and so do the scores
+    whose descriptions say `averages`. `steps`: those of the snapshots below `step<n>` instead, and the scores that say `snapshots`.
     `guidance`: samples that were drawn with the guidance chosen there, and only the scores of samples.
     """
-    extract, known = Extractor(study, judge), load_references(references)
-    _check_references(study, known, extract, references)
     if study.evaluation.clip and clip is None:
         raise UserError(f"study '{study.name}' has a CLIP score: name its open_clip folder with --clip")
-    scorer = Scorer(study, extract, known, clip if study.evaluation.clip else None)
-    plain, making = plain_view(study), made(__name__, study.evaluation, study)
+    instruments = Instruments(study, judge, load_references(references), clip if study.evaluation.clip else None)
+    _check_references(instruments, references)
+    plain, provenance = plain_view(study), provenance_of(__name__, study.evaluation, study)
     if guidance:
         plain = plain._replace(guidance=read_choice(study, method, guidance).guidance)
-        making = making.model_copy(update={"config": digest([making.config, study.sampling.guidance_search.model_dump(mode="json")])})
-    shared = {} if steps or guidance else scorer.of_decoder(decoder, latents, data) | scorer.of_network(method)
+        settings = digest([provenance.config, study.sampling.guidance_search.model_dump(mode="json")])
+        provenance = provenance.model_copy(update={"config": settings})
+    shared = {} if steps or guidance else _of_method(instruments, method, decoder, latents, data)
     hashes, printed, biases = chain(latents), {}, []
     common = [decoder, latents, data, judge, references, *[path for path in (clip, guidance) if path]]
     for seed, *files in zip(seeds, samples, denoisers, out, strict=True):
@@ -60,22 +61,20 @@ def score_runs(
             for file in (drawn, weights):
                 check_run(file, method, seed, facts.get("step"))
             with artifacts.artifact(target, stage="scores", module=__name__, inputs=[drawn, weights, *common]) as temporary:
-                if steps:
-                    found = scorer.of_snapshot(drawn, weights)
-                elif view == plain:
-                    found = scorer.of_samples(drawn, weights) | ({} if guidance else scorer.of_training(weights) | shared)
-                else:
-                    found = scorer.of_average(drawn, weights)
+                scores = dict(shared) if view == plain else {}
+                if view == plain and not guidance:
+                    scores |= scores_by(FUNCTIONS, _names(study, lambda info: info.of == "training"), Training(study, weights))
+                scores |= scores_by(FUNCTIONS, _of_samples(study, steps=steps, plain=view == plain), instruments.samples(drawn, weights))
                 file = ScoreFile(
                     study=study.name,
                     method=method,
                     seed=seed,
                     **view._asdict(),
-                    scores={name: found[name] for name in scores_of(study) if name in found},
+                    scores={name: scores[name] for name in scores_of(study) if name in scores},
                     decoder=artifacts.checked(decoder),
                     denoiser=artifacts.checked(weights),
                     samples=artifacts.checked(drawn),
-                    made=making,
+                    provenance=provenance,
                     **hashes,
                 )
                 write_text(temporary, file.model_dump_json(indent=2) + "\n")
@@ -89,14 +88,34 @@ def score_runs(
     return printed
 
 
-def _check_references(study: Study, known: dict[str, ReferenceStatistics], extract: Extractor, path: Path) -> None:
+def _names(study: Study, which: Callable[[ScoreInfo], bool]) -> list[str]:
+    return [name for name in scores_of(study, "scores") if which(score_info(name))]
+
+
+def _of_samples(study: Study, *, steps: bool, plain: bool) -> list[str]:
+    """The scores of a file of samples. Those of another average or an earlier step have fewer, and none against further references."""
+    if plain and not steps:
+        return _names(study, lambda info: info.of == "samples")
+    names = _names(study, lambda info: info.of == "samples" and (info.snapshots(study) if steps else info.averages))
+    return [name for name in names if "@" not in name]
+
+
+def _of_method(instruments: Instruments, method: str, decoder: Path, latents: Path, data: Path) -> dict[str, Score]:
+    """What all seeds of a method share: the scores of its network, and of the decoder where the study reconstructs."""
+    study = instruments.study
+    scores = scores_by(FUNCTIONS, _names(study, lambda info: info.of == "network"), Network(study, method))
+    if decoded := _names(study, lambda info: info.of == "reconstruction"):
+        scores |= scores_by(FUNCTIONS, decoded, Reconstruction(instruments, decoder, latents, data))
+    return scores
+
+
+def _check_references(instruments: Instruments, path: Path) -> None:
     """UserError if the references are not the study's, or were made with another judge."""
-    if list(known) != references_of(study):
+    known, wanted, judge = instruments.references, references_of(instruments.study), instruments.extract.sha256
+    if list(known) != wanted:
         raise UserError(
-            f"{path}: has the references {', '.join(known)}; the study names {', '.join(references_of(study))}; delete it and run the same command again"
+            f"{path}: has the references {', '.join(known)}; the study names {', '.join(wanted)}; delete it and run the same command again"
         )
     for reference in known.values():
-        if reference.extractor != extract.sha256:
-            raise UserError(
-                f"{path}: made with another judge ({reference.extractor[:16]}... instead of {extract.sha256[:16]}...); make it again"
-            )
+        if reference.extractor != judge:
+            raise UserError(f"{path}: made with another judge ({reference.extractor[:16]}... instead of {judge[:16]}...); make it again")

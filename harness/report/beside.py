@@ -16,7 +16,6 @@ from harness.results.scores import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
 from harness.study.study import Study
 
 PAGE = 26  # lines
-COST = ("parameters", "gflops")  # these depend on nothing but the method
 TITLES = {
     "data": "data",
     "judge": "judge",
@@ -86,7 +85,7 @@ def comparable(
     study: Study, score: str, printed: paper.Printed, guidance: str | None = None
 ) -> tuple[Literal["yes", "no", "unknown"], str]:
     """Whether a value of the paper and one of `study` were measured alike, and because of what not. `guidance`: one that was searched for."""
-    if score in COST:
+    if score_info(score).of == "network":  # depends on nothing but the method
         other = score == "parameters" and printed.counts == "all"
         return ("no", "the paper counts parameters that are not trained, too") if other else ("yes", "")
     ours, theirs = (

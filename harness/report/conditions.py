@@ -12,12 +12,10 @@ from pydantic import Field, model_validator
 from harness.report.cells import named
 from harness.report.statistics import Estimate, estimate
 from harness.report.words import number, seeds_text
-from harness.results.scores import score_info
+from harness.results.scores import SCORES, score_info
 from harness.study.method import load_method
 from harness.study.study import Study
 from harness.study.typed import Share, Strict, UserError
-
-COUNTED = ("parameters", "gflops")  # scores that are no estimates: one value decides
 
 Outcome = Literal["holds", "refuted", "undecided", "not tested"]
 Names = Annotated[list[str], Field(min_length=1)]
@@ -274,8 +272,9 @@ class Ratio(Condition):
 
     @model_validator(mode="after")
     def _counted(self) -> Self:
-        if self.score not in COUNTED:
-            raise ValueError(f"kind ratio is for scores that are counted: {', '.join(COUNTED)}; not '{self.score}'")
+        if not score_info(self.score).counted:  # no estimate: one value decides
+            counted = ", ".join(name for name, info in SCORES.items() if info.counted)
+            raise ValueError(f"kind ratio is for scores that are counted: {counted}; not '{self.score}'")
         return self
 
 

@@ -8,7 +8,7 @@ from harness.report import rows as row_files
 from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.results.scores import CHOSEN, OUTLIER_SCORES, scores_of
+from harness.results.scores import CHOSEN, of_outliers, score_info, scores_of
 from harness.study.study import Study
 
 RUNS_NAMED = 3  # of those that differ in library versions or device
@@ -23,15 +23,17 @@ def notes(parts: list[Part], rows: pd.DataFrame, seeds: list[int], columns: list
         lines.append(
             "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; DSR (trained): trained encoder registers instead of TTR."
         )
-    of_samples = any(not score.startswith(OUTLIER_SCORES) for score in scores)
+    of_samples = any(not of_outliers(score) for score in scores)
     if of_samples:
         lines += by_part(parts, lambda part: measured(part.study, plain(part, rows)))
-    if "fid_infinity" in scores:
-        lines += bias(parts, rows)
+    valued = set(rows.loc[rows["status"] == "ok", "score"])
+    for score in dict.fromkeys(scores):
+        if score in valued and (note := score_info(score).note):
+            lines.append(" ".join([note, *(bias(parts, rows) if score == "fid_infinity" else [])]))
     lines += by_part(parts, lambda part: sampled(part.study) if of_samples else f"Weights of EMA {part.study.ema:g}.")
     if any(column.guided for column in columns):
         lines += by_part(parts, lambda part: chosen(part, rows))
-    if places := {"@" in score for score in scores if score.startswith(("encoder_", "denoiser_"))}:
+    if places := {"@" in score for score in scores if score_info(score).of in ("encoder tokens", "denoiser tokens")}:
         lines += by_part(parts, lambda part: outliers(part.study, worst=False in places))
     lines += by_part(parts, lambda part: planted(part.study, alone=len(parts) == 1))
     if len({key for key, _ in rows.groupby(["precision", "tf32", "compile"])}) > 1:
@@ -88,7 +90,7 @@ def bias(parts: list[Part], rows: pd.DataFrame) -> list[str]:
     if not gaps:
         return []
     span = f" over {len(gaps)} methods, from {min(gaps):.3g} to {max(gaps):.3g}" if len(gaps) > 1 else ""
-    return [f"FID∞ is FID extrapolated to infinitely many samples. FID is {sum(gaps) / len(gaps):.3g} above it at N = {parts[0].study.sampling.count}: its bias (mean{span})."]  # fmt: skip
+    return [f"FID is {sum(gaps) / len(gaps):.3g} above it at N = {parts[0].study.sampling.count}: its bias (mean{span})."]  # fmt: skip
 
 
 def measured(study: Study, table: pd.DataFrame) -> str:

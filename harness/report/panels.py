@@ -8,7 +8,7 @@ from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, cells
 from harness.report.markup import TextTable
 from harness.report.specs import Column, Part, TableSpec, columns_of, has
-from harness.results.scores import OUTLIER_SCORES
+from harness.results.scores import of_outliers
 from harness.study.method import load_method
 from harness.study.study import Study
 from harness.study.typed import UserError
@@ -89,7 +89,7 @@ def check_shared(views: list[pd.DataFrame]) -> None:
     for view in views:
         for row in view[view["status"] == "ok"].to_dict("records"):
             first = first or row
-            own = row_files.OWN if row["score"].startswith(OUTLIER_SCORES) else ()
+            own = row_files.OWN if of_outliers(row["score"]) else ()
             for field in SHARED:
                 if field not in own and row[field] != first[field]:
                     here, there = (f"{one['study']}/{one['method']}/seed{one['seed']}" for one in (first, row))

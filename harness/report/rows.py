@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import ValidationError
 
 from harness.results.schema import Row, Score, ScoreFile, View, plain_view, rows_of
-from harness.results.scores import CHOSEN, OUTLIER_SCORES, score_info
+from harness.results.scores import CHOSEN, of_outliers, score_info
 from harness.store import artifacts
 from harness.store.files import atomic
 from harness.study.study import Study
@@ -192,7 +192,7 @@ def check_protocol(table: pd.DataFrame) -> None:
     firsts: dict[tuple, dict] = {}
     for row in table[table["status"] == "ok"].to_dict("records"):
         column = (row["study"], row["score"], View(row["ema"], row["step"], row["guidance"]).protocol)
-        own = OWN if row["score"].startswith(OUTLIER_SCORES) else ()
+        own = OWN if of_outliers(row["score"]) else ()
         _check_alike(row, firsts.setdefault(column, row), [f for f in (*PROTOCOL, *ONE_TABLE) if f not in own], "cannot share a column")
         of_seeds = (*OF_METHOD, "guidance", *["value"] * row["shared"])
         _check_alike(row, firsts.setdefault((*column, row["method"]), row), of_seeds, "are not seeds of one method")

@@ -10,7 +10,7 @@ from harness.report.cells import named
 from harness.report.specs import Part
 from harness.report.statistics import Estimate, by_seed, difference, estimate
 from harness.results.schema import NONE
-from harness.results.scores import CHOSEN, OUTLIER_SCORES, score_info
+from harness.results.scores import CHOSEN, of_outliers, score_info
 from harness.study.study import Study
 
 DIGITS = 16  # of a hash; all of them are in table1.csv
@@ -167,4 +167,4 @@ def environment_facts(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
 
 
 def _kind(score: str) -> str:
-    return "outlier statistics" if score.startswith(OUTLIER_SCORES) else "scores"
+    return "outlier statistics" if of_outliers(score) else "scores"

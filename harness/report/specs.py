@@ -12,7 +12,7 @@ import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from harness.report import paper
-from harness.results.scores import BY_BLOCK, BY_THRESHOLD, blocks_of, score_info, scores_of, thresholds_of
+from harness.results.scores import SCORES, ScoreInfo, score_info, scores_of
 from harness.study import places
 from harness.study.method import load_method, method_names
 from harness.study.study import Study, family, study_names
@@ -30,8 +30,9 @@ BLOCKS_SHOWN = 8  # of a deeper denoiser those that the paper prints, or as many
 
 
 class Column(Strict):
-    """A score, its difference to the group's baseline paired by seed, or a fact of the study. Values are multiplied by `scale`.
+    """A score, its difference to the group's baseline paired by seed, or a fact of the study.
 
+    Values are multiplied by `scale` and have `digits` decimals; None: as the score's description says, whose unit then stands in the heading.
     `ema`: of the weights averaged with this decay (None: those that are sampled for every score). `guided`: of the samples drawn with the
     guidance that was searched for. `each` makes one column of every EMA decay, block or threshold of the study.
     """
@@ -40,8 +41,8 @@ class Column(Strict):
     fact: str | None = None
     title: str | None = None
     difference: bool = False
-    scale: float = 1.0
-    digits: Annotated[int, Field(ge=0, le=8)] = 2
+    scale: float | None = None
+    digits: Annotated[int, Field(ge=0, le=8)] | None = None
     ema: Annotated[float, Field(ge=0, lt=1)] | None = None
     guided: bool = False
     each: Literal["ema", "block", "threshold"] | None = None
@@ -50,27 +51,33 @@ class Column(Strict):
     def _score_or_fact(self) -> Self:
         if (self.score is None) == (self.fact is None):
             raise ValueError("a column needs either a score or a fact")
-        if self.each in ("block", "threshold") and self.score != {"block": BY_BLOCK, "threshold": BY_THRESHOLD}[self.each]:
-            raise ValueError(f"each: {self.each} belongs to score {BY_BLOCK if self.each == 'block' else BY_THRESHOLD}")
         try:
             if self.score is not None:
-                score_info(self.score)
+                self._each_fits(score_info(self.score))
             else:
                 nearest(self.fact, FACTS, "fact")
         except UserError as error:
             raise ValueError(str(error)) from None
         return self
 
+    def _each_fits(self, info: ScoreInfo) -> None:
+        if self.each not in (None, "ema", info.places.kind if info.places else None):
+            owners = [name for name, known in SCORES.items() if known.places and known.places.kind == self.each]
+            raise UserError(f"each: {self.each} belongs to score {', '.join(owners)}")
+
     @property
     def heading(self) -> str:
         if self.fact is not None:
             return self.title or FACTS[self.fact]
         info = score_info(self.score)
-        title = self.title or info.title + ", guided" * self.guided
+        unit = f", {info.unit}" if info.unit and self.scale is None else ""
+        title = self.title or info.title + unit + ", guided" * self.guided
         return title + ("" if self.difference else ARROW[info.better])
 
     def text(self, value: float) -> str:
-        return f"{value * self.scale:{'+' if self.difference else ''}.{self.digits}f}".replace("-", "−")
+        info = score_info(self.score)
+        scale, digits = (own if own is not None else told for own, told in ((self.scale, info.scale), (self.digits, info.digits)))
+        return f"{value * scale:{'+' if self.difference else ''}.{digits}f}".replace("-", "−")
 
 
 class Panel(Strict):
@@ -206,7 +213,7 @@ def columns_of(panel: Panel, parts: list[Part]) -> list[Column]:
     found: list[Column] = []
     for column in panel.columns:
         for part in parts:
-            spread = {"ema": _each_ema, "block": _each_block, "threshold": _each_threshold, None: lambda one, _: [one]}[column.each]
+            spread = {"ema": _each_ema, "block": _each_block, "threshold": _each_place, None: lambda one, _: [one]}[column.each]
             found += [one for one in spread(column, part.study) if one not in found and has(part.study, one)]
     return found
 
@@ -220,16 +227,16 @@ def _each_ema(column: Column, study: Study) -> list[Column]:
     return [_one(column, ema=decay, title=f"{title}, EMA {decay:g}") for decay in sorted(study.sampled)]
 
 
-def _each_threshold(column: Column, study: Study) -> list[Column]:
-    return [_one(column, score=f"{BY_THRESHOLD}@{place}") for place in thresholds_of(study)]
+def _each_place(column: Column, study: Study) -> list[Column]:
+    return [_one(column, score=f"{column.score}@{place}") for place in score_info(column.score).places.of(study)]
 
 
 def _each_block(column: Column, study: Study) -> list[Column]:
-    *blocks, output = blocks_of(study)
+    *blocks, output = score_info(column.score).places.of(study)
     printed = paper.paper().outlier_shares
     if study.name == printed.study:
         blocks = [f"block{block}" for block in printed.blocks]
     elif len(blocks) > BLOCKS_SHOWN:
         last = len(blocks) - 1
         blocks = [blocks[round(place * last / (BLOCKS_SHOWN - 1))] for place in range(BLOCKS_SHOWN)]
-    return [_one(column, score=f"{BY_BLOCK}@{place}") for place in (*blocks, output)]
+    return [_one(column, score=f"{column.score}@{place}") for place in (*blocks, output)]

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.report import rows as row_files
 from harness.results.schema import NONE, Row, ScoreFile, View, rows_of
-from harness.results.scores import CHOSEN, OUTLIER_SCORES, score_info
+from harness.results.scores import CHOSEN, score_info
 from harness.store import artifacts
 from harness.store.assets import locate
 from harness.study.typed import UserError, digest, nearest
@@ -218,7 +218,7 @@ def choose(
 
 def file_name(row: Row, first: View) -> str:
     """The score file that a row is from, below the results folder; `first` is what every score is of."""
-    kind = "outliers" if row.score.startswith(OUTLIER_SCORES) else "scores"
+    kind = score_info(row.score).stage
     view = view_of(row)
     folder = "guided/" * view.guided + (f"step{row.step}/" if row.step != first.step else "")
     return f"runs/{row.method}/seed{row.seed}/{folder}{kind}{'' if row.ema == first.ema else f'-ema{row.ema:g}'}.json"

@@ -6,19 +6,16 @@ Read by stages and by the report; imports no torch.
 import math
 from typing import Annotated, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from harness.results.scores import CHOSEN, score_info
 from harness.study.sections.sampling import GuidanceSearch
 from harness.study.study import Study
+from harness.study.typed import Strict
 
 SCHEMA = 3  # raise when a field changes its meaning
 NONE = "none"  # in the place of a hash: the score has no such input
 LEVEL = 0.95  # of every interval
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid")
 
 
 Text = Annotated[str, Field(min_length=1)]
@@ -77,7 +74,7 @@ class View(NamedTuple):
         return self._replace(guidance=self.guidance[self.guidance.index(CHOSEN) :]) if self.guided else self
 
 
-class Made(Strict):
+class Provenance(Strict):
     """How a number was made, besides its inputs. Seconds are in the artifacts' records: they differ from run to run."""
 
     config: Text  # hash of the stage's part of the study
@@ -135,12 +132,12 @@ class ScoreFile(Strict):
     decoder: Hash
     denoiser: Hash
     samples: Hash
-    made: Made
-    details: dict = {}  # what a figure needs besides
+    provenance: Provenance
+    details: dict = Field(default={})  # what a figure needs besides
 
 
 class Row(Strict):
-    """One line of table1.csv: a score of a run, in the long format. Fields as in Score, ScoreFile and Made."""
+    """One line of table1.csv: a score of a run, in the long format. Fields as in Score, ScoreFile and Provenance."""
 
     study: Text
     method: Text
@@ -191,7 +188,7 @@ def chosen_text(study: Study, scale: float, interval: tuple[float, float]) -> st
 
 def rows_of(file: ScoreFile) -> list[Row]:
     """The rows of one score file."""
-    common = file.model_dump(exclude={"scores", "made", "details"}) | file.made.model_dump()
+    common = file.model_dump(exclude={"scores", "provenance", "details"}) | file.provenance.model_dump()
     rows = []
     for name, score in file.scores.items():
         info = score_info(name)

@@ -85,7 +85,7 @@ def test_the_distance_of_all_rows_is_the_librarys(reference, draw, n):
     features = model(n, draw)
     found = Frechet(features, reference, 20)
     value = fid(features, reference)["fid"]
-    assert found.distance(found.moments(torch.arange(n))) == pytest.approx(value, rel=1e-4, abs=1e-5)
+    assert found.distance(found.sums(torch.arange(n))) == pytest.approx(value, rel=1e-4, abs=1e-5)
     interval = found.with_interval(value)
     assert interval.low < interval.value == value < interval.high
 
@@ -93,11 +93,11 @@ def test_the_distance_of_all_rows_is_the_librarys(reference, draw, n):
 def test_the_distance_of_some_rows_is_the_librarys_and_blocks_add_up(reference, monkeypatch):
     features, rows = model(500), next(resamples("fid", 500, 1))
     found = Frechet(features, reference, 20)
-    once = found.distance(found.moments(rows))
+    once = found.distance(found.sums(rows))
     assert once == pytest.approx(fid(features[rows], reference)["fid"], rel=1e-5)
     monkeypatch.setattr(frechet, "ROWS", 64)
-    assert found.distance(found.moments(rows)) == pytest.approx(once, rel=1e-12)
-    parts = [found.moments(part) for part in rows.tensor_split(7)]
+    assert found.distance(found.sums(rows)) == pytest.approx(once, rel=1e-12)
+    parts = [found.sums(part) for part in rows.tensor_split(7)]
     assert found.distance(sum(parts[1:], parts[0])) == pytest.approx(once, rel=1e-12)
 
 
@@ -178,7 +178,7 @@ def settings_of(study, **changes):
 
 def test_kids_standard_error_is_the_spread_of_fresh_draws(study):
     section = settings_of(study, kid_subset=50, kid_subsets=20, resamples=100)
-    found = [kid.kid(model(300, draw), truth(), section)["kid"] for draw in range(60)]
+    found = [kid.kid(model(300, draw), truth(), section) for draw in range(60)]
     assert np.mean([error_of(one) for one in found]) == pytest.approx(np.std([one.value for one in found], ddof=1), rel=0.3)
 
 
@@ -208,5 +208,5 @@ def test_recall_of_a_half_is_torch_fidelitys_of_these_samples(monkeypatch):
 
 
 def test_the_inception_scores_standard_error_is_the_spread_of_fresh_draws():
-    found = [inception_score(2 * torch.randn(400, 10, generator=stream(draw, "logits")), 40)["is"] for draw in range(40)]
+    found = [inception_score(2 * torch.randn(400, 10, generator=stream(draw, "logits")), 40) for draw in range(40)]
     assert np.mean([error_of(one) for one in found]) == pytest.approx(np.std([one.value for one in found], ddof=1), rel=0.3)

@@ -7,9 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.denoiser.lightningdit import LightningDiT
-from harness.evaluation.outliers import denoiser_norms, filtered, layer_of, norm_statistics, worst
+from harness.evaluation.outcome import scores_by
+from harness.evaluation.outlier_scores import FUNCTIONS, Tokens, layer_of, norm_statistics
+from harness.evaluation.outliers import denoiser_norms, filtered
 from harness.machine.streams import stream
-from harness.results.schema import ScoreFile
+from harness.results.schema import NONE, ScoreFile
 from harness.results.scores import thresholds_of
 from harness.store import artifacts
 
@@ -36,11 +38,12 @@ def test_an_images_share_is_of_its_own_tokens_and_the_interval_of_their_mean_is_
     norms[:5] = 10.0  # five images of outliers alone
     layer = layer_of("encoder", 3, None, norms, 3.0)
     assert layer.shares.tolist() == [1.0] * 5 + [0.0] * 45
-    found = worst([layer, layer_of("encoder", 4, None, torch.ones(50, 16), 3.0)])
-    assert found["encoder_outlier_share"].value == 0.1
-    half = (found["encoder_outlier_share"].high - found["encoder_outlier_share"].low) / 2
+    layers = [layer, layer_of("encoder", 4, None, torch.ones(50, 16), 3.0)]
+    scores = scores_by(FUNCTIONS, ["encoder_outlier_share", "encoder_max_over_median"], Tokens(50, NONE, ("encoder", NONE), layers))
+    assert scores["encoder_outlier_share"].value == 0.1
+    half = (scores["encoder_outlier_share"].high - scores["encoder_outlier_share"].low) / 2
     assert half == pytest.approx(1.96 * (0.1 * 0.9 / 50) ** 0.5, rel=0.2)  # of 50 images, not of 800 tokens
-    assert found["encoder_max_over_median"].how == "none: a maximum"
+    assert scores["encoder_max_over_median"].how == "none: a maximum"
 
 
 def test_registers_are_not_counted():

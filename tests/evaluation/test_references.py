@@ -17,7 +17,7 @@ from harness.evaluation.fid import fid
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.references import load_references, make_references
 from harness.machine.streams import stream
-from harness.results.scores import COMPARED, OF_PROMPTS, SCORES, references_of, score_info, scores_of
+from harness.results.scores import REFERENCES, SCORES, references_of, score_info, scores_of
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study.study import parse_study, read_study
@@ -209,6 +209,10 @@ def test_references_that_share_a_name_are_refused():
     for names in (("virtual", "virtual"), ("held_out",)):
         with pytest.raises(UserError, match="must differ in name, and none may be called held_out"):
             references_of(study_with(*names))
+
+
+OF_PROMPTS = {name for name in SCORES if name.startswith(("geneval", "checker"))}
+COMPARED = [name for name, info in SCORES.items() if info.places is REFERENCES]
 
 
 def test_scores_of_a_study_name_each_reference():

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.data.stage import load_data
-from harness.evaluation import scorer
-from harness.evaluation.bootstrap import without
+from harness.evaluation.features import Extractor
 from harness.evaluation.frechet import scarce
+from harness.evaluation.functions import FUNCTIONS
+from harness.evaluation.outcome import About, attempt, without
 from harness.evaluation.outliers import measure_outliers
 from harness.evaluation.references import make_references
-from harness.evaluation.scored import About, attempt
 from harness.evaluation.scores import score_runs
 from harness.results.schema import NONE, ScoreFile, rows_of
-from harness.results.scores import COMPARED, OUTLIER_SCORES, scores_of
+from harness.results.scores import REFERENCES, SCORES, scores_of
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.store.tensors import load_tensors, save_tensors
@@ -116,7 +116,7 @@ def test_the_other_averages_have_fid_in_files_of_their_own(study, runs):
         assert file.ema == decay
         assert file.samples == artifacts.checked(study.average_file(run / "samples.npz", decay))
         assert file.denoiser == artifacts.checked(study.average_file(run / "denoiser.safetensors", decay))
-        assert (file.scores["fid"].reference, file.made) == (whole.scores["fid"].reference, whole.made)
+        assert (file.scores["fid"].reference, file.provenance) == (whole.scores["fid"].reference, whole.provenance)
         inputs = artifacts.meta(study.average_file(run / "scores.json", decay))["inputs"]
         assert str(study.average_file(run / "samples.npz", decay)) in inputs
 
@@ -163,8 +163,8 @@ def test_a_metric_that_fails_takes_no_other_with_it(study, runs, copied, monkeyp
         raise UserError("KID has had\nenough")
 
     before = read(copied / "scores.json")
-    monkeypatch.setattr(scorer, "kid", refuse)
-    monkeypatch.setattr(scorer, "inception_score", lambda *_: {"is": without(float("nan"), "test")})
+    monkeypatch.setitem(FUNCTIONS, "kid", refuse)
+    monkeypatch.setitem(FUNCTIONS, "is", lambda _: without(float("nan"), "test"))
     after = scored(study, runs, copied, copied / "scores.json").scores
     assert (after["kid"].status, after["kid"].value, after["kid"].reason) == ("failed", None, "KID has had enough")
     assert (after["is"].status, after["is"].reason) == ("failed", "the value is nan, not a finite number")
@@ -173,14 +173,14 @@ def test_a_metric_that_fails_takes_no_other_with_it(study, runs, copied, monkeyp
 
 
 def test_features_that_are_not_finite_fail_the_judges_scores_alone(study, runs, copied, monkeypatch):
-    extract = scorer.Extractor.__call__
+    extract = Extractor.__call__
 
     def spoiled(self, images):
         found = extract(self, images)
         return found if len(images) != study.sampling.count else found | {"features": found["features"] / 0}
 
-    monkeypatch.setattr(scorer.Extractor, "__call__", spoiled)
-    monkeypatch.setattr(scorer, "rfid", lambda *_: {"rfid": without(1.0, "test")})  # has as many images
+    monkeypatch.setattr(Extractor, "__call__", spoiled)
+    monkeypatch.setitem(FUNCTIONS, "rfid", lambda _: without(1.0, "test"))  # has as many images
     after = scored(study, runs, copied, copied / "scores.json").scores
     assert {name for name, score in after.items() if score.status == "failed"} == set(after) - {*OF_RUN, "clip_score"}
     assert after["fid"].reason == "the judge's features of the samples are not finite"
@@ -193,7 +193,7 @@ def test_a_reason_is_one_line(kind, text):
     def fails():
         raise kind(text)
 
-    score = attempt(["a", "b"], About(3, NONE, NONE), fails)["b"]
+    score = attempt(fails, About(3, NONE, NONE))
     assert score.status == "failed"
     assert len(score.reason.splitlines()) == 1
 
@@ -229,8 +229,8 @@ def test_references_side_by_side_keep_their_own_hash(study, runs, tmp_path):
     make_references(both, data=runs.data, judge=runs.judge, records=[tmp_path / f"{name}.json"], out=references)
     file, alone = scored(both, runs, run, tmp_path / "scores.json", references=references), read(run / "scores.json")
     rows = {row.score: row for row in rows_of(file)}
-    assert set(rows) == {score for score in scores_of(both) if not score.startswith(OUTLIER_SCORES)}
-    for score in COMPARED:
+    assert set(rows) == set(scores_of(both, "scores"))
+    for score in (name for name, info in SCORES.items() if info.places is REFERENCES):
         assert file.scores[f"{score}@held_out"] == alone.scores[score]
         assert rows[score].reference == artifacts.sha256(tmp_path / "virtual.npz")
     assert file.scores["fid"].value != alone.scores["fid"].value

@@ -13,7 +13,7 @@ from harness.denoiser import train as denoiser
 from harness.denoiser.sample import load_samples
 from harness.evaluation import guidance
 from harness.evaluation.guidance import search_guidance
-from harness.evaluation.made import check_run
+from harness.evaluation.runs import check_run
 from harness.report import rows as row_files
 from harness.report.trace import trace_score
 from harness.results.schema import Choice, View, plain_view

@@ -229,7 +229,7 @@ def test_a_row_without_any_of_its_provenance_is_refused(study, copied):
     whole = json.loads(path.read_text())
     hashes = [field for field in HASHES if field in whole]
     places = [(field,) for field in (*hashes, "seed", "ema", "step", "guidance", "schema_version")] + [
-        ("made", field) for field in whole["made"]
+        ("provenance", field) for field in whole["provenance"]
     ]
     places += [("scores", "fid", field) for field in ("n", "reference", "extractor", "how", "value")]
     assert len(places) > 20

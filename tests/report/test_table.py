@@ -199,7 +199,7 @@ def test_a_row_that_is_missing_is_named(study, rows, message):
     ("change", "message"),
     [
         (("score: fid,", "score: fidd,"), "unknown score 'fidd', did you mean 'fid'"),
-        (("digits: 3", "digts: 3"), "unknown field"),
+        (("digits: 5", "digts: 5"), "unknown field"),
         (("panels:", "panel:"), "unknown field 'panel'|panels"),
     ],
 )

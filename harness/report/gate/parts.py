@@ -6,7 +6,7 @@ from dataclasses import replace
 import pandas as pd
 
 from harness.report.gate.lines import EVERY, GateLine, Neurons
-from harness.results.scores import OUTLIER_SCORES
+from harness.results.scores import of_outliers
 
 SHARED_PARTS = {"extractor": "judge", "encoder": "encoder", "latents": "latents", "decoder": "decoder"}
 
@@ -45,7 +45,7 @@ def _listed(neurons: dict[str, list[int]]) -> str:
 
 
 def _of_samples(rows: pd.DataFrame) -> pd.DataFrame:
-    return rows[~rows["score"].str.startswith(OUTLIER_SCORES)]
+    return rows[~rows["score"].map(of_outliers).astype(bool)]
 
 
 def shared_part_remarks(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[str]:

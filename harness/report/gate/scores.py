@@ -17,9 +17,9 @@ from dataclasses import replace
 from harness.report.gate.lines import EVERY, GateLine, Key, ScoreBySeed
 from harness.report.statistics import Estimate, estimate, holm
 from harness.results.schema import LEVEL
+from harness.results.scores import score_info
 
 POWER = 0.8  # of the change that is called detectable
-EQUAL = ("parameters", "gflops")  # counted, not measured
 
 
 def compare_scores(fresh: dict[Key, ScoreBySeed], stored: dict[Key, ScoreBySeed], rate: float) -> list[GateLine]:
@@ -62,9 +62,9 @@ def _line(key: Key, stored: ScoreBySeed | None, fresh: ScoreBySeed | None) -> Ga
 def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLine:
     """Of a score that both sides have, with other values."""
     before, after = set(stored.values.values()), set(fresh.values.values())
-    if (line.score in EQUAL or stored.shared) and before == after:
+    if (score_info(line.score).counted or stored.shared) and before == after:
         return replace(line, verdict="identical")
-    if line.score in EQUAL:
+    if score_info(line.score).counted:
         return replace(line, verdict="difference", why="must be equal")
     if stored.shared:
         error = math.hypot(stored.half, fresh.half)

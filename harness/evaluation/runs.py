@@ -4,17 +4,17 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from harness.results.schema import NONE, Made
+from harness.results.schema import NONE, Provenance
 from harness.store import artifacts
 from harness.store.provenance import code_hash, provenance
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
 
 
-def made(module: str, config: BaseModel, study: Study) -> Made:
+def provenance_of(module: str, config: BaseModel, study: Study) -> Provenance:
     """`module` computes the scores with the part `config` of the study."""
     process, training = provenance(), study.denoiser.training
-    return Made(
+    return Provenance(
         config=digest(config),
         code=code_hash(module),
         commit=process["commit"],
