@@ -244,8 +244,10 @@ def mismatches(row: Row, source: Artifact, chain: Chain) -> Iterator[str]:
     every = {NONE}.union(*(one.hashes for one in behind))
     for field in (*MADE_BY, "reference", "extractor"):
         stages = MADE_BY.get(field)
-        made = every if stages is None else {NONE}.union(*(one.hashes for one in behind if one.record and one.record.stage in stages))
-        if getattr(row, field) not in made:
+        known_hashes = (
+            every if stages is None else {NONE}.union(*(one.hashes for one in behind if one.record and one.record.stage in stages))
+        )
+        if getattr(row, field) not in known_hashes:
             yield f"{field} {brief(getattr(row, field))} of the table is not what it was made from"
 
 
@@ -279,10 +281,16 @@ def tree(
         yield (*head, "; ".join(["as above", *notes])), fault
         return
     printed.add(artifact.name)
-    made = ()
+    origin = ()
     if record:
         config = digest(record.config) if record.config is not None else "none"
-        made = (f"code {record.code}", f"config {config}", f"{record.seconds:.1f} s", record.provenance.revision, record.provenance.device)
-    yield (*head, *made, "; ".join(notes)), fault
+        origin = (
+            f"code {record.code}",
+            f"config {config}",
+            f"{record.seconds:.1f} s",
+            record.provenance.revision,
+            record.provenance.device,
+        )
+    yield (*head, *origin, "; ".join(notes)), fault
     for other, sha256 in chain.inputs(artifact):
         yield from tree(chain, other, sha256, indent + "  ", printed)

@@ -49,17 +49,17 @@ def _of_denoiser(context: Context, strips: list[Strip], chosen_in: Maps, title: 
     return draw_strips(context, strips, chosen_in, title, block_names(context.study, blocks), blocks_shown(context.study, blocks))
 
 
-def _by_level(context: Context, kind: Literal["norms", "components"], what: str) -> tuple[Figure, Data]:
+def _by_level(context: Context, kind: Literal["norms", "components"], subject: str) -> tuple[Figure, Data]:
     method = context.methods[0]
     maps = maps_of(context, method)
     strips = [Strip(f"t = {t:g}", maps, level, kind) for level, t in enumerate(maps.arrays["times"])]
-    title = f"{what} in the denoiser of '{context.study.name}', {title_of(method)}, by noise level; {framed(maps)}"
+    title = f"{subject} in the denoiser of '{context.study.name}', {title_of(method)}, by noise level; {framed(maps)}"
     return _of_denoiser(context, strips, maps, title)
 
 
-def _by_method(context: Context, methods: list[str], kinds: list[Literal["norms", "components"]], what: str) -> tuple[Figure, Data]:
+def _by_method(context: Context, methods: list[str], kinds: list[Literal["norms", "components"]], subject: str) -> tuple[Figure, Data]:
     maps_by_method = {method: maps_of(context, method) for method in methods}
     strips = [Strip(title_of(method), maps, maps.level, kind) for kind in kinds for method, maps in maps_by_method.items()]
     first = maps_by_method[methods[0]]
-    title = f"{what} in the denoiser of '{context.study.name}' at t\u00a0=\u00a0{first.arrays['times'][first.level]:g}; {framed(first)}"
+    title = f"{subject} in the denoiser of '{context.study.name}' at t\u00a0=\u00a0{first.arrays['times'][first.level]:g}; {framed(first)}"
     return _of_denoiser(context, strips, first, title)

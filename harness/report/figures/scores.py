@@ -41,10 +41,10 @@ def fid(context: Context) -> tuple[Figure, Data]:
     left.set_xlabel("FID (lower is better)")
     right.set_xlabel("ΔFID to baseline, paired by seed")
     if seeds > 1:
-        what = f"diamonds: mean and 95 % interval over {seeds} seeds; dots: seeds"
+        marks = f"diamonds: mean and 95 % interval over {seeds} seeds; dots: seeds"
     else:
-        what = "one seed; thin bars: 95 % interval within the run, over its samples, not over seeds"
-    set_title(figure, f"FID on '{study.name}', N = {study.sampling.count} ({what})")
+        marks = "one seed; thin bars: 95 % interval within the run, over its samples, not over seeds"
+    set_title(figure, f"FID on '{study.name}', N = {study.sampling.count} ({marks})")
     return figure, table.loc[table["score"] == "fid", ["method", "seed", "value", "low", "high", "status"]]
 
 
@@ -94,14 +94,14 @@ def intervals(context: Context) -> tuple[Figure, Data]:
         axis.set_title(info.title, fontsize=SMALL)
     axes[0, 0].set_yticks(range(len(methods) - 1), [title_of(method) for method in methods[1:]])
     axes[0, 0].set_ylim(len(methods) - 1.5, -0.5)
-    units, what = (
+    units, spread = (
         "standard deviations over seeds",
         f"95 % intervals over {seeds} seeds; filled: without zero, not corrected for their number",
     )
     if seeds == 1:
-        units, what = "% of the baseline", "one seed, so no intervals"
+        units, spread = "% of the baseline", "one seed, so no intervals"
     figure.supxlabel(f"difference to the baseline, paired by seed, in {units}; right is better", fontsize=8)
-    set_title(figure, f"Every method and score of '{context.study.name}' at a glance: {what}")
+    set_title(figure, f"Every method and score of '{context.study.name}' at a glance: {spread}")
     return figure, pd.DataFrame(lines)
 
 

@@ -122,10 +122,10 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
     except UserError as error:
         return [f"the old ones could not be read: {error}"]
     lines, before = [], by_score(stored)
-    for what in ("method", "score"):
-        old, new = (list(dict.fromkeys(rows[what])) for rows in (stored, fresh))
-        lines += [f"{what} added: {name}" for name in new if name not in old] + [
-            f"{what} removed: {name}" for name in old if name not in new
+    for column in ("method", "score"):
+        old, new = (list(dict.fromkeys(rows[column])) for rows in (stored, fresh))
+        lines += [f"{column} added: {name}" for name in new if name not in old] + [
+            f"{column} removed: {name}" for name in old if name not in new
         ]
     if _seeds(stored) != _seeds(fresh):
         lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
