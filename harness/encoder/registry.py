@@ -1,6 +1,7 @@
 """What the kinds of encoder in a study stand for.
 
-A new kind: a subclass of EncoderKind, registered here, and its section in harness/study/sections/encoder.py.
+A new kind: a subclass of EncoderKind (with tokens: of TokenEncoder), registered here, and its section in
+harness/study/sections/encoder.py.
 """
 
 from pathlib import Path
