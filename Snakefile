@@ -4,10 +4,10 @@ from snakemake.utils import min_version
 
 min_version("9.19")
 
-from harness.workflow import dag, targets
+from harness.workflow import start, targets
 
-dag.put_own_python_first()
-dag.take_over_dead_lock()
+start.put_own_python_first()
+start.take_over_dead_lock()
 
 
 configfile: "harness/rules/config.yaml"

@@ -17,7 +17,7 @@ from harness.evaluation.references import make_references
 from harness.store.artifacts import read_json
 from harness.store.assets import record_asset
 from harness.study.method import EncoderRegisters, load_method
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 
 
 class Pipeline:

@@ -28,7 +28,8 @@ from harness.store.tensors import load_tensors, save_tensors
 from harness.study import study as studies
 from harness.study.method import METHODS, Method, load_method
 from harness.study.typed import UserError
-from harness.workflow import dag
+from harness.workflow import config as run_config
+from harness.workflow.run import Run
 
 many = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
 STUDIES = ("digits", "smoke", "imagenet256_siglip2_b", "imagenet256_sit_xl")
@@ -98,7 +99,7 @@ def mutated(draw):
 
 def used(study, root):
     """What the Snakefile asks of a study."""
-    run = dag.Run(study, study.seeds, ["baseline"])
+    run = Run(study, study.seeds, ["baseline"])
     known = [
         run.config(),
         run.encoders,
@@ -108,7 +109,7 @@ def used(study, root):
         tuple(figure_specs.figure_names(study)),
     ]
     for method in study.methods or ["baseline", "masked", "dsr"]:
-        dag.check_fits(study, method)
+        run_config.check_fits(study, method)
     return [
         *known,
         assets.missing(study, root),
@@ -182,7 +183,9 @@ class Stopped(Exception):  # noqa: N818
 @settings(many, max_examples=100)
 @given(
     st.dictionaries(
-        st.sampled_from(dag.KEYS) | ODD_TEXT, ODD | st.sampled_from(["smoke", ["baseline"], ["0"], [0, 1], ["baseline", "dsr"]]), max_size=4
+        st.sampled_from(run_config.KEYS) | ODD_TEXT,
+        ODD | st.sampled_from(["smoke", ["baseline"], ["0"], [0, 1], ["baseline", "dsr"]]),
+        max_size=4,
     ),
     st.booleans(),
 )
@@ -190,8 +193,8 @@ def test_a_mutated_snakemake_config_is_valid_or_refused(monkeypatch, values, nam
     def stop(message):
         raise Stopped(message)
 
-    monkeypatch.setattr(dag, "stop", stop)
-    run = one_line(lambda: dag.checked_config({"study": "smoke", **values} if named else values), Stopped)
+    monkeypatch.setattr(run_config, "stop", stop)
+    run = one_line(lambda: run_config.checked_config({"study": "smoke", **values} if named else values), Stopped)
     assert run is None or run.methods[0] == "baseline"
 
 

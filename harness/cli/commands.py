@@ -63,7 +63,7 @@ def benchmark(a: argparse.Namespace) -> int:
 
 def compute(a: argparse.Namespace) -> int:
     from harness.plan import compute_table
-    from harness.workflow.dag import SIZED
+    from harness.workflow.data_files import SIZED
 
     write_text(a.out, compute_table(SIZED))
     return 0

@@ -12,7 +12,7 @@ from harness.store import assets as asset_files
 from harness.study.method import load_method, method_names
 from harness.study.study import Study
 from harness.study.typed import UserError
-from harness.workflow import dag
+from harness.workflow.config import check_fits
 
 __all__ = ["JobPlan", "Plan", "compute_table", "make_plan", "plan", "render_plan", "sizes"]
 
@@ -36,7 +36,7 @@ def make_plan(
         raise UserError("a plan needs at least 1 seed, a utilisation above 0 and at most 1, and a positive peak in TFLOP/s")
     names = methods or study.methods or method_names()
     for name in names:
-        dag.check_fits(study, name)
+        check_fits(study, name)
     stages = Stages(study, utilisation, peak_tflops)
     variants = list(dict.fromkeys(load_method(name).encoder.key for name in names))
     return Plan(

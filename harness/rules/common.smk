@@ -1,9 +1,10 @@
 # What the rules of one study share. They are a module: `config` is what harness.workflow.targets says of the study, its seeds and its methods.
 from functools import partial
 
-from harness.workflow import dag, rules as shared
+from harness.workflow import data_files, rules as shared
+from harness.workflow.run import run_of
 
-RUN = dag.run_of(config)
+RUN = run_of(config)
 STUDY, SEEDS = RUN.study.name, RUN.seeds
 THREADS, JOB, TOGETHER = RUN.study.job.threads, shared.resources(RUN), shared.resources(RUN, RUN.study.job.processes)
 ENV, SHELL = shared.ENV, shared.SHELL

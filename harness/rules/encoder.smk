@@ -39,7 +39,7 @@ if RUN.at_home("encoder"):
         resources:
             **JOB,
         params:
-            **stage("registers", "search", "outlier_statistics.factor", lists=dag.published_neurons()),
+            **stage("registers", "search", "outlier_statistics.factor", lists=data_files.published_neurons()),
         message:
             "Search for register neurons in {wildcards.study}: {wildcards.encoder}"
         shell:

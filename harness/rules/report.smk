@@ -1,12 +1,15 @@
 # Tables and figures. They read rows, never weights, and import no torch.
 from functools import partial
 
-from harness.workflow import rules as shared
+from harness.workflow import data_files, rules as shared
+from harness.store.provenance import code_hash
 
 OWN = TARGETS.run
 STUDY, REPORTS = OWN.study.name, f"reports/{OWN.study.name}"
 ENV, SHELL, LIGHT = shared.ENV, shared.SHELL, shared.REPORT
-rendered = partial(shared.stage, OWN, data=dag.report_data())  # the paper's values and the page's template count for all of them
+rendered = partial(
+    shared.stage, OWN, data=data_files.report_data()
+)  # the paper's values and the page's template count for all of them
 
 
 wildcard_constraints:
@@ -205,8 +208,8 @@ rule compute:
         mem_mb=2000,
         runtime=10,
     params:
-        code=dag.code_hash("harness.plan"),
-        config=dag.paper_sizes(),
+        code=code_hash("harness.plan"),
+        config=data_files.paper_sizes(),
     message:
         "Parameters, FLOPs and GPU-hours of the paper-scale denoisers, beside the paper's"
     shell:

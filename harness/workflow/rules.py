@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from harness.store.provenance import code_hash
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 from harness.workflow.stages import STAGES, Parameter, parameters
 
 ENV = "../../envs/harness.yaml"

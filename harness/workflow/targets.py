@@ -11,7 +11,8 @@ from typing import TypeVar
 from harness.report import figure_specs, specs
 from harness.study.method import in_order
 from harness.study.typed import UserError, digest
-from harness.workflow.dag import Run, check_fits, checked_config, stop
+from harness.workflow.config import check_fits, checked_config, stop
+from harness.workflow.run import Run
 
 OTHERS = ("claims", "numbers", "paper", "rows", "times")  # what else lies where tables and figures do
 FILES = {"samples": "samples.npz", "maps": "maps.npz"}  # need of a figure -> file of the first seed's runs

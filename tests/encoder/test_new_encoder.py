@@ -26,7 +26,7 @@ from harness.study.sections.encoder import EncoderSection
 from harness.study.study import parse_study
 from harness.study.typed import Count, UserError, merge
 from harness.training.network import Network
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 
 
 def pipeline_of(built, root, **changes):

@@ -22,7 +22,7 @@ from harness.store.files import write_text
 from harness.study import typed as config
 from harness.study.study import parse_study
 from harness.study.typed import UserError
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 
 SEARCH = {"scales": [1.5, 4.0], "intervals": [[0.0, 1.0], [0.2, 0.8]], "seed": 7, "count": 40}
 VALUES = tiny_values(denoiser={"snapshots": [3, 8]}, sampling={"guidance_search": SEARCH})

@@ -141,8 +141,8 @@ def test_a_lock_that_cannot_be_had_names_the_artifact(tmp_path, monkeypatch):
 SNAKEFILE = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from harness.workflow import dag
-dag.take_over_dead_lock()
+from harness.workflow import start
+start.take_over_dead_lock()
 
 rule all:
     input: "done"

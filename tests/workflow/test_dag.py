@@ -14,7 +14,7 @@ from conftest import tiny_values
 from harness.study import typed as config
 from harness.study.method import method_names
 from harness.study.study import load_study, parse_study, study_names
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 from harness.workflow.targets import Targets
 
 BIN = Path(sys.executable).parent

@@ -8,7 +8,7 @@ from snakemake.iocontainers import Namedlist
 from harness.store.provenance import code_hash
 from harness.study.study import load_study
 from harness.workflow import rules
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 from harness.workflow.stages import STAGES, parameters
 
 RUN = Run(load_study("smoke"), [0, 1], ["baseline", "dsr"])

@@ -3,7 +3,7 @@ import pytest
 from harness.report import specs
 from harness.study.study import load_study
 from harness.study.typed import UserError
-from harness.workflow.dag import Run
+from harness.workflow.run import Run
 from harness.workflow.targets import Targets
 
 PANELS = "panels: [{title: t, columns: [{score: fid}]}]\n"

@@ -1,62 +1,19 @@
-"""What the Snakefile needs to know, computed without torch: the checked configuration, and what makes a rule run again."""
+"""What a study's rules are made for: the study with its seeds and methods, where its files are, and what makes a rule run again."""
 
-import fcntl
-import os
 import sys
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NoReturn
 
 from pydantic_core import to_jsonable_python
 
 from harness.store.artifacts import sha256
 from harness.store.assets import ROOT, missing
-from harness.store.locks import try_lock
-from harness.store.provenance import code_hash
 from harness.study import places
-from harness.study.method import EncoderRegisters, in_order, load_method, method_file, method_names
-from harness.study.study import Study, load_study
-from harness.study.typed import UserError, check_seeds, digest, nearest
-
-__all__ = [
-    "Run",
-    "checked_config",
-    "code_hash",
-    "paper_sizes",
-    "published_neurons",
-    "put_own_python_first",
-    "report_data",
-    "run_of",
-    "say_missing",
-    "stop",
-    "take_over_dead_lock",
-]
-
-KEYS = ("study", "seeds", "methods", "assets")
-
-
-def put_own_python_first() -> None:
-    """Rules run `python -m harness`: let that be the interpreter of Snakemake (a rule's conda environment still comes before it)."""
-    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
-def take_over_dead_lock() -> None:
-    """Remove the locks that a killed Snakemake left in this folder, if no other one is alive here; called while the Snakefile is parsed.
-
-    Every Snakemake of the folder shares a lock of the kernel while it lives. Where another one does, its locks stay, and Snakemake
-    itself refuses to run the same rules twice.
-    """
-    folder = Path(".snakemake")
-    with suppress(OSError):  # a read-only folder, or a file system without locks: then Snakemake says what it finds
-        folder.mkdir(exist_ok=True)
-        alive = os.open(folder / "dsr.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)  # open, and so held, until this process ends
-        if try_lock(alive, fcntl.LOCK_EX):
-            for lock in (folder / "locks").glob("*.lock"):
-                lock.unlink(missing_ok=True)
-        fcntl.flock(alive, fcntl.LOCK_SH)
+from harness.study.method import EncoderRegisters, load_method, method_file
+from harness.study.study import Study
+from harness.study.typed import UserError, digest
 
 
 @dataclass(frozen=True)
@@ -190,37 +147,11 @@ class Run:
 
         A param of the rule: Snakemake runs it again when they change.
         """
-
         return digest({name: to_jsonable_python(places.field(self.study, name)) for name in sections or type(self.study).model_fields})
 
     def method(self, name: str) -> str:
         """Hash of a method's file."""
         return sha256(method_file(name))[:16]
-
-
-def checked_config(config: dict) -> Run:
-    """Snakemake's config, checked; a mistake is one line and exit code 2, before any job starts."""
-    try:
-        for key in config:
-            nearest(key, KEYS, "config key")
-        study = load_study(str(config.get("study")))
-        seeds = check_seeds(study.seeds if config.get("seeds") is None else _numbers(config["seeds"]))
-        methods = next(m for m in (config.get("methods"), study.methods, method_names()) if m is not None)
-        if not isinstance(methods, list) or not methods or not all(isinstance(name, str) for name in methods):
-            raise UserError(f"methods must be a list of files in baselines/, such as '[baseline,dsr]'; got {methods!r}")
-        for name in methods:
-            load_method(name)
-        if "baseline" not in methods:
-            raise UserError("methods must contain 'baseline': every difference in the table is to it")
-        for name in methods:
-            check_fits(study, name)
-        root = config.get("assets") or ROOT
-        if not isinstance(root, str):
-            raise UserError(f"assets must be the name of a folder; got {root!r}")
-        say_missing(study, root)
-        return Run(study, seeds, in_order(methods), root)
-    except UserError as error:
-        stop(str(error))
 
 
 def run_of(config: dict) -> Run:
@@ -237,57 +168,3 @@ def say_missing(study: Study, root: str, names: Collection[str] | None = None) -
         if line not in _said:
             print(f"missing: {line}", file=sys.stderr, flush=True)
             _said.add(line)
-
-
-SIZES = ["siglip2_b_dit_s", "siglip2_b_dit_b", "siglip2_b_dit_l", "siglip2_b", "siglip2_b_ditdh", "siglip2_so400m", "sit_xl", "jit_h"]
-SIZED = [f"imagenet256_{name}" for name in SIZES]  # one study for each size of denoiser in the paper, in the order of compute.md
-
-
-def paper_sizes() -> str:
-    """Hash of what reports/compute.md is rendered from, besides code."""
-    paper = sha256(Path(__file__).parents[1] / "report" / "paper.yaml")
-    return digest([paper, *(load_study(name).model_dump(mode="json") for name in SIZED)])
-
-
-def published_neurons() -> str:
-    """Hash of the published neuron lists, which are data and no part of a code hash."""
-    return sha256(Path(__file__).parents[1] / "encoder" / "register_neurons")[:16]
-
-
-def report_data() -> str:
-    """Hash of what reports are rendered from besides code and rows: the paper's values, the template of the HTML page."""
-    return digest([sha256(Path(__file__).parents[1] / "report" / name) for name in ("paper.yaml", "page.html.j2")])
-
-
-def check_fits(study: Study, method: str) -> None:
-    """UserError where a method asks for what the study's encoder does not have."""
-    wanted = load_method(method)
-    registers = wanted.registers(study.denoiser.registers)
-    if registers and registers.start >= study.denoiser.depth:
-        raise UserError(
-            f"method '{method}': diffusion registers start at block {registers.start}, study '{study.name}' has {study.denoiser.depth}"
-        )
-    if wanted.encoder.backbone not in study.encoder.backbones:
-        raise UserError(f"method '{method}' needs an encoder with trained registers; study '{study.name}' has none")
-    if not study.encoder.has_tokens and (wanted.encoder.changes or wanted.loss_mask):
-        raise UserError(
-            f"method '{method}' works on the tokens of a ViT encoder; the encoder of study '{study.name}' is {study.encoder.kind}"
-        )
-    lists = study.search.released_neurons if study.search else {}
-    if lists and wanted.encoder.searched and wanted.encoder.key not in lists:
-        raise UserError(
-            f"method '{method}': study '{study.name}' takes published register neurons, and names no list for {wanted.encoder.key}"
-        )
-
-
-def _numbers(values: object) -> object:
-    """Snakemake reads the items of `--config seeds='[0,1]'` as strings."""
-    if not isinstance(values, list):
-        return values
-    return [int(value) if isinstance(value, str) and value.isdecimal() else value for value in values]
-
-
-def stop(message: str) -> NoReturn:
-    """End Snakemake with one line and exit code 2: it would turn an exception into a traceback and exit code 1."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
-    os._exit(2)

@@ -1,0 +1,72 @@
+"""Snakemake's configuration, checked before any job starts; what is wrong is one line and exit code 2."""
+
+import os
+import sys
+from typing import NoReturn
+
+from harness.store.assets import ROOT
+from harness.study.method import in_order, load_method, method_names
+from harness.study.study import Study, load_study
+from harness.study.typed import UserError, check_seeds, nearest
+from harness.workflow.run import Run, say_missing
+
+KEYS = ("study", "seeds", "methods", "assets")
+
+
+def checked_config(config: dict) -> Run:
+    """Snakemake's config, checked; a mistake is one line and exit code 2, before any job starts."""
+    try:
+        for key in config:
+            nearest(key, KEYS, "config key")
+        study = load_study(str(config.get("study")))
+        seeds = check_seeds(study.seeds if config.get("seeds") is None else _numbers(config["seeds"]))
+        methods = next(m for m in (config.get("methods"), study.methods, method_names()) if m is not None)
+        if not isinstance(methods, list) or not methods or not all(isinstance(name, str) for name in methods):
+            raise UserError(f"methods must be a list of files in baselines/, such as '[baseline,dsr]'; got {methods!r}")
+        for name in methods:
+            load_method(name)
+        if "baseline" not in methods:
+            raise UserError("methods must contain 'baseline': every difference in the table is to it")
+        for name in methods:
+            check_fits(study, name)
+        root = config.get("assets") or ROOT
+        if not isinstance(root, str):
+            raise UserError(f"assets must be the name of a folder; got {root!r}")
+        say_missing(study, root)
+        return Run(study, seeds, in_order(methods), root)
+    except UserError as error:
+        stop(str(error))
+
+
+def check_fits(study: Study, method: str) -> None:
+    """UserError where a method asks for what the study's encoder does not have."""
+    wanted = load_method(method)
+    registers = wanted.registers(study.denoiser.registers)
+    if registers and registers.start >= study.denoiser.depth:
+        raise UserError(
+            f"method '{method}': diffusion registers start at block {registers.start}, study '{study.name}' has {study.denoiser.depth}"
+        )
+    if wanted.encoder.backbone not in study.encoder.backbones:
+        raise UserError(f"method '{method}' needs an encoder with trained registers; study '{study.name}' has none")
+    if not study.encoder.has_tokens and (wanted.encoder.changes or wanted.loss_mask):
+        raise UserError(
+            f"method '{method}' works on the tokens of a ViT encoder; the encoder of study '{study.name}' is {study.encoder.kind}"
+        )
+    lists = study.search.released_neurons if study.search else {}
+    if lists and wanted.encoder.searched and wanted.encoder.key not in lists:
+        raise UserError(
+            f"method '{method}': study '{study.name}' takes published register neurons, and names no list for {wanted.encoder.key}"
+        )
+
+
+def _numbers(values: object) -> object:
+    """Snakemake reads the items of `--config seeds='[0,1]'` as strings."""
+    if not isinstance(values, list):
+        return values
+    return [int(value) if isinstance(value, str) and value.isdecimal() else value for value in values]
+
+
+def stop(message: str) -> NoReturn:
+    """End Snakemake with one line and exit code 2: it would turn an exception into a traceback and exit code 1."""
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(2)
