@@ -35,7 +35,10 @@ def fid(samples: Tensor, reference: ReferenceStatistics) -> dict[str, float]:
 
 
 def symmetric_distance(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray) -> float:
-    """Frechet distance of two normal distributions: the trace of the root of sigma1 sigma2 from the eigenvalues of r sigma2 r, r = root of sigma1."""
+    """Frechet distance of two normal distributions, means (D,) and covariances (D, D), in float64.
+
+    The trace of the root of sigma1 sigma2 is from the eigenvalues of r sigma2 r, r = root of sigma1.
+    """
     mu1, sigma1, mu2, sigma2 = (torch.from_numpy(array).double() for array in (mu1, sigma1, mu2, sigma2))
     root = symmetric_root(sigma1)
     trace = torch.linalg.eigvalsh(root @ sigma2 @ root).clamp(min=0).sqrt().sum()

@@ -14,14 +14,15 @@ from harness.evaluation.inception_score import inception_score
 from harness.evaluation.kid import kid
 from harness.evaluation.outcome import Measured, Outcome, Stop, finite, without
 from harness.evaluation.reconstruction import psnr, rfid
-from harness.evaluation.subjects import Samples
+from harness.evaluation.subjects import ScoredSamples
 
 
-def fid(seen: Samples) -> Measured:
+def fid(seen: ScoredSamples) -> Measured:
+    """Beside the reference, as torch-fidelity computes it."""
     return seen.frechet.with_interval(seen.distances["fid"])
 
 
-def fid_infinity(seen: Samples) -> Outcome:
+def fid_infinity(seen: ScoredSamples) -> Outcome:
     """No value where FID has none."""
     plain, few = finite(fid(seen)), too_few(seen.n, seen.features.shape[1])
     if isinstance(plain, Stop):
@@ -29,11 +30,12 @@ def fid_infinity(seen: Samples) -> Outcome:
     return Stop("skipped", few) if few else seen.frechet.infinity()
 
 
-def clip_score(seen: Samples) -> Measured:
+def clip_score(seen: ScoredSamples) -> Measured:
+    """Mean over the samples."""
     return by_resampling(seen.clip_scores.mean().item(), means("clip_score", seen.clip_scores, seen.resamples))
 
 
-def of_prompts(name: str) -> Callable[[Samples], Measured]:
+def of_prompts(name: str) -> Callable[[ScoredSamples], Measured]:
     """One of GenEval's scores, which come together."""
     return lambda seen: seen.geneval[name]
 

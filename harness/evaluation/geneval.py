@@ -73,7 +73,7 @@ def _thing(cover: np.ndarray, colour: str) -> Thing:
 
 
 def passes(image: np.ndarray, label: int) -> bool:
-    """Whether the image shows what the prompt asks for."""
+    """Whether the image (H, W, 3) uint8 shows what the prompt asks for."""
     return fulfils(read(image), PROMPTS[label])
 
 

@@ -51,8 +51,8 @@ def search_guidance(
         "method": method,
         "seed": section.seed,
     }
-    found: dict = {"processes": processes.count()}
-    artifact = artifacts.trained_artifact(out, state=state, stage="guidance", module=__name__, outcome=found, **facts)
+    outcome: dict = {"processes": processes.count()}
+    artifact = artifacts.trained_artifact(out, state=state, stage="guidance", module=__name__, outcome=outcome, **facts)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
         stop = stop_of(denoiser)
         model = None if stop else load_denoiser(study, method, denoiser)
@@ -80,7 +80,7 @@ def search_guidance(
                 guidance=chosen_text(study, best.scale, best.interval),
                 **status,
             )
-            found |= status
+            outcome |= status
             write_text(path, choice.model_dump_json(indent=2) + "\n")
     if processes.rank():
         return {}

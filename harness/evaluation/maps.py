@@ -4,6 +4,7 @@ Of a denoiser, noise, noise levels and images are those of stage `outliers`. As 
 and once more from the output, which is decoded too; unlike there, registers are kept, apart from the patches.
 """
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,6 @@ from harness.decoder.decode import images_of
 from harness.decoder.registry import load_decoder
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time, clean_of
-from harness.denoiser.layers import Attention
 from harness.encoder.base import Decoder
 from harness.encoder.latents import load_held_out
 from harness.encoder.token_encoder import load_vision_encoder
@@ -40,7 +40,7 @@ IMAGES = 32  # evenly spaced among those of stage `outliers`
 
 
 @dataclass(frozen=True)
-class Seen:
+class ForwardPass:
     """What one forward pass shows of B images. Where a block has more tokens N than there are patches P, the patches are the last P."""
 
     entering: list[Tensor]  # norms (B, N) of the tokens that enter each block
@@ -50,24 +50,24 @@ class Seen:
 
 
 @torch.no_grad()
-def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> Seen:
-    """x (B, C, H, W), t (B,), labels (B,). Attention is NaN where a method put another kind of attention into a block."""
-    entering, tokens, found = [], [], {}
+def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> ForwardPass:
+    """x (B, C, H, W), t (B,), labels (B,). Attention is NaN where a method's block has an attention without `heads_of`."""
+    entering, tokens, by_block = [], [], {}
     with ExitStack() as hooks:
         for index, block in enumerate(model.blocks):
             hooks.enter_context(block.register_forward_pre_hook(lambda _block, inputs: entering.append(inputs[0].norm(dim=-1).cpu())))
             hooks.enter_context(block.register_forward_hook(lambda _block, _inputs, out: tokens.append(out.cpu())))
             attention = getattr(block, "attn", None)
-            if isinstance(attention, Attention):
+            if heads_of := getattr(attention, "heads_of", None):
 
-                def keep(module: Attention, inputs: tuple, index: int = index) -> None:
-                    query, key, _ = module.heads_of(*inputs)
-                    found[index] = received(query, key).cpu()
+                def keep(_module: nn.Module, inputs: tuple, index: int = index, heads_of: Callable = heads_of) -> None:
+                    query, key, _ = heads_of(*inputs)
+                    by_block[index] = received(query, key).cpu()
 
                 hooks.enter_context(attention.register_forward_pre_hook(keep))
         output = model(x, t, labels)
-    attention = [found.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
-    return Seen(entering, [*tokens, cut(output, model.side).cpu()], attention, output.cpu())
+    attention = [by_block.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
+    return ForwardPass(entering, [*tokens, cut(output, model.side).cpu()], attention, output.cpu())
 
 
 @torch.no_grad()
@@ -111,13 +111,13 @@ def first_components(tokens: Tensor, bright: Tensor, factor: float) -> tuple[Ten
     centred = tokens.double() - tokens.double().mean(dim=1, keepdim=True)
     variances, directions = torch.linalg.eigh(centred @ centred.transpose(1, 2))  # of P x P: there are fewer patches than channels
     variances = variances.clamp(min=0)
-    found = directions[..., -1] * variances[:, -1:].sqrt()
+    coordinates = directions[..., -1] * variances[:, -1:].sqrt()
     norms = tokens.norm(dim=-1)
     largest, place = norms.max(dim=1, keepdim=True)
-    along = (found * (bright - bright.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
-    against = torch.where(largest > outlier_norm(norms, factor), found.gather(1, place), along) < 0
+    along = (coordinates * (bright - bright.mean(dim=1, keepdim=True))).sum(dim=1, keepdim=True)
+    against = torch.where(largest > outlier_norm(norms, factor), coordinates.gather(1, place), along) < 0
     share = variances[:, -1] / variances.sum(dim=1).clamp(min=torch.finfo(torch.float64).tiny)
-    return torch.where(against, -found, found), share
+    return torch.where(against, -coordinates, coordinates), share
 
 
 def at_level(
@@ -143,15 +143,15 @@ def at_level(
     joined = [registers if index >= model.register_start else 0 for index in range(len(entering))]  # registers come first
     context = max(norms.shape[1] - patches - first for norms, first in zip(entering, joined, strict=True))
     maps = {
-        "norms": [found[:, -patches:].norm(dim=-1) for found in tokens],
+        "norms": [layer[:, -patches:].norm(dim=-1) for layer in tokens],
         "entering": [norms[:, -patches:] for norms in entering],
         "attention": [received[:, -patches:] for received in attention],
     }
-    for name, values in (("norms", [found.norm(dim=-1) for found in tokens[:-1]]), ("attention", attention)):
+    for name, values in (("norms", [layer.norm(dim=-1) for layer in tokens[:-1]]), ("attention", attention)):
         pairs = list(zip(values, joined, strict=True))
         maps[f"register_{name}"] = [_filled(value[:, :first], registers) for value, first in pairs]
         maps[f"context_{name}"] = [_filled(value[:, first:-patches], context) for value, first in pairs]
-    maps |= _components([found[:, -patches:] for found in tokens], bright, factor)
+    maps |= _components([layer[:, -patches:] for layer in tokens], bright, factor)
     return _arrays(maps), torch.cat([seen.output for seen in passes])
 
 
@@ -171,7 +171,7 @@ def _filled(values: Tensor, width: int) -> Tensor:
 
 
 def rows_of(study: Study, held_out: int) -> np.ndarray:
-    """Which of the held-out images have maps: IMAGES of those of stage `outliers`, evenly spaced."""
+    """(B,) numbers of the held-out images that have maps: IMAGES of those of stage `outliers`, evenly spaced."""
     count = min(study.outlier_statistics.images, held_out)
     return np.linspace(0, count, min(IMAGES, count), endpoint=False).astype(int)
 
@@ -190,10 +190,10 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     clean, labels, noise = source.latents[rows], source.labels[rows], noise_of(study, seed, rows.tolist())
     arrays = {"times": np.array(config.times, dtype=np.float64), "rows": rows, "labels": labels.numpy()}
     stop = stop_of(denoiser)
-    found = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
+    outcome = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
     inputs = [denoiser, decoder, latents, data]
     made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": seed}
-    with artifacts.artifact(out, outcome=found, **made) as path:
+    with artifacts.artifact(out, outcome=outcome, **made) as path:
         if stop is None:
             model = load_denoiser(study, method, denoiser)
             bright = brightness(load_data(data, "reference").pixels(rows.tolist()), model.side)
@@ -207,9 +207,9 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
                     "decoded": np.stack([decoded(study, decode, source.whitening, clean, noise, t, output) for t, output in pairs])
                 }
             else:
-                found |= {"status": "failed", "reason": "norms of the denoiser's tokens are not finite"}
+                outcome |= {"status": "failed", "reason": "norms of the denoiser's tokens are not finite"}
         save_npz(path, arrays)
-    return {"images": len(rows), "status": found.get("reason", "ok")}
+    return {"images": len(rows), "status": outcome.get("reason", "ok")}
 
 
 def decoded(study: Study, decode: Decoder, whitening: Whitening, clean: Tensor, noise: Tensor, t: float, output: Tensor) -> np.ndarray:
@@ -236,7 +236,7 @@ def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Pa
         states, attention = watch_encoder(model, pixels.to(device()))
         tokens = [model.of_patches(state).cpu() for state in (*states, model.final_norm(states[-1]))]
         maps = {
-            "norms": [found.norm(dim=-1) for found in tokens],
+            "norms": [layer.norm(dim=-1) for layer in tokens],
             "attention": [model.of_patches(received).cpu() for received in attention],
         }
         maps["entering"] = maps["norms"][:-2]

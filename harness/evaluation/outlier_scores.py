@@ -36,17 +36,17 @@ def norm_statistics(norms: Tensor, factor: float) -> dict[str, float]:
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerStatistics:
     """A line of the parquet file; `shares` (images,): of outliers among the tokens of each image."""
 
     line: dict
     shares: Tensor
 
 
-def layer_of(part: str, layer: int, t: float | None, norms: Tensor, factor: float) -> Layer:
+def layer_of(part: str, layer: int, t: float | None, norms: Tensor, factor: float) -> LayerStatistics:
     """From the norms (images, P) of a layer or block."""
     line = {"part": part, "layer": layer, "t": t, **norm_statistics(norms, factor)}
-    return Layer(line, (norms.double() > factor * line["median"]).double().mean(dim=1))
+    return LayerStatistics(line, (norms.double() > factor * line["median"]).double().mean(dim=1))
 
 
 class Tokens(Subject):
@@ -56,11 +56,17 @@ class Tokens(Subject):
     """
 
     def __init__(
-        self, n: int, latents: str, model: tuple[str, str], layers: list[Layer], output: list[Layer] = (), stop: Stop | None = None
+        self,
+        n: int,
+        latents: str,
+        model: tuple[str, str],
+        layers: list[LayerStatistics],
+        output: list[LayerStatistics] = (),
+        stop: Stop | None = None,
     ) -> None:
         self.n, self.compared_with, self.networks = n, latents, dict([model])
         self.layers, self.output, self.stop = layers, output, stop or _not_finite(layers)
-        self.block: list[Layer] = []
+        self.block: list[LayerStatistics] = []
 
     def at(self, place: str) -> "Tokens":
         """After a block, or in the output, at all noise levels; empty: anywhere."""
@@ -101,7 +107,7 @@ class TrainingTokens(Subject):
         return share_above(self.norms, number if self.place.startswith("norm") else outlier_norm(self.norms, number).item())
 
 
-def _not_finite(layers: list[Layer]) -> Stop | None:
+def _not_finite(layers: list[LayerStatistics]) -> Stop | None:
     for layer in layers:
         if not math.isfinite(layer.line["max"]):  # a NaN among them is the maximum
             at = "" if layer.line["t"] is None else f" at noise level {layer.line['t']:g}"
@@ -109,19 +115,19 @@ def _not_finite(layers: list[Layer]) -> Stop | None:
     return None
 
 
-def worst(layers: list[Layer], column: str) -> Layer:
+def worst(layers: list[LayerStatistics], column: str) -> LayerStatistics:
     """The layer, or block and noise level, with the largest `share` or `max_over_median`."""
     return max(layers, key=lambda layer: layer.line[column])
 
 
-def largest_share(layers: list[Layer]) -> Measured:
+def largest_share(layers: list[LayerStatistics]) -> Measured:
     """Share of outliers at the worst layer."""
     layer = worst(layers, "share")
     resampled = means("outlier_share", layer.shares, RESAMPLES)
     return by_resampling(layer.line["share"], resampled, "images, the layer and its median held", least=0.0, most=1.0)
 
 
-def mean_share(layers: list[Layer]) -> Measured:
+def mean_share(layers: list[LayerStatistics]) -> Measured:
     """Share of outliers, mean over layers: one block at all noise levels."""
     shares = torch.stack([layer.shares for layer in layers]).mean(dim=0)
     resampled = means("outlier_share", shares, RESAMPLES)
@@ -129,10 +135,11 @@ def mean_share(layers: list[Layer]) -> Measured:
 
 
 def max_over_median(tokens: Tokens) -> Measured:
+    """The largest norm over the median norm, at the worst layer."""
     return without(worst(tokens.layers, "max_over_median").line["max_over_median"], "a maximum")
 
 
-def largest(layers: list[Layer], chosen: Callable[[dict], bool]) -> float:
+def largest(layers: list[LayerStatistics], chosen: Callable[[dict], bool]) -> float:
     """log(max / median) at the worst of the chosen blocks and noise levels."""
     return math.log(max((layer.line["max_over_median"] for layer in layers if chosen(layer.line)), default=1.0))
 

@@ -17,7 +17,7 @@ from harness.denoiser.build import load_denoiser
 from harness.denoiser.flow import at_time
 from harness.encoder.latents import load_held_out, load_train_norms
 from harness.evaluation.outcome import Subject, scores_by, stop_of
-from harness.evaluation.outlier_scores import FUNCTIONS, QUANTILES, Layer, Tokens, TrainingTokens, layer_of, worst
+from harness.evaluation.outlier_scores import FUNCTIONS, QUANTILES, LayerStatistics, Tokens, TrainingTokens, layer_of, worst
 from harness.evaluation.runs import chain, check_run, provenance_of
 from harness.machine.device import device
 from harness.machine.streams import stream
@@ -107,7 +107,9 @@ def _scores(study: Study, of: str, subject: Subject) -> dict[str, Score]:
     return scores_by(FUNCTIONS, [name for name in scores_of(study, "outliers") if score_info(name).of == of], subject)
 
 
-def _layers(study: Study, model: torch.nn.Module, clean: Tensor, labels: Tensor, seed: int) -> tuple[list[Layer], list[Layer]]:
+def _layers(
+    study: Study, model: torch.nn.Module, clean: Tensor, labels: Tensor, seed: int
+) -> tuple[list[LayerStatistics], list[LayerStatistics]]:
     """Of a denoiser on the latents `clean` (images, C, H, W): its blocks, and its output, at every noise level."""
     config, noise = study.outlier_statistics, noise_of(study, seed, range(len(clean)))
     blocks, outputs = [], []
@@ -118,7 +120,7 @@ def _layers(study: Study, model: torch.nn.Module, clean: Tensor, labels: Tensor,
     return blocks, outputs
 
 
-def places(*models: list[Layer]) -> dict[str, dict]:
+def places(*models: list[LayerStatistics]) -> dict[str, dict]:
     """By score, where the worst is: layer or block, and noise level."""
     columns = {"outlier_share": "share", "max_over_median": "max_over_median"}
     lines = {

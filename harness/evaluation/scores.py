@@ -10,7 +10,7 @@ from harness.evaluation.functions import FUNCTIONS
 from harness.evaluation.outcome import scores_by
 from harness.evaluation.references import load_references
 from harness.evaluation.runs import chain, check_run, provenance_of
-from harness.evaluation.subjects import Instruments, Network, Reconstruction, Training
+from harness.evaluation.subjects import Instruments, NetworkCosts, Reconstruction, TrainingRecord
 from harness.results.schema import Score, ScoreFile, plain_view
 from harness.results.scores import ScoreInfo, references_of, score_info, scores_of
 from harness.store import artifacts
@@ -63,7 +63,7 @@ def score_runs(
             with artifacts.artifact(target, stage="scores", module=__name__, inputs=[drawn, weights, *common]) as temporary:
                 scores = dict(shared) if view == plain else {}
                 if view == plain and not guidance:
-                    scores |= scores_by(FUNCTIONS, _names(study, lambda info: info.of == "training"), Training(study, weights))
+                    scores |= scores_by(FUNCTIONS, _names(study, lambda info: info.of == "training"), TrainingRecord(study, weights))
                 scores |= scores_by(FUNCTIONS, _of_samples(study, steps=steps, plain=view == plain), instruments.samples(drawn, weights))
                 file = ScoreFile(
                     study=study.name,
@@ -103,7 +103,7 @@ def _of_samples(study: Study, *, steps: bool, plain: bool) -> list[str]:
 def _of_method(instruments: Instruments, method: str, decoder: Path, latents: Path, data: Path) -> dict[str, Score]:
     """What all seeds of a method share: the scores of its network, and of the decoder where the study reconstructs."""
     study = instruments.study
-    scores = scores_by(FUNCTIONS, _names(study, lambda info: info.of == "network"), Network(study, method))
+    scores = scores_by(FUNCTIONS, _names(study, lambda info: info.of == "network"), NetworkCosts(study, method))
     if decoded := _names(study, lambda info: info.of == "reconstruction"):
         scores |= scores_by(FUNCTIONS, decoded, Reconstruction(instruments, decoder, latents, data))
     return scores

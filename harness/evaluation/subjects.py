@@ -39,20 +39,20 @@ class Instruments:
         self.clip = load_clip(study, clip) if clip else None
         self.networks = {"judge": self.extract.sha256, "clip": artifacts.checked(clip) if clip else NONE}
 
-    def samples(self, path: Path, denoiser: Path) -> "Samples":
+    def samples(self, path: Path, denoiser: Path) -> "ScoredSamples":
         """A file of samples, with the judge's features; nothing of it where its record, or the denoiser's, says that they diverged."""
         first = next(iter(self.references.values()))
         if stop := stop_of(denoiser, path):
-            return Samples(self, first, self.study.sampling.count, stop, stop)
+            return ScoredSamples(self, first, self.study.sampling.count, stop, stop)
         images, labels = load_samples(path)
         outputs = self.extract(images)
         finite = all(values.isfinite().all() for values in outputs.values())
         unjudged = None if finite else Stop("failed", "the judge's features of the samples are not finite")
-        return Samples(self, first, len(images), None, unjudged, images, labels, **outputs)
+        return ScoredSamples(self, first, len(images), None, unjudged, images, labels, **outputs)
 
 
 @dataclass(frozen=True)
-class Samples(Subject):
+class ScoredSamples(Subject):
     """N samples: `images` (N, H, W, 3) uint8, `labels` (N,), the judge's `features` (N, D) and `logits` (N, classes), beside one reference.
 
     `stop`: why there is nothing to see; `unjudged`: why the judge's scores have no value.
@@ -79,7 +79,7 @@ class Samples(Subject):
     def stopped(self, info: ScoreInfo) -> Stop | None:
         return self.unjudged if info.seen_by == "judge" else self.stop
 
-    def at(self, place: str) -> "Samples":
+    def at(self, place: str) -> "ScoredSamples":
         """Beside the reference of this name; empty: the first."""
         return replace(self, reference=self.instruments.references[place] if place else self.reference)
 
@@ -137,7 +137,7 @@ class Reconstruction(Subject):
         return source_of(self.study.data).scenes("reference")
 
 
-class Training(Subject):
+class TrainingRecord(Subject):
     """What the record of a denoiser says of its training."""
 
     def __init__(self, study: Study, denoiser: Path) -> None:
@@ -152,7 +152,7 @@ class Training(Subject):
             raise UserError(f"{self.denoiser}: its record has no filtered_share; delete it and run the same command again") from None
 
 
-class Network(Subject):
+class NetworkCosts(Subject):
     """A method's denoiser, by what it costs: `parameters` and `gflops`."""
 
     def __init__(self, study: Study, method: str) -> None:

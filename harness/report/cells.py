@@ -47,15 +47,15 @@ def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str
     if column.difference and baseline in why:
         why = {method: why.get(method) or f"no difference to the baseline: {why[baseline]}" for method in methods}
     best = () if column.difference else _best(rows, column, [method for method in methods if method not in why], baseline)
-    found = {}
+    by_method = {}
     for method in methods:
         if column.difference and method == baseline:
-            found[method] = Cell(EMPTY)
+            by_method[method] = Cell(EMPTY)
         elif method in why:
-            found[method] = Cell(EMPTY, why=why[method])
+            by_method[method] = Cell(EMPTY, why=why[method])
         else:
-            found[method] = _cell(rows, column, method, baseline, method in best)
-    return found
+            by_method[method] = _cell(rows, column, method, baseline, method in best)
+    return by_method
 
 
 def _cell(rows: pd.DataFrame, column: Column, method: str, baseline: str, bold: bool) -> Cell:
@@ -91,7 +91,7 @@ def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
         first = bad.iloc[0]
         whose = f"{named(methods[0])}: " if len(methods) == 1 else f"{score_info(first['score']).title}, every run: "
         return dict.fromkeys(methods, f"{whose}{first['status']}: {first['reason']}")
-    found = {}
+    reasons = {}
     for method, group in bad.groupby("method", sort=False):
         parts = []
         for (status, reason), alike in group.groupby(["status", "reason"], sort=False):
@@ -100,8 +100,8 @@ def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
         seeds = len(rows[rows["method"] == method])
         have = seeds - len(group)
         rest = f"; {have} of {seeds} seeds {'has' if have == 1 else 'have'} a value, in the CSV" if have else ""
-        found[str(method)] = f"{named(method)}, {'; '.join(parts)}{rest}"
-    return found
+        reasons[str(method)] = f"{named(method)}, {'; '.join(parts)}{rest}"
+    return reasons
 
 
 def named(method: str) -> str:

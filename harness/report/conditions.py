@@ -17,7 +17,7 @@ from harness.study.method import load_method
 from harness.study.study import Study
 from harness.study.typed import Share, Strict, UserError
 
-Outcome = Literal["holds", "refuted", "undecided", "not tested"]
+Ruling = Literal["holds", "refuted", "undecided", "not tested"]
 Names = Annotated[list[str], Field(min_length=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -29,7 +29,7 @@ class Measurement:
     Of a test: `p`, two-sided; `side`, the mean that is tested against 0; `holds`, whether it lies on the claim's side.
     """
 
-    outcome: Outcome = "undecided"
+    outcome: Ruling = "undecided"
     reason: str = ""
     effect: Estimate | None = None
     relative: float | None = None

@@ -50,14 +50,14 @@ def plain(part: Part, rows: pd.DataFrame) -> pd.DataFrame:
 
 def by_part(parts: list[Part], text: Callable[[Part], str]) -> list[str]:
     """What is said of the parts: once where it is the same for all, otherwise with the titles of those that it is of."""
-    found: dict[str, list[str]] = {}
+    titles_of: dict[str, list[str]] = {}
     for part in parts:
-        found.setdefault(text(part), []).append(part.title or part.study.name)
-    if len(found) == 1:
-        return [line for line in found if line]
+        titles_of.setdefault(text(part), []).append(part.title or part.study.name)
+    if len(titles_of) == 1:
+        return [line for line in titles_of if line]
     return [
         f"{', '.join(dict.fromkeys(titles))}: {line[0].lower() + line[1:] if line[1].islower() else line}"
-        for line, titles in found.items()
+        for line, titles in titles_of.items()
         if line
     ]
 
@@ -124,10 +124,10 @@ def sampled(study: Study) -> str:
 
 def chosen(part: Part, rows: pd.DataFrame) -> str:
     """The guidance of each method, as it was searched for."""
-    found = row_files.choices(rows[rows["study"] == part.study.name])
-    if not found:
+    guidance = row_files.choices(rows[rows["study"] == part.study.name])
+    if not guidance:
         return ""
-    told = "; ".join(f"{named(method)} {found[method]}" for method in part.methods if method in found)
+    told = "; ".join(f"{named(method)} {guidance[method]}" for method in part.methods if method in guidance)
     return f"Guidance of the guided FID, the best of {len(part.study.sampling.guidance_search.candidates)} candidates{CHOSEN}{part.study.sampling.guidance_search.seed}: {told}."
 
 

@@ -155,22 +155,23 @@ def load_spec(path: Path) -> TableSpec:
 
 @cache
 def parse_spec(text: str) -> TableSpec:
+    """Of the text of a specification. pydantic's ValidationError for what is none."""
     return TableSpec(**yaml.safe_load(text))
 
 
 def parts(spec: TableSpec, study: Study, methods: list[str]) -> list[Part]:
     """The groups of a table that have rows, for the configured study and its methods."""
-    found = []
+    shown = []
     for group in spec.groups:
         name = (group.study or {}).get(study.family)
         if group.paper or (group.study and name is None):
             continue
         of = study if name in (None, study.name) else places.study_named(name)
         own = methods if of is study else of.methods or method_names()
-        found.append(Part(of, group.methods or own, group.title, group.baseline or spec.baseline))
-    for part in found[1:]:
-        _check_alike(spec, found[0].study, part.study)
-    return found
+        shown.append(Part(of, group.methods or own, group.title, group.baseline or spec.baseline))
+    for part in shown[1:]:
+        _check_alike(spec, shown[0].study, part.study)
+    return shown
 
 
 def _check_alike(spec: TableSpec, one: Study, other: Study) -> None:
@@ -210,12 +211,12 @@ def has(study: Study, column: Column) -> bool:
 
 def columns_of(panel: Panel, parts: list[Part]) -> list[Column]:
     """The columns that any of the parts has, those of `each` spread out."""
-    found: list[Column] = []
+    columns: list[Column] = []
     for column in panel.columns:
         for part in parts:
             spread = {"ema": _each_ema, "block": _each_block, "threshold": _each_place, None: lambda one, _: [one]}[column.each]
-            found += [one for one in spread(column, part.study) if one not in found and has(part.study, one)]
-    return found
+            columns += [one for one in spread(column, part.study) if one not in columns and has(part.study, one)]
+    return columns
 
 
 def _one(column: Column, **changes: object) -> Column:

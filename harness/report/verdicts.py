@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report import paper
-from harness.report.conditions import Condition, Outcome, names
+from harness.report.conditions import Condition, Ruling, names
 from harness.report.hypotheses import Claim, Claims, first, lacking
 from harness.report.statistics import Estimate, holm, seeds_needed
 from harness.report.words import number, p_text, seeds_text
@@ -35,7 +35,7 @@ class Result:
     text: str
     method: str  # that was taken, of those that the condition names
     against: str
-    outcome: Outcome
+    outcome: Ruling
     reason: str = ""
     effect: Estimate | None = None
     relative: float | None = None

@@ -18,8 +18,8 @@ def median_norm(norms: Any, axis: tuple[int, ...] | None = None) -> Any:
     kept = [place for place in range(norms.ndim) if place not in over]
     flat = norms.transpose(*kept, *over).reshape(*(norms.shape[place] for place in kept), -1)
     middle = (flat.shape[-1] - 1) // 2
-    found = np.where(np.isnan(flat).any(axis=-1), np.nan, np.partition(flat, middle, axis=-1)[..., middle]).astype(norms.dtype)
-    return found[()] if axis is None else np.expand_dims(found, over)
+    medians = np.where(np.isnan(flat).any(axis=-1), np.nan, np.partition(flat, middle, axis=-1)[..., middle]).astype(norms.dtype)
+    return medians[()] if axis is None else np.expand_dims(medians, over)
 
 
 def share_above(norms: Any, limit: Any) -> float:
