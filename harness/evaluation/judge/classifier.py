@@ -37,11 +37,13 @@ class Classifier(nn.Module):
         self.register_buffer("std", torch.ones(width))
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, 3, H, W) in [-1, 1] -> features (B, width), standardised once calibrated, and logits (B, classes)."""
         features = self.features(self.convolutions(pixels).flatten(1))
         return (features - self.mean) / self.std, self.logits(F.gelu(features))
 
     @torch.no_grad()
     def calibrate(self, pixels: Tensor) -> None:
+        """Standardise the features of pixels (N, 3, H, W) in [-1, 1], the training images."""
         features, _ = self(pixels)
         self.std.copy_(features.std(0))
         self.mean.copy_(features.mean(0))
