@@ -26,6 +26,7 @@ from harness.store import artifacts, assets, foreign
 from harness.store.files import write_json
 from harness.store.tensors import load_tensors, save_tensors
 from harness.study import study as studies
+from harness.study.fits import check_fits
 from harness.study.method import METHODS, Method, load_method
 from harness.study.typed import UserError
 from harness.workflow import config as run_config
@@ -109,7 +110,7 @@ def used(study, root):
         tuple(figure_specs.figure_names(study)),
     ]
     for method in study.methods or ["baseline", "masked", "dsr"]:
-        run_config.check_fits(study, method)
+        check_fits(study, method)
     return [
         *known,
         assets.missing(study, root),

@@ -90,7 +90,7 @@ def trace(a: argparse.Namespace) -> int:
 
 
 def export(a: argparse.Namespace) -> int:
-    from harness.report.export import export_study
+    from harness.report.archive import export_study
 
     study = load_study(a.name)
     folders = {"reports": Path("reports") / study.name, "results": Path("results") / study.name}
@@ -99,7 +99,7 @@ def export(a: argparse.Namespace) -> int:
 
 
 def verify(a: argparse.Namespace) -> int:
-    from harness.report.export import verify_export
+    from harness.report.archive import verify_export
 
     text, problems = verify_export(a.file)
     print(text)

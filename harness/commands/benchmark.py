@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from harness.denoiser.build import build_denoiser
+from harness.denoiser.loss import loss_of
 from harness.denoiser.registry import sampler_of
 from harness.denoiser.sample import guided_output, sampling_times, velocity_of
-from harness.denoiser.train import loss_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost_scores
 from harness.machine.device import allow_tf32, device

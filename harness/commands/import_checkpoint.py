@@ -6,9 +6,9 @@ import torch
 
 from harness.store import artifacts, foreign
 from harness.store.tensors import check_weights, save_tensors
+from harness.study.fits import check_fits
 from harness.study.study import Study
 from harness.study.typed import UserError
-from harness.workflow.config import check_fits
 
 
 def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str, out: Path) -> dict:

@@ -1,60 +1,26 @@
 """Stage `denoiser`: train one method's denoiser."""
 
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from harness.data.stage import load_data
 from harness.denoiser.build import build_denoiser
-from harness.denoiser.flow import at_time, flow_loss, sample_time
-from harness.encoder.latents import Batch, Batches
+from harness.denoiser.loss import loss_of
+from harness.encoder.latents import Batches
 from harness.encoder.registry import load_encoder
 from harness.machine import processes
-from harness.machine.device import autocast, device
+from harness.machine.device import device
 from harness.machine.streams import seed_initialisation
-from harness.results.outliers import share_above
+from harness.results.outlier_rule import share_above
 from harness.store import artifacts
 from harness.store.tensors import save_tensors
-from harness.study.method import LossMask, load_method, method_file
+from harness.study.method import load_method, method_file
 from harness.study.study import Study
 from harness.study.typed import UserError
-from harness.training.loop import Diverged, Loss, fit
+from harness.training.loop import Diverged, fit
 from harness.training.snapshots import Snapshots, load_snapshot
-
-
-def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
-    """The flow-matching loss of a step, (), micro-batch by micro-batch; tokens whose norm exceeds `limit` do not count where there is a mask.
-
-    `batches` gives this process's share of the batch, but every draw is for the whole, so that its split changes nothing but rounding.
-    """
-    config = study.denoiser
-
-    def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
-        batch = batches(step)
-        clean, labels, share = batch.latents, batch.labels, len(batch.labels)
-        count = share * processes.count()
-        mine = processes.own_part(count)
-        t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)[mine]
-        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=generator.device)[mine] * config.noise_scale
-        drop = torch.rand(count, generator=generator, device=generator.device)[mine] < config.class_dropout
-        labels = labels.masked_fill(drop, study.classes)
-        if mask:
-            kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
-            kept_share = kept.mean() / processes.count()
-            processes.add_up([kept_share])
-            kept_share = kept_share.clamp(min=1e-12)  # of the whole batch, also where it is split
-        size = config.training.micro_batch or count
-        for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
-            with autocast(config.training.precision):
-                output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
-            per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
-            mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()
-            yield mean * ((rows.stop - rows.start) / count)
-
-    return loss
 
 
 def train_denoiser(

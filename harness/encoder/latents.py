@@ -18,7 +18,7 @@ from harness.encoder.whitening import Whitening
 from harness.machine import processes
 from harness.machine.device import device
 from harness.machine.streams import stream
-from harness.results.outliers import outlier_norm
+from harness.results.outlier_rule import outlier_norm
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
 from harness.study.method import NORMS, LossMask

@@ -11,7 +11,7 @@ from torch import Tensor
 from harness.data.images import brightness
 from harness.encoder.test_time_registers import mlp_output_layer
 from harness.encoder.tower import VisionEncoder
-from harness.results.outliers import median_norm
+from harness.results.outlier_rule import median_norm
 from harness.study.sections.encoder import Population
 
 IMAGE_DIRECTIONS = 9  # principal components of the images' mean tokens that are taken out; ten classes span nine

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from harness.encoder.test_time_registers import Neurons, TestTimeRegisters, mlp_output_layer
 from harness.encoder.tower import VisionEncoder
-from harness.results.outliers import median_norm
+from harness.results.outlier_rule import outlier_norm
 from harness.study.method import EncoderRegisters
 from harness.study.sections.encoder import Search
 from harness.study.typed import UserError
@@ -113,7 +113,7 @@ def score_neurons(encoder: VisionEncoder, images: Images, search: Search, factor
 
     if search.threshold is None:
         norms = [norms_of(batch, judged) for batch in batches()]
-        threshold = factor * median_norm(torch.cat(norms)).item()
+        threshold = outlier_norm(torch.cat(norms).double(), factor).item()
         some = (torch.cat(norms) > threshold).any()
         with _recorded(encoder, layers) as activations:
             for batch, measured in zip(batches(), norms, strict=True) if some else ():

@@ -28,7 +28,7 @@ from harness.evaluation.outcome import stop_of
 from harness.evaluation.outliers import noise_of
 from harness.evaluation.runs import check_run
 from harness.machine.device import device
-from harness.results.outliers import outlier_norm
+from harness.results.outlier_rule import outlier_norm
 from harness.store import artifacts
 from harness.store.files import save_npz
 from harness.study.study import Study

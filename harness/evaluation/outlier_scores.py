@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.evaluation.bootstrap import by_resampling, means
 from harness.evaluation.outcome import Measured, Outcome, Stop, Subject, without
-from harness.results.outliers import median_norm, outlier_norm, share_above
+from harness.results.outlier_rule import median_norm, outlier_norm, share_above
 
 QUANTILES = (0.01, 0.25, 0.75, 0.99, 0.999)
 RESAMPLES = 200  # of the images
@@ -46,7 +46,8 @@ class LayerStatistics:
 def layer_of(part: str, layer: int, t: float | None, norms: Tensor, factor: float) -> LayerStatistics:
     """From the norms (images, P) of a layer or block."""
     line = {"part": part, "layer": layer, "t": t, **norm_statistics(norms, factor)}
-    return LayerStatistics(line, (norms.double() > factor * line["median"]).double().mean(dim=1))
+    norms = norms.double()
+    return LayerStatistics(line, (norms > outlier_norm(norms, factor)).double().mean(dim=1))
 
 
 class Tokens(Subject):

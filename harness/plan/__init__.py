@@ -5,14 +5,14 @@ from typing import Any
 
 from harness.plan.compute import compute_table, sizes
 from harness.plan.files import examine
+from harness.plan.jobs import Stages
 from harness.plan.markdown import render_plan
 from harness.plan.model import UTILISATION, JobPlan, Plan
-from harness.plan.stages import Stages
 from harness.store import assets as asset_files
+from harness.study.fits import check_fits
 from harness.study.method import load_method, method_names
 from harness.study.study import Study
 from harness.study.typed import UserError
-from harness.workflow.config import check_fits
 
 __all__ = ["JobPlan", "Plan", "compute_table", "make_plan", "plan", "render_plan", "sizes"]
 

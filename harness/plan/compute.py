@@ -2,10 +2,10 @@
 
 from harness.evaluation import cost
 from harness.evaluation.cost import Price
+from harness.plan.jobs import TRAINED
 from harness.plan.markdown import flops_text, hours_text
 from harness.plan.model import PEAKS, UTILISATION, Frozen
 from harness.plan.networks import Networks
-from harness.plan.stages import TRAINED
 from harness.report import paper
 from harness.results.markdown import markdown_table
 from harness.study.study import Study, load_study

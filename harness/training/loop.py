@@ -20,9 +20,9 @@ from harness.machine.streams import stream
 from harness.store.tensors import CHECKPOINT
 from harness.study.sections.training import Training
 from harness.study.typed import UserError
+from harness.training.checkpoint import State
 from harness.training.ema import Weights
 from harness.training.snapshots import Snapshots
-from harness.training.state import State
 
 CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
 SAVE_EVERY = 10.0  # least seconds between checkpoints; when they fall does not change the result

@@ -9,9 +9,10 @@ from functools import cache, cached_property
 from typing import TypeVar
 
 from harness.report import figure_specs, specs
+from harness.study.fits import check_fits
 from harness.study.method import in_order
 from harness.study.typed import UserError, digest
-from harness.workflow.config import check_fits, checked_config, stop
+from harness.workflow.config import checked_config, stop
 from harness.workflow.run import Run
 
 OTHERS = ("claims", "numbers", "paper", "rows", "times")  # what else lies where tables and figures do

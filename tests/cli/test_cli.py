@@ -9,7 +9,7 @@ from conftest import DATA
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from harness.cli import stages as cli
+from harness.cli import main as cli
 from harness.decoder.registry import decoder_of
 from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.plan.model import UTILISATION
@@ -92,7 +92,7 @@ def test_module_and_version():
 
 
 def test_the_command_line_does_not_import_torch():
-    code = "import sys, harness.cli.stages, harness.workflow.targets, harness.report.table; sys.exit('torch' in sys.modules)"
+    code = "import sys, harness.cli.main, harness.workflow.targets, harness.report.table; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -15,8 +15,8 @@ from harness.encoder.token_encoder import TowerMatrices
 from harness.encoder.tower import build_tower
 from harness.evaluation import cost
 from harness.plan import files
+from harness.plan.jobs import evaluations
 from harness.plan.markdown import flops_text
-from harness.plan.stages import evaluations
 from harness.report import paper
 from harness.study.sections.asset import Asset
 from harness.study.study import load_study, parse_study, read_study, study_names

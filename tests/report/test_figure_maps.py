@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from figure_checks import check, drawn, problems, texts
 
-from harness.report.figures import encoder_maps, flows, maps, token_maps
+from harness.report.figures import denoiser_maps, encoder_maps, flows, map_data
 from harness.report.figures.context import Context
 from harness.report.figures.registry import FIGURES
 from harness.store import artifacts
@@ -11,7 +11,7 @@ from harness.study.method import load_method
 from harness.study.study import load_study
 from harness.study.typed import UserError
 
-NAMES = [name for name, draw in FIGURES.items() if draw.__module__ in (encoder_maps.__name__, maps.__name__, flows.__name__)]
+NAMES = [name for name, draw in FIGURES.items() if draw.__module__ in (encoder_maps.__name__, denoiser_maps.__name__, flows.__name__)]
 IMAGES, ROWS = 5, [0, 3, 6, 9, 12]
 MOST = 2  # the image with most outliers
 
@@ -145,9 +145,9 @@ def test_a_run_without_maps_is_grey_and_says_why(context, name, diverged):
 
 def test_the_image_is_that_with_most_outliers_in_the_baseline(context):
     made = context("digits", FOUR)
-    figure, data = maps.denoiser_norms_by_method(made)
+    figure, data = denoiser_maps.denoiser_norms_by_method(made)
     assert f"held-out image {ROWS[MOST]}" in " ".join(figure.get_suptitle().split())
-    expected = token_maps.maps_of(made, "baseline").arrays["norms"][2, :, MOST]  # of the middle noise level
+    expected = map_data.maps_of(made, "baseline").arrays["norms"][2, :, MOST]  # of the middle noise level
     np.testing.assert_array_equal(data["norms"][0], expected)
     assert data["norms.t"].tolist() == [0.5] * 4
     framed = [len(axis.patches) for axis in figure.axes if axis.get_images() and axis.get_images()[0].get_array().shape == (4, 4)]
@@ -155,7 +155,7 @@ def test_the_image_is_that_with_most_outliers_in_the_baseline(context):
 
 
 def test_without_outliers_the_title_says_so(context):
-    figure, _ = maps.denoiser_norms(context("digits", ["dsr"]))
+    figure, _ = denoiser_maps.denoiser_norms(context("digits", ["dsr"]))
     assert "the first, for want of outliers in the baseline" in " ".join(figure.get_suptitle().split())
 
 
@@ -169,25 +169,25 @@ def test_the_encoder_is_shown_before_and_after_its_registers(context):
 
 
 def test_rows_are_the_baseline_either_register_and_both():
-    assert token_maps.four(EIGHT) == ["baseline", "recursive_ttr", "diffusion_registers", "dsr"]  # DSR's own encoder
-    assert token_maps.four(FOUR) == ["baseline", "ttr", "diffusion_registers", "dsr"]
-    assert token_maps.four(["baseline", "masked"]) == ["baseline"]
+    assert map_data.four(EIGHT) == ["baseline", "recursive_ttr", "diffusion_registers", "dsr"]  # DSR's own encoder
+    assert map_data.four(FOUR) == ["baseline", "ttr", "diffusion_registers", "dsr"]
+    assert map_data.four(["baseline", "masked"]) == ["baseline"]
 
 
 def test_a_deep_denoiser_shows_first_last_and_the_papers_blocks():
-    assert token_maps.blocks_shown(load_study("digits"), 4) == [0, 1, 2, 3, 4]
-    shown = token_maps.blocks_shown(load_study("imagenet256_siglip2_b"), 28)
+    assert map_data.blocks_shown(load_study("digits"), 4) == [0, 1, 2, 3, 4]
+    shown = map_data.blocks_shown(load_study("imagenet256_siglip2_b"), 28)
     assert {0, 3, 13, 21, 25, 26, 27, 28} <= set(shown)
     ditdh = load_study("imagenet256_siglip2_b_ditdh")
-    assert {0, 27, 28, 29, 30} <= set(token_maps.blocks_shown(ditdh, 30))
-    assert token_maps.block_names(ditdh, 30)[27:] == ["block 27", "head 0", "head 1", "output"]
+    assert {0, 27, 28, 29, 30} <= set(map_data.blocks_shown(ditdh, 30))
+    assert map_data.block_names(ditdh, 30)[27:] == ["block 27", "head 0", "head 1", "output"]
 
 
 def test_numbers_of_attention_and_norm_are_those_of_the_maps(context):
     made = context("digits", FOUR)
-    table = flows.tokens_of({method: token_maps.maps_of(made, method) for method in FOUR})
+    table = flows.tokens_of({method: map_data.maps_of(made, method) for method in FOUR})
     found = table[(table["t"] == 0.5) & (table["block"] == 2)].set_index(["method", "kind"])
-    arrays = token_maps.maps_of(made, "baseline").arrays
+    arrays = map_data.maps_of(made, "baseline").arrays
     outlying = arrays["norms"][2, 2] > 3 * np.median(arrays["norms"][2, 2])
     assert outlying.sum() == 3
     assert found.loc[("baseline", flows.OUTLIERS), "norm"] == pytest.approx(arrays["norms"][2, 2][outlying].mean())

@@ -11,7 +11,7 @@ import pytest
 from conftest import DATA
 from synthetic import synthetic
 
-from harness.report import claims, export, hypotheses, numbers, page, paper, specs, table
+from harness.report import archive, claims, hypotheses, numbers, page, paper, specs, table
 from harness.report import rows as row_files
 from harness.results.schema import chosen_text, plain_view
 from harness.results.scores import scores_of
@@ -229,16 +229,18 @@ def test_the_page_shows_all_tables_and_their_numbers_open(shown):
 
 def test_an_export_checks_the_further_tables(shown):
     study, rows, others, html = shown
-    judged, lines = claims.claims_texts(study, rows, *export.runs_of(rows), hypotheses.load_claims(config.ROOT / "reports" / "claims.yaml"))
+    judged, lines = claims.claims_texts(
+        study, rows, *archive.runs_of(rows), hypotheses.load_claims(config.ROOT / "reports" / "claims.yaml")
+    )
     reports = {"claims.md": judged, "claims.csv": lines, "index.html": html}
     for name, its_rows in {"table1": rows, **{name: its_rows for name, (_, its_rows) in others.items()}}.items():
         text, tex = rendered("digits", name)
         reports |= {f"{name}.csv": row_files.to_csv(its_rows), f"{name}.md": text, f"{name}.tex": tex}
     reports = {name: text.encode() for name, text in reports.items()}
     given = {path.name: path.read_bytes() for path in (config.ROOT / "reports" / "claims.yaml", *specs.TABLES.glob("*.yaml"))}
-    assert export.differing(study, rows, reports, given) == []
+    assert archive.differing(study, rows, reports, given) == []
     reports["main.md"] = reports["main.md"].replace(b"4.800", b"1.800")
-    assert [line.partition(":")[0] for line in export.differing(study, rows, reports, given)] == ["main.md"]
+    assert [line.partition(":")[0] for line in archive.differing(study, rows, reports, given)] == ["main.md"]
 
 
 # ----------------------------------------------------------------------------------------------------------------- numbers, LaTeX

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from harness.store.tensors import CHECKPOINT, load_checkpoint, save_checkpoint
 from harness.study.sections.training import Schedule, Training
 from harness.study.typed import UserError
-from harness.training import loop, state
+from harness.training import checkpoint, loop
 from harness.training.ema import Weights
 from harness.training.order import batch_indices
 
@@ -214,9 +214,9 @@ def test_a_killed_process_leaves_what_another_ends_in_the_same_bytes(tmp_path, o
 
 def watched(monkeypatch, clock):
     """Steps at which a training with this clock saves."""
-    steps, save = [], state.State.save
+    steps, save = [], checkpoint.State.save
     monkeypatch.setattr(loop, "time", SimpleNamespace(monotonic=clock))
-    monkeypatch.setattr(state.State, "save", lambda self, folder, step: (save(self, folder, step), steps.append(step)))
+    monkeypatch.setattr(checkpoint.State, "save", lambda self, folder, step: (save(self, folder, step), steps.append(step)))
     return steps
 
 

@@ -6,10 +6,10 @@ from matplotlib.figure import Figure
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import LAYERS_SHOWN, untrained_variants
 from harness.report.figures.flows import attention_panels, tokens_of
+from harness.report.figures.map_data import Maps
 from harness.report.figures.registry import registered
 from harness.report.figures.strips import Strip, draw_strips, framed
 from harness.report.figures.style import Data
-from harness.report.figures.token_maps import Maps
 from harness.study.method import load_method
 
 

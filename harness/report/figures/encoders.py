@@ -12,7 +12,7 @@ from safetensors import safe_open
 from harness.report.figures.context import Context
 from harness.report.figures.registry import registered
 from harness.report.figures.style import OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title
-from harness.results.outliers import median_norm
+from harness.results.outlier_rule import median_norm, outlier_norm
 from harness.study.method import load_method
 
 LAYERS_SHOWN = 8  # of a deep encoder, evenly spaced, first and last among them
@@ -32,7 +32,8 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
             norms = file.get_slice("reference.norms")[: study.outlier_statistics.images]
         maps[key] = norms.reshape(*norms.shape[:2], study.latent_side, study.latent_side)
     medians = {key: median_norm(norms, axis=(0, 2, 3))[0, :, 0, 0] for key, norms in maps.items()}
-    outliers = {key: (norms > factor * medians[key][:, None, None]).sum(axis=(1, 2, 3)) for key, norms in maps.items()}
+    limits = {key: outlier_norm(norms, factor, axis=(0, 2, 3)) for key, norms in maps.items()}
+    outliers = {key: (norms > limits[key]).sum(axis=(1, 2, 3)) for key, norms in maps.items()}
     chosen = int(sum(counts / max(1, counts.max()) for counts in outliers.values()).argmax())  # outliers in as many variants as possible
     depth = maps[next(iter(variants))].shape[1]
     layers = np.unique(np.linspace(0, depth - 1, min(depth, LAYERS_SHOWN)).round().astype(int))
@@ -45,7 +46,7 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
         for place, layer in enumerate(layers, start=1):
             axis, values = axes[row, place], maps[key][chosen, layer]
             drawn = axis.imshow(values, norm=scale, cmap=SEQUENTIAL)
-            outline(axis, values > factor * medians[key][layer])
+            outline(axis, values > limits[key][0, layer])
             if row == 0:
                 axis.set_title("embedding" if layer == 0 else f"layer {layer - 1}", fontsize=SMALL)
     axes[0, 0].set_title("image", fontsize=SMALL)

@@ -9,10 +9,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
 from harness.report.figures.context import Context
+from harness.report.figures.map_data import Maps, four, maps_of
 from harness.report.figures.registry import registered
 from harness.report.figures.style import OUTLINE, SMALL, TWO_COLUMNS, Data, set_title, title_of
-from harness.report.figures.token_maps import Maps, four, maps_of
-from harness.results.outliers import outlier_norm
+from harness.results.outlier_rule import outlier_norm
 
 OUTLIERS, OTHERS, REGISTERS, CONTEXT = "outlier patches", "other patches", "registers", "tokens in context"
 KINDS = {OTHERS: ("#56B4E9", "o"), OUTLIERS: (OUTLINE, "D"), REGISTERS: ("#009E73", "s"), CONTEXT: ("#CC79A7", "^")}

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context
 from harness.report.figures.encoders import outline
+from harness.report.figures.map_data import Maps
 from harness.report.figures.style import CHARACTERS, DIVERGING, OUTLINE, SEQUENTIAL, SMALL, TWO_COLUMNS, Data, set_title
-from harness.report.figures.token_maps import Maps
 
 DEVIATIONS = 3  # at which the colours of components end
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500)
@@ -109,7 +109,7 @@ def draw_map(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normaliz
     values = strip.values[column, chosen]
     side = math.isqrt(values.size)
     axis.imshow(values.reshape(side, side), norm=scale, cmap=SEQUENTIAL if strip.kind == "norms" else DIVERGING, interpolation="nearest")
-    outline(axis, (strip.maps.relative[strip.level, column, chosen] > strip.maps.factor).reshape(side, side))
+    outline(axis, strip.maps.outliers[strip.level, column, chosen].reshape(side, side))
     axis.set_xlabel(strip.note(column, chosen), fontsize=SMALL - 1, labelpad=1.5)
 
 

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from harness.results.outliers import median_norm, outlier_norm, share_above
+from harness.results.outlier_rule import median_norm, outlier_norm, share_above
 
 NORMS = arrays(np.float32, array_shapes(min_dims=1, max_dims=4, max_side=5), elements=st.floats(0, 1e6, width=32) | st.just(np.nan))
 

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from harness.report.figures.context import Context
-from harness.results.outliers import median_norm
+from harness.results.outlier_rule import median_norm, outlier_norm
 from harness.store import artifacts
 from harness.study.method import load_method
 from harness.study.study import Study
@@ -31,8 +31,13 @@ class Maps:
 
     @cached_property
     def relative(self) -> np.ndarray:
-        """(T, L + 1, B, P): norms over that median; outliers are above `factor`."""
+        """(T, L + 1, B, P): norms over that median."""
         return self.arrays["norms"] / self.median[:, :, None, None]
+
+    @cached_property
+    def outliers(self) -> np.ndarray:
+        """(T, L + 1, B, P): which tokens are outliers."""
+        return self.arrays["norms"] > outlier_norm(self.arrays["norms"], self.factor, axis=(2, 3))
 
     @property
     def level(self) -> int:
@@ -42,7 +47,7 @@ class Maps:
     @property
     def counts(self) -> np.ndarray:
         """(B,): outliers of each image, over all blocks and noise levels."""
-        return (self.relative[:, :-1] > self.factor).sum(axis=(0, 1, 3))
+        return self.outliers[:, :-1].sum(axis=(0, 1, 3))
 
 
 def maps_of(context: Context, method: str) -> Maps:

@@ -8,10 +8,10 @@ from typing import Literal
 from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context
+from harness.report.figures.map_data import Maps, block_names, blocks_shown, four, maps_of
 from harness.report.figures.registry import registered
 from harness.report.figures.strips import Strip, draw_strips, framed
 from harness.report.figures.style import Data, title_of
-from harness.report.figures.token_maps import Maps, block_names, blocks_shown, four, maps_of
 
 
 @registered

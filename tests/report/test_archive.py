@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from harness.report import rows as row_files
+from harness.report.archive import MANIFEST, RENDERED, as_json, export_study, pack, unpack, verify_export
 from harness.report.claims import render_claims
-from harness.report.export import MANIFEST, RENDERED, as_json, export_study, pack, unpack, verify_export
 from harness.report.page import render_page
 from harness.report.table import render_table
 from harness.store import artifacts

@@ -1,0 +1,46 @@
+"""The loss of a denoiser: flow matching, without the tokens that a loss mask leaves out."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from harness.denoiser.flow import at_time, flow_loss, sample_time
+from harness.encoder.latents import Batch
+from harness.machine import processes
+from harness.machine.device import autocast
+from harness.study.method import LossMask
+from harness.study.study import Study
+from harness.training.loop import Loss
+
+
+def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
+    """The flow-matching loss of a step, (), micro-batch by micro-batch; tokens whose norm exceeds `limit` do not count where there is a mask.
+
+    `batches` gives this process's share of the batch, but every draw is for the whole, so that its split changes nothing but rounding.
+    """
+    config = study.denoiser
+
+    def loss(step: int, generator: torch.Generator) -> Iterator[Tensor]:
+        batch = batches(step)
+        clean, labels, share = batch.latents, batch.labels, len(batch.labels)
+        count = share * processes.count()
+        mine = processes.own_part(count)
+        t = sample_time(count, config.time, study.time_shift, generator, config.time_mean, config.time_std)[mine]
+        noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=generator.device)[mine] * config.noise_scale
+        drop = torch.rand(count, generator=generator, device=generator.device)[mine] < config.class_dropout
+        labels = labels.masked_fill(drop, study.classes)
+        if mask:
+            kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
+            kept_share = kept.mean() / processes.count()
+            processes.add_up([kept_share])
+            kept_share = kept_share.clamp(min=1e-12)  # of the whole batch, also where it is split
+        size = config.training.micro_batch or count
+        for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
+            with autocast(config.training.precision):
+                output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
+            per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
+            mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()
+            yield mean * ((rows.stop - rows.start) / count)
+
+    return loss
