@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.store.assets import ROOT
+from harness.store.assets import ASSETS_FOLDER
 from harness.store.files import write_text
 from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
@@ -119,7 +119,9 @@ def _before_a_run(add: Add) -> None:
     sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
     sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")
     sub.add_argument("--methods", nargs="+", metavar="NAME", help="methods, in the order of the rows")
-    sub.add_argument("--assets", type=Path, default=Path(ROOT), metavar="PATH", help="folder that the assets are in (default: assets)")
+    sub.add_argument(
+        "--assets", type=Path, default=Path(ASSETS_FOLDER), metavar="PATH", help="folder that the assets are in (default: assets)"
+    )
     sub.add_argument("--utilisation", type=float, default=0.25, help="share of the peak that jobs reach (default: 0.25)")
     sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
     sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")

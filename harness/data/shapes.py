@@ -94,7 +94,6 @@ def _grammar() -> Iterator[Prompt]:
 
 
 PROMPTS = sorted(_grammar(), key=lambda prompt: not prompt.seen)  # stable: seen ones first; a label is a place in this list
-SEEN = [prompt.seen for prompt in PROMPTS]
 
 
 # ------------------------------------------------------------------------------------------------------------ what is true

@@ -19,7 +19,7 @@ from harness.study.sections.encoder import Search
 from harness.study.typed import UserError
 
 QUIET = 0.5  # |activation| below which the sparsity filter counts a token as quiet
-Images = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what starts a pass over batches of them
+ImageBatches = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what starts a pass over batches of them
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ class _Scores:
 
 
 @torch.no_grad()
-def score_neurons(encoder: VisionEncoder, images: Images, search: Search, factor: float) -> Round:
+def score_neurons(encoder: VisionEncoder, images: ImageBatches, search: Search, factor: float) -> Round:
     """One round: mean over images of the mean |activation| at the image's outlier tokens, for every neuron up to `highest_layer`.
 
     An outlier is a patch token whose norm after `search.layer` exceeds `search.threshold` (released: 30 or 150), or, without one,
@@ -133,7 +133,7 @@ def score_neurons(encoder: VisionEncoder, images: Images, search: Search, factor
 
 
 def search_rounds(
-    encoder: VisionEncoder, images: Images, registers: EncoderRegisters, search: Search, factor: float
+    encoder: VisionEncoder, images: ImageBatches, registers: EncoderRegisters, search: Search, factor: float
 ) -> tuple[list[Round], Neurons, float]:
     """Rounds of search, each on the encoder that the earlier rounds have stabilised; arguments as for `score_neurons`.
 

@@ -192,8 +192,8 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     stop = stop_of(denoiser)
     outcome = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
     inputs = [denoiser, decoder, latents, data]
-    made = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": seed}
-    with artifacts.artifact(out, outcome=outcome, **made) as path:
+    record = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": seed}
+    with artifacts.artifact(out, outcome=outcome, **record) as path:
         if stop is None:
             model = load_denoiser(study, method, denoiser)
             bright = brightness(load_data(data, "reference").pixels(rows.tolist()), model.side)

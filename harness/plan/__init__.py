@@ -22,7 +22,7 @@ def make_plan(
     *,
     methods: list[str] | None = None,
     seeds: int = 1,
-    assets: Path = Path(asset_files.ROOT),
+    assets: Path = Path(asset_files.ASSETS_FOLDER),
     utilisation: float = UTILISATION,
     peak_tflops: float | None = None,
     check: bool = False,

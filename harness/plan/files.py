@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from harness.plan.model import AssetPlan, State
+from harness.plan.model import AssetPlan, AssetState
 from harness.store import artifacts
 from harness.store.assets import place
 from harness.study.sections.asset import Asset
@@ -27,7 +27,7 @@ def examine(name: str, asset: Asset, root: Path, check: bool) -> AssetPlan:
     return AssetPlan(name=name, path=path, source=asset.source, state=state, detail=detail, bytes=size)
 
 
-def _compare(asset: Asset, file: Path, size: int, check: bool) -> tuple[State, str]:
+def _compare(asset: Asset, file: Path, size: int, check: bool) -> tuple[AssetState, str]:
     """(state, detail) of a file. It is hashed if its sha256 is known: up to HASHED bytes, or with `check` whatever its size."""
     if asset.bytes and size != asset.bytes and not asset.file:  # of a folder, the study says a rough size
         return "wrong size", f"{size:,} bytes, not {asset.bytes:,}"

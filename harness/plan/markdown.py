@@ -5,7 +5,7 @@ from collections import Counter
 from typing import get_args
 
 from harness.plan.files import HASHED
-from harness.plan.model import PEAKS, AssetPlan, JobPlan, Plan, State, total_hours
+from harness.plan.model import PEAKS, AssetPlan, AssetState, JobPlan, Plan, total_hours
 from harness.results.markdown import markdown_table
 from harness.study.study import Study
 
@@ -97,7 +97,7 @@ def _assets(plan: Plan) -> str:
         return "None: the study trains every model itself."
     rows = [[f"`{a.name}`", f"`{a.path}`", a.source, _state(a), bytes_text(a.bytes) if a.bytes else "–"] for a in plan.assets]
     count = Counter(asset.state for asset in plan.assets)
-    states = "; ".join(f"{count[state]} {state}" for state in get_args(State) if count[state])
+    states = "; ".join(f"{count[state]} {state}" for state in get_args(AssetState) if count[state])
     return markdown_table(["Field", "Put it at", "From", "State", "Size"], rows, "llll") + f"\n\nOf {len(plan.assets)}: {states}."
 
 

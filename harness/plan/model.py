@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from harness.study.study import Study
 
 Precision = Literal["bf16", "tf32", "fp32"]
-State = Literal["missing", "wrong size", "wrong sha256", "verified", "present", "present, not hashed"]
+AssetState = Literal["missing", "wrong size", "wrong sha256", "verified", "present", "present, not hashed"]
 
 # Training DiT-XL on an H100: 0.27 of the peak of TF32, 0.25 with registers, 0.33 in bf16 with micro-batches of 128. Sampling in bf16: 0.41.
 UTILISATION = 0.25
@@ -58,7 +58,7 @@ class AssetPlan(Frozen):
     name: str
     path: Path
     source: str
-    state: State
+    state: AssetState
     detail: str = ""
     bytes: int | None = None
 

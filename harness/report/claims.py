@@ -7,8 +7,8 @@ import pandas as pd
 
 from harness.report import rows as row_files
 from harness.report.hypotheses import Claims, load_claims
-from harness.report.statistics import Estimate
-from harness.report.verdicts import ALPHA, MOST_SEEDS, POWER, Result, Verdict, effect_text, finding, judge
+from harness.report.statistics import POWER, Estimate
+from harness.report.verdicts import ALPHA, MOST_SEEDS, Result, Verdict, effect_text, finding, judge
 from harness.report.words import number, seeds_text
 from harness.results.markdown import markdown_table
 from harness.store.files import write_text

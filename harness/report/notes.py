@@ -37,7 +37,7 @@ def notes(parts: list[Part], rows: pd.DataFrame, seeds: list[int], columns: list
         lines += by_part(parts, lambda part: outliers(part.study, worst=False in places))
     lines += by_part(parts, lambda part: planted(part.study, alone=len(parts) == 1))
     if len({key for key, _ in rows.groupby(["precision", "tf32", "compile"])}) > 1:
-        lines += by_part(parts, lambda part: arithmetic(plain(part, rows)))
+        lines += by_part(parts, lambda part: arithmetic_note(plain(part, rows)))
     commits = ", ".join(sorted({commit + "+dirty" * dirty for commit, dirty in zip(rows["commit"], rows["dirty"], strict=True)}))
     return [*lines, f"{alike(rows, 'device')} {alike(rows, 'versions')} Commit {commits}."]
 
@@ -156,7 +156,7 @@ def planted(study: Study, *, alone: bool) -> str:
     return ""
 
 
-def arithmetic(table: pd.DataFrame) -> str:
+def arithmetic_note(table: pd.DataFrame) -> str:
     """In what precision the runs of a part were made."""
     texts = {
         f"{precision}{', TF32' * bool(tf32)}{', compiled' * bool(compiled)}"

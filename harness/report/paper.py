@@ -10,11 +10,10 @@ from pydantic import Field, ValidationError, model_validator
 from harness.results.scores import BY_BLOCK, score_info
 from harness.study.method import load_method, method_names
 from harness.study.study import load_study, study_names
-from harness.study.typed import ROOT, Count, Fraction, Positive, Strict, UserError, explain, nearest
+from harness.study.typed import ROOT, Count, Decay, Fraction, Positive, Strict, UserError, explain, nearest
 
 FILE = ROOT / "harness" / "report" / "paper.yaml"
 
-Decay = Annotated[float, Field(ge=0, lt=1)]
 Named = Annotated[list[str], Field(min_length=1)]
 Counts = Literal["trainable", "all"]
 GUIDED = "used, its kind and scale not given"

@@ -54,7 +54,7 @@ def _interval(row: dict) -> str:
     return "–" if pd.isna(row["low"]) else f"{row['low']:.6g} to {row['high']:.6g}"
 
 
-FACTS: dict[str, Callable[[dict], str]] = {
+ROW_FACTS: dict[str, Callable[[dict], str]] = {
     "value": lambda row: repr(float(row["value"])) if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
     "95 % interval within the run": _interval,
     "how that was made": lambda row: row["how"],
@@ -85,7 +85,7 @@ def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> 
     for (score, method, ema, guided), lines in groups.items():
         info, other, foreign = score_info(score), ema != study.ema, study.name != page
         about = f", EMA {ema:g}" * other + ", guided" * guided + f", study {study.name}" * foreign
-        facts = [(label, alike([text(line) for line in lines])) for label, text in FACTS.items()]
+        facts = [(label, shared_value([text(line) for line in lines])) for label, text in ROW_FACTS.items()]
         command = f"dsr trace reports/{page}/{table}.csv" + f" --study {study.name}" * (table != "table1")
         command += f" --method {method} --score {score}" + f" --ema {ema:g}" * other + " --guided" * guided
         sheets.append(
@@ -133,7 +133,7 @@ def _values(values: pd.Series) -> list[str]:
     return ["–" if pd.isna(value) else repr(float(value)) for value in values]
 
 
-def alike(values: list[str]) -> list[str]:
+def shared_value(values: list[str]) -> list[str]:
     """One value where all seeds share it."""
     return values[:1] if len(set(values)) == 1 else values
 
@@ -161,7 +161,7 @@ def _summary(estimated: Estimate) -> str:
 def environment_facts(rows: pd.DataFrame) -> list[tuple[str, list[str]]]:
     """What the rows were made with; more than one value where they differ."""
     lines = rows.to_dict("records")
-    texts = {label: sorted({FACTS[label](line) for line in lines}) for label in ("commit", "precision", "device", "libraries")}
+    texts = {label: sorted({ROW_FACTS[label](line) for line in lines}) for label in ("commit", "precision", "device", "libraries")}
     codes = sorted({f"{kind} {code}" for kind, code in zip(rows["score"].map(_kind), rows["code"], strict=True)})
     return [(label.capitalize(), values) for label, values in texts.items()] + [("Code of", codes)]
 

@@ -9,6 +9,8 @@ import pandas as pd
 
 from harness.results.schema import LEVEL
 
+POWER = 0.8  # chance at which a change is called detectable, and seeds enough
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -68,7 +70,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def seeds_needed(effect: float, sd: float, *, alpha: float = 1 - LEVEL, power: float = 0.8, most: int = 1000) -> int | None:
+def seeds_needed(effect: float, sd: float, *, alpha: float = 1 - LEVEL, power: float = POWER, most: int = 1000) -> int | None:
     """Fewest seeds at which a paired two-sided t-test of `alpha` finds a true mean `effect` of spread `sd` with chance `power`; None beyond `most`."""
     from scipy.special import nctdtr, stdtrit
 

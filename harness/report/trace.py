@@ -23,7 +23,7 @@ MADE_BY = {name: (name,) for name in ("encoder", "registers", "latents", "denois
 MADE_BY["decoder"] = ("decoder", "encoder")  # a VAE decodes itself
 
 
-class Provenance(BaseModel):
+class TracedProvenance(BaseModel):
     """What is read of how an artifact was made."""
 
     commit: str
@@ -45,7 +45,7 @@ class Record(BaseModel):
     code: str
     config: object
     seconds: float
-    provenance: Provenance
+    provenance: TracedProvenance
 
 
 @dataclass(frozen=True)

@@ -13,13 +13,12 @@ import pandas as pd
 from harness.report import paper
 from harness.report.conditions import Condition, Ruling, names
 from harness.report.hypotheses import Claim, Claims, first, lacking
-from harness.report.statistics import Estimate, holm, seeds_needed
+from harness.report.statistics import POWER, Estimate, holm, seeds_needed
 from harness.report.words import number, p_text, seeds_text
 from harness.results.schema import LEVEL
 from harness.study.study import Study, study_names
 
 ALPHA = 1 - LEVEL
-POWER = 0.8
 MOST_SEEDS = 1000  # more are not looked for
 
 

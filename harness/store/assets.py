@@ -18,10 +18,10 @@ from harness.study.sections.asset import Asset
 from harness.study.study import Study
 from harness.study.typed import UserError, nearest
 
-ROOT = "assets"  # default folder, beside the Snakefile
+ASSETS_FOLDER = "assets"  # default folder, beside the Snakefile
 
 
-class Status(BaseModel):
+class AssetStatus(BaseModel):
     """Where an asset is looked for, and whether it is there. `missing`, `present` (no sha256 to compare), `verified`, `wrong`."""
 
     name: str
@@ -42,18 +42,18 @@ def place(asset: Asset, root: Path) -> Path:
     return Path(cached).parent if isinstance(cached, str) else path
 
 
-def look(name: str, asset: Asset, root: Path) -> Status:
+def look(name: str, asset: Asset, root: Path) -> AssetStatus:
     """The state of an asset. A folder's sha256 is that of the file that the study names, else of its files' names and sizes."""
     path = place(asset, root)
     if not path.exists():
-        return Status(name=name, path=path, state="missing")
+        return AssetStatus(name=name, path=path, state="missing")
     if path.is_dir() and asset.file and not (path / asset.file).is_file():
-        return Status(name=name, path=path / asset.file, state="missing")
+        return AssetStatus(name=name, path=path / asset.file, state="missing")
     sha256, size = _listing(path) if path.is_dir() else (None, path.stat().st_size)
     if path.is_file() or asset.file:
         sha256 = artifacts.sha256(path / asset.file if asset.file else path)
     state = "present" if asset.sha256 is None else "verified" if sha256.startswith(asset.sha256) else "wrong"
-    return Status(name=name, path=path, state=state, sha256=sha256, bytes=size)
+    return AssetStatus(name=name, path=path, state=state, sha256=sha256, bytes=size)
 
 
 def missing_line(name: str, asset: Asset, root: Path) -> str:

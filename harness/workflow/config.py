@@ -4,7 +4,7 @@ import os
 import sys
 from typing import NoReturn
 
-from harness.store.assets import ROOT
+from harness.store.assets import ASSETS_FOLDER
 from harness.study.fits import check_fits
 from harness.study.method import in_order, load_method, method_names
 from harness.study.study import load_study
@@ -30,7 +30,7 @@ def checked_config(config: dict) -> Run:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
         for name in methods:
             check_fits(study, name)
-        root = config.get("assets") or ROOT
+        root = config.get("assets") or ASSETS_FOLDER
         if not isinstance(root, str):
             raise UserError(f"assets must be the name of a folder; got {root!r}")
         say_missing(study, root)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic_core import to_jsonable_python
 
 from harness.store.artifacts import sha256
-from harness.store.assets import ROOT, missing
+from harness.store.assets import ASSETS_FOLDER, missing
 from harness.study import places
 from harness.study.method import EncoderRegisters, load_method, method_file
 from harness.study.study import Study
@@ -23,7 +23,7 @@ class Run:
     study: Study
     seeds: list[int]
     methods: list[str]
-    assets: str = ROOT
+    assets: str = ASSETS_FOLDER
 
     @property
     def encoders(self) -> list[str]:

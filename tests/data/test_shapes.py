@@ -30,7 +30,8 @@ SIZE = 24
 def test_every_prompt_is_there_once_seen_ones_first():
     texts = [prompt.text for prompt in PROMPTS]
     assert len(set(texts)) == len(texts) == load_study("shapes").classes
-    assert sorted(shapes.SEEN, reverse=True) == shapes.SEEN
+    seen = [prompt.seen for prompt in PROMPTS]
+    assert sorted(seen, reverse=True) == seen
     assert Counter(p.kind for p in PROMPTS) == dict(zip(KINDS, (4, 12, 12, 16, 48, 72), strict=True))
 
 

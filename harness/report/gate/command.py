@@ -9,7 +9,7 @@ import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
 from harness.report.gate.compare import compare_rows
-from harness.report.gate.lines import ORDER, GateLine, GateReport, Neurons, by_score
+from harness.report.gate.lines import ORDER, GateLine, GateReport, NeuronLists, by_score
 from harness.report.rows import from_csv, to_csv
 from harness.results.schema import LEVEL, NONE, View
 from harness.store import artifacts
@@ -83,7 +83,7 @@ def _brief(view: View) -> str:
     return f"EMA {view.ema:g}, step {view.step}" + f", {view.guidance}" * (view.guidance != "none")
 
 
-def neurons_of(rows: pd.DataFrame, results: Path) -> Neurons:
+def neurons_of(rows: pd.DataFrame, results: Path) -> NeuronLists:
     """Register neurons of the methods that have some, from the files below `results` that the rows name. UserError if one is not there."""
     lists = {artifacts.checked(path): json.loads(path.read_text())["neurons"] for path in sorted(results.glob("encoders/*/registers.json"))}
     named = rows[rows["registers"] != NONE].groupby("method", sort=False)["registers"].first()
@@ -95,17 +95,17 @@ def neurons_of(rows: pd.DataFrame, results: Path) -> Neurons:
     return {method: lists[sha256] for method, sha256 in named.items()}
 
 
-def read_neurons(path: Path) -> Neurons:
+def read_neurons(path: Path) -> NeuronLists:
     """The neuron lists that `store_rows` wrote."""
     try:
-        return TypeAdapter(Neurons).validate_json(path.read_text())
+        return TypeAdapter(NeuronLists).validate_json(path.read_text())
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise UserError(
             f"{path}: not lists of register neurons ({type(error).__name__}); get it back, or write it again with --update"
         ) from None
 
 
-def store_rows(fresh: pd.DataFrame, against: Path, neurons: Neurons) -> str:
+def store_rows(fresh: pd.DataFrame, against: Path, neurons: NeuronLists) -> str:
     """Store the rows at `against` and the neuron lists beside it (.json); returns what changed."""
     lines = [f"{against}: {fresh['method'].nunique()} methods, seeds {_seeds(fresh)}, {fresh['score'].nunique()} scores"]
     if against.is_file():

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from harness.report.gate.lines import ORDER, GateReport, Neurons, by_score
+from harness.report.gate.lines import ORDER, GateReport, NeuronLists, by_score
 from harness.report.gate.parts import data_lines, neuron_lines, shared_part_remarks
 from harness.report.gate.scores import compare_scores, power_remarks
 from harness.report.rows import PROTOCOL
@@ -18,8 +18,8 @@ def compare_rows(
     stored: pd.DataFrame,
     *,
     rate: float = RATE,
-    fresh_neurons: Neurons | None = None,
-    stored_neurons: Neurons | None = None,
+    fresh_neurons: NeuronLists | None = None,
+    stored_neurons: NeuronLists | None = None,
 ) -> GateReport:
     """Compare two long tables, as `rows.from_csv` reads them. `rate`: the chance of any false difference, at most.
 

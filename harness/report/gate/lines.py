@@ -13,9 +13,9 @@ from harness.results.schema import View
 EVERY = "all methods"
 
 # difference: exit code 1. undecided: too little to say. moved: another single draw. note: told, not judged.
-Verdict = Literal["difference", "undecided", "moved", "note", "no difference", "identical"]
+GateVerdict = Literal["difference", "undecided", "moved", "note", "no difference", "identical"]
 ORDER = ("difference", "undecided", "moved", "note", "no difference", "identical")
-Neurons = dict[str, dict[str, list[int]]]  # of methods with test-time registers: layer -> register neurons
+NeuronLists = dict[str, dict[str, list[int]]]  # of methods with test-time registers: layer -> register neurons
 Key = tuple[str, View, str]  # score, what its samples were drawn with, method
 
 
@@ -26,7 +26,7 @@ class GateLine:
     method: str
     score: str
     view: View | None = None
-    verdict: Verdict = "no difference"
+    verdict: GateVerdict = "no difference"
     why: str = ""
     better: str = "neither"
     stored: Estimate | None = None
@@ -54,7 +54,7 @@ class GateReport:
     lines: list[GateLine]
     remarks: list[str]
 
-    def of(self, verdict: Verdict) -> list[GateLine]:
+    def of(self, verdict: GateVerdict) -> list[GateLine]:
         """The lines with this verdict."""
         return [line for line in self.lines if line.verdict == verdict]
 

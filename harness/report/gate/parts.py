@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pandas as pd
 
-from harness.report.gate.lines import EVERY, GateLine, Neurons
+from harness.report.gate.lines import EVERY, GateLine, NeuronLists
 from harness.results.scores import of_outliers
 
 SHARED_PARTS = {"extractor": "judge", "encoder": "encoder", "latents": "latents", "decoder": "decoder"}
@@ -26,7 +26,7 @@ def data_lines(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[GateLine]:
         )
 
 
-def neuron_lines(fresh: pd.DataFrame, stored: pd.DataFrame, fresh_neurons: Neurons, stored_neurons: Neurons) -> Iterator[GateLine]:
+def neuron_lines(fresh: pd.DataFrame, stored: pd.DataFrame, fresh_neurons: NeuronLists, stored_neurons: NeuronLists) -> Iterator[GateLine]:
     """A line a method: the neuron lists of one and the same encoder must be equal; those of one that was trained anew need not be."""
     before, after = (rows.groupby("method", sort=False)["encoder"].first() for rows in (stored, fresh))
     for method in (method for method in stored_neurons if method in before and method in after):

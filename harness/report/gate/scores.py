@@ -15,11 +15,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from harness.report.gate.lines import EVERY, GateLine, Key, ScoreBySeed
-from harness.report.statistics import Estimate, estimate, holm
+from harness.report.statistics import POWER, Estimate, estimate, holm
 from harness.results.schema import LEVEL
 from harness.results.scores import score_info
-
-POWER = 0.8  # of the change that is called detectable
 
 
 def compare_scores(fresh: dict[Key, ScoreBySeed], stored: dict[Key, ScoreBySeed], rate: float) -> list[GateLine]:
