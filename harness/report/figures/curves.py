@@ -86,11 +86,12 @@ def clip_steps(context: Context) -> tuple[Figure, Data]:
 def _against_step(context: Context, score: str) -> tuple[Figure, Data]:
     figure, axis = plt.subplots(figsize=(TWO_COLUMNS, 2.6))
     rows = _curves(context, score, axis)
-    if score == "geneval":  # a share
-        axis.set_ylabel(_label(score, ", %"))
-        axis.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=None))
+    info = score_info(score)
+    if info.unit == "%":
+        axis.set_ylabel(_label(score, f", {info.unit}"))
+        axis.yaxis.set_major_formatter(PercentFormatter(100 / info.scale, decimals=0, symbol=None))
     figure.legend(loc="outside right center")
-    set_title(figure, f"{score_info(score).title} against training step on '{context.study.name}', {_over(rows)}")
+    set_title(figure, f"{info.title} against training step on '{context.study.name}', {_over(rows)}")
     return figure, rows[COLUMNS]
 
 
