@@ -5,6 +5,7 @@ import pytest
 from harness.data.registry import SOURCES
 from harness.decoder.registry import DECODERS
 from harness.denoiser.registry import ARCHITECTURES, SAMPLERS
+from harness.encoder.families import FAMILIES
 from harness.encoder.registry import ENCODERS
 from harness.evaluation.clip.registry import CLIPS
 from harness.evaluation.judge.registry import JUDGES
@@ -13,6 +14,7 @@ from harness.study.sections import data, decoder, denoiser, encoder, evaluation,
 PAIRS = {
     "data sources": (data.SOURCES, SOURCES),
     "encoders": (encoder.ENCODERS, ENCODERS),
+    "families of vision towers": (encoder.FAMILIES, FAMILIES),
     "decoders": (decoder.DECODERS, DECODERS),
     "architectures": (denoiser.ARCHITECTURES, ARCHITECTURES),
     "samplers": (sampling.SAMPLERS, SAMPLERS),

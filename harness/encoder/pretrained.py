@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 from harness.encoder.token_encoder import TokenEncoder
 from harness.store import artifacts, assets
 from harness.store.files import emptied
-from harness.study.sections.encoder import Pretrained
+from harness.study.sections.encoder import FAMILIES, Pretrained
 from harness.study.typed import UserError
 
 if TYPE_CHECKING:
     from harness.encoder.tower import VisionEncoder
-
-EXTRA_TOKENS = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}  # CLS, and the four registers of the published weights
 
 
 class PretrainedTower(TokenEncoder):
@@ -45,4 +43,4 @@ class PretrainedTower(TokenEncoder):
                 raise UserError(f"{source}: encoder.{field} is {there} there, {wanted} in the study; is it the right encoder?")
 
     def extra_tokens(self, backbone: str) -> int:
-        return EXTRA_TOKENS[self._weights(backbone).family]
+        return FAMILIES[self._weights(backbone).family]

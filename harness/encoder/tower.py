@@ -1,33 +1,21 @@
-"""Vision encoders from transformers, as token extractors: images -> patch tokens, with or without registers.
-
-Three families: SigLIP and SigLIP2 of fixed resolution (one architecture), DINOv2, and DINOv2 with registers.
-"""
+"""Vision encoders from transformers, as token extractors: images -> patch tokens, with or without registers."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
-from transformers import (
-    Dinov2Config,
-    Dinov2Model,
-    Dinov2WithRegistersConfig,
-    Dinov2WithRegistersModel,
-    SiglipVisionConfig,
-    SiglipVisionModel,
-)
 from transformers.utils import logging as transformers_logging
 
+from harness.encoder.families import FAMILIES, family_name
 from harness.study.typed import UserError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
 
-Family = Literal["siglip", "dinov2", "dinov2_with_registers"]
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -40,17 +28,18 @@ class VisionEncoder(nn.Module):
     """
 
     def __init__(self, tower: nn.Module, registers: int = 0, image_size: int | None = None) -> None:
-        """`image_size`: what the tower eats, where it is not its configuration's (DINOv2 interpolates its position table)."""
+        """`image_size`: what the tower eats, where it is not its configuration's."""
         super().__init__()
         self.tower = tower
+        self.family = FAMILIES[family_name(tower.config)]
         self.image_size = image_size or tower.config.image_size
-        if self.image_size != tower.config.image_size and self.family == "siglip":
-            raise UserError(f"this SigLIP tower is made for images of {tower.config.image_size} pixels, not of {self.image_size}")
+        if self.image_size != tower.config.image_size and not self.family.any_size:
+            raise UserError(f"this {type(tower).__name__} is made for images of {tower.config.image_size} pixels, not of {self.image_size}")
         if self.image_size % tower.config.patch_size:
             raise UserError(f"patches of {tower.config.patch_size} pixels do not fill an image of {self.image_size} pixels")
         self.final_norm.weight.requires_grad_(False).fill_(1.0)
         self.final_norm.bias.requires_grad_(False).zero_()
-        if self.family != "siglip":
+        if self.family.imagenet_normalised:
             self.register_buffer("mean", 2 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1) - 1, persistent=False)
             self.register_buffer("std", 2 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.extra: OrderedDict[int, Callable[[], Tensor]] = OrderedDict()
@@ -58,11 +47,6 @@ class VisionEncoder(nn.Module):
         self.registers = nn.Parameter(0.02 * torch.randn(registers, self.width)) if registers else None
         if registers:
             self.append_tokens(self.learned)
-
-    @property
-    def family(self) -> Family:
-        """Of transformers' architectures."""
-        return "siglip" if self.tower.config.model_type == "siglip_vision_model" else self.tower.config.model_type
 
     @property
     def width(self) -> int:
@@ -87,20 +71,21 @@ class VisionEncoder(nn.Module):
     @property
     def prefix(self) -> int:
         """Leading tokens that are no patches: none, CLS, or CLS and trained registers (released `dinov2.py:31-32`)."""
-        return 0 if self.family == "siglip" else 1 + getattr(self.tower.config, "num_register_tokens", 0)
+        return self.family.cls_tokens + getattr(self.tower.config, "num_register_tokens", 0)
 
     @property
     def final_norm(self) -> nn.LayerNorm:
         """After the last layer, without its affine part."""
-        return self.tower.post_layernorm if self.family == "siglip" else self.tower.layernorm
+        return self.tower.get_submodule(self.family.final_norm)
 
     @property
     def layers(self) -> nn.ModuleList:
         """In the order in which tokens pass them; UserError where this version of transformers keeps them elsewhere."""
-        for name in ("encoder.layers", "encoder.layer"):
+        for name in self.family.layers:
             with suppress(AttributeError):
                 return self.tower.get_submodule(name)
-        raise UserError(f"{type(self.tower).__name__} keeps its layers elsewhere than in 'encoder': another version of transformers?")
+        names = " or ".join(self.family.layers)
+        raise UserError(f"{type(self.tower).__name__} keeps its layers elsewhere than in {names}: another version of transformers?")
 
     def append_tokens(self, tokens: Callable[[], Tensor]) -> RemovableHandle:
         """Append `tokens()` (R, C) to every sequence of embeddings, after the patches and what was appended before."""
@@ -121,7 +106,7 @@ class VisionEncoder(nn.Module):
         """Resized as released `rae.py:138-139` does it (bicubic, no antialiasing), then the tower's own normalisation."""
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             pixels = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bicubic", align_corners=False)
-        return pixels if self.family == "siglip" else (pixels - self.mean) / self.std
+        return (pixels - self.mean) / self.std if self.family.imagenet_normalised else pixels
 
     def states(self, pixels: Tensor, layers: int | None = None) -> Iterator[Tensor]:
         """Yield the residual stream (B, prefix + P + extra tokens, C): the embeddings, then after each of the first `layers` layers.
@@ -150,11 +135,11 @@ class VisionEncoder(nn.Module):
 
     def of_registers(self, tokens: Tensor) -> Tensor:
         """(B, all tokens, ...) -> (B, R, ...): registers that the tower was trained with, then those after the patches."""
-        return torch.cat([tokens[:, 1 : self.prefix], tokens[:, self.prefix + self.patches :]], dim=1)
+        return torch.cat([tokens[:, self.family.cls_tokens : self.prefix], tokens[:, self.prefix + self.patches :]], dim=1)
 
     def of_context(self, tokens: Tensor) -> Tensor:
         """(B, all tokens, ...) -> (B, 1 or 0, ...): CLS, where there is one."""
-        return tokens[:, : min(self.prefix, 1)]
+        return tokens[:, : self.family.cls_tokens]
 
     def all_hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """depth + 1 tensors (B, prefix + P + extra tokens, C): embeddings, then the residual stream after each layer, before the final norm."""
@@ -188,25 +173,23 @@ def submodule(layer: nn.Module, *endings: str) -> nn.Module:
 
 
 def build_tower(
-    family: Family, *, width: int, depth: int, heads: int, mlp: int, patch: int, image_size: int, registers: int = 0
+    family: str, *, width: int, depth: int, heads: int, mlp: int, patch: int, image_size: int, registers: int = 0
 ) -> VisionEncoder:
-    """A tower with random weights; under `torch.device("meta")`, one with shapes only.
+    """A tower of one of FAMILIES with random weights; under `torch.device("meta")`, one with shapes only.
 
-    `registers`: leading ones of the tower for `dinov2_with_registers`, learned ones after the patches for the others.
+    `registers`: leading ones of the tower for a family that is trained with them, learned ones after the patches for the others.
     """
-    common = {
-        "hidden_size": width,
-        "num_hidden_layers": depth,
-        "num_attention_heads": heads,
-        "image_size": image_size,
-        "patch_size": patch,
-        "attn_implementation": "sdpa",
-    }
-    if family == "siglip":
-        return VisionEncoder(SiglipVisionModel(SiglipVisionConfig(**common, intermediate_size=mlp, vision_use_head=False)), registers)
-    if mlp % width:
-        raise UserError(f"DINOv2's MLP is a whole multiple of its width; {mlp} is none of {width}")
-    if family == "dinov2":
-        return VisionEncoder(Dinov2Model(Dinov2Config(**common, mlp_ratio=mlp // width)), registers)
-    config = Dinov2WithRegistersConfig(**common, mlp_ratio=mlp // width, num_register_tokens=registers)
-    return VisionEncoder(Dinov2WithRegistersModel(config))
+    facts = FAMILIES[family]
+    own, learned = ({"num_register_tokens": registers}, 0) if facts.trained_with_registers else ({}, registers)
+    config = facts.model.config_class(
+        hidden_size=width,
+        num_hidden_layers=depth,
+        num_attention_heads=heads,
+        image_size=image_size,
+        patch_size=patch,
+        attn_implementation="sdpa",
+        **facts.mlp(width, mlp),
+        **facts.settings,
+        **own,
+    )
+    return VisionEncoder(facts.model(config), learned)

@@ -5,32 +5,30 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, Dinov2Model, Dinov2WithRegistersModel, PreTrainedConfig, SiglipVisionModel
+from transformers import AutoConfig, PreTrainedConfig
 
-from harness.encoder.tower import Family, VisionEncoder
+from harness.encoder.families import FAMILIES, family_name
+from harness.encoder.tower import VisionEncoder
 from harness.store import artifacts
 from harness.store.files import write_json
 from harness.store.tensors import load_tensors, save_tensors
 from harness.study.typed import UserError
 
-TOWERS = {"siglip_vision_model": SiglipVisionModel, "dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel}
-NOT_THE_TOWER = ("text_model.", "logit_", "head.")  # weights of a whole SiglipModel that a patch token never meets
 
-
-def read_pretrained(source: str | Path, *, family: Family | None = None, image_size: int | None = None) -> VisionEncoder:
+def read_pretrained(source: str | Path, *, family: str | None = None, image_size: int | None = None) -> VisionEncoder:
     """The frozen encoder of a local folder, or of a name in the hub cache; never the network. Of a whole SiglipModel, its vision tower.
 
     UserError, in one line: there is no such model; it is of another family than `family`; weights are missing, of another shape or
     unknown to the tower; the tower cannot eat images of `image_size`.
     """
     config = _tower_config(source)
-    there = "siglip" if config.model_type == "siglip_vision_model" else config.model_type
+    there = family_name(config)
     if family not in (None, there):
         raise UserError(f"{source}: a {there} encoder, not {family}")
-    if there == "siglip":
-        config.vision_use_head = False
+    facts = FAMILIES[there]
+    config.update(facts.settings)
     try:
-        tower, info = TOWERS[config.model_type].from_pretrained(
+        tower, info = facts.model.from_pretrained(
             source,
             config=config,
             local_files_only=True,
@@ -47,7 +45,7 @@ def read_pretrained(source: str | Path, *, family: Family | None = None, image_s
     for name in sorted(info["missing_keys"]):
         raise UserError(f"{source}: weights of another architecture: '{name}' is missing in the file")
     for name in sorted(info["unexpected_keys"]):
-        if there != "siglip" or not name.startswith(NOT_THE_TOWER):
+        if not name.startswith(facts.left_out):
             raise UserError(f"{source}: weights of another architecture: the model has no '{name}'")
     try:
         return VisionEncoder(tower, image_size=image_size).eval().requires_grad_(False)
@@ -67,10 +65,11 @@ def _tower_config(source: str | Path) -> PreTrainedConfig:
             f"{source}: no such encoder, neither a local folder nor in the hub cache; where there is a network, run "
             f"`hf download {source} --local-dir FOLDER`, and give the folder"
         ) from None
-    config = config.vision_config if config.model_type == "siglip" else config
-    if config.model_type not in TOWERS:
+    if config.model_type in FAMILIES:  # the tower itself, or as in a whole SiglipModel, a part of the model
+        config = getattr(config, "vision_config", config)
+    if family_name(config) is None:
         raise UserError(
-            f"{source}: a '{config.model_type}' model; the encoders are siglip (fixed resolution), dinov2, dinov2_with_registers"
+            f"{source}: a '{config.model_type}' model; the encoders are {', '.join(FAMILIES)} (SigLIP2 of fixed resolution is siglip)"
         )
     return config
 

@@ -6,12 +6,14 @@ import torch
 from conftest import error
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
-from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel
+from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel, ViTModel
 
 from harness.decoder.vit import ViTDecoder
 from harness.encoder import tower as tower_model
 from harness.encoder import tower_files
+from harness.encoder.families import FAMILIES, Family
 from harness.store import artifacts
+from harness.study.sections import encoder as sections
 from harness.study.typed import UserError
 
 SHAPE = {"width": 32, "depth": 3, "heads": 2, "mlp": 64, "patch": 8, "image_size": 32}
@@ -87,7 +89,7 @@ def test_decoder_agrees_with_the_authors_decoder(golden):
 
 def test_every_family_has_the_same_attributes(encoder, name):
     prefix, patches, extra = TOKENS[name]
-    assert (encoder.family, encoder.width, encoder.depth) == (TOWERS[name]["family"], 32, 3)
+    assert (encoder.family, encoder.width, encoder.depth) == (FAMILIES[TOWERS[name]["family"]], 32, 3)
     assert (encoder.prefix, encoder.patches, encoder.side, encoder.image_size) == (prefix, patches, 4, 32)
     assert (0 if encoder.registers is None else len(encoder.registers)) == extra
     assert encoder.tower.config._attn_implementation == "sdpa"
@@ -177,6 +179,20 @@ def test_layers_elsewhere_are_refused(encoder):
         encoder.all_hidden_states(torch.zeros(1, 3, 32, 32))
 
 
+def test_a_new_family_is_a_line_in_each_registry(images, tmp_path, monkeypatch):
+    facts = Family(ViTModel, lambda _width, mlp: {"intermediate_size": mlp}, final_norm="layernorm", cls_tokens=1, layers=("layers",))
+    monkeypatch.setitem(FAMILIES, "vit", facts)
+    monkeypatch.setitem(sections.FAMILIES, "vit", 1)
+    assert sections.Pretrained(family="vit", weights={"source": "timm", "path": "vit"}).family == "vit"
+    model = tower_model.build_tower("vit", **SHAPE).eval()
+    theirs = model.tower(images).last_hidden_state
+    assert torch.equal(model(images), theirs[:, 1:])
+    again = tower_files.load_tower(saved(model, tmp_path / "x"))
+    assert torch.equal(again(images), theirs[:, 1:])
+    with pytest.raises(UserError, match="a vit encoder, not siglip"):
+        tower_files.read_pretrained(tmp_path / "x", family="siglip")
+
+
 # ------------------------------------------------------------------------------------------------------------------ files
 
 
@@ -257,10 +273,11 @@ def test_truncated_weights_are_refused(whole_siglip):
     assert "\n" not in str(refusal.value)
 
 
-def test_another_family_is_refused(encoder, tmp_path):
+def test_another_family_is_refused(encoder, name, tmp_path):
     saved(encoder, tmp_path / "x")
-    other = "dinov2" if encoder.family == "siglip" else "siglip"
-    with pytest.raises(UserError, match=f"a {encoder.family} encoder, not {other}"):
+    family = TOWERS[name]["family"]
+    other = "dinov2" if family == "siglip" else "siglip"
+    with pytest.raises(UserError, match=f"a {family} encoder, not {other}"):
         tower_files.read_pretrained(tmp_path / "x", family=other)
 
 

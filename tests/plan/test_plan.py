@@ -10,7 +10,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from harness import plan as plans
 from harness.denoiser import build
 from harness.denoiser.build import build_denoiser
-from harness.encoder.pretrained import EXTRA_TOKENS
 from harness.encoder.token_encoder import TowerMatrices
 from harness.encoder.tower import build_tower
 from harness.evaluation import cost
@@ -19,6 +18,7 @@ from harness.plan.jobs import evaluations
 from harness.plan.markdown import flops_text
 from harness.report import paper
 from harness.study.sections.asset import Asset
+from harness.study.sections.encoder import FAMILIES
 from harness.study.study import load_study, parse_study, read_study, study_names
 from harness.study.typed import UserError
 
@@ -112,7 +112,7 @@ def test_encoder_flops_follow_the_formula(main_plan):
 def test_the_tower_counts_what_transformers_towers_do(family, registers):
     shape = {"width": 96, "depth": 3, "heads": 4, "mlp": 192, "patch": 7}
     theirs = cost.price(lambda: build_tower(family, **shape, image_size=56, registers=registers), 1, 3, 56, 56)
-    extra = registers if family == "siglip" else EXTRA_TOKENS[family]
+    extra = registers if family == "siglip" else FAMILIES[family]
     ours = cost.price(lambda: TowerMatrices(**shape, patches=64, extra=extra), 1, 3, 56, 56)
     assert ours.flops == theirs.flops
     assert ours.parameters == pytest.approx(theirs.parameters, rel=0.01)  # DINOv2 has a scale per channel and layer

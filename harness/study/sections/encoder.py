@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from harness.study.sections.asset import Asset
 from harness.study.sections.training import Training
-from harness.study.typed import Count, NonNegative, Positive, Share, Strict
+from harness.study.typed import Count, NonNegative, Positive, Share, Strict, name_in
 
 
 class Population(Strict):
@@ -124,10 +124,14 @@ class TrainedEncoder(TowerSection):
         return self.training
 
 
+# of transformers' vision towers, with the tokens beside the patches of their published weights: CLS, and DINOv2's four registers
+FAMILIES = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}
+
+
 class Pretrained(Strict):
     """Weights of a transformers vision tower: a local folder, as `save_pretrained` writes it."""
 
-    family: Literal["siglip", "dinov2", "dinov2_with_registers"]
+    family: Annotated[str, name_in(FAMILIES)]
     weights: Asset
 
 
