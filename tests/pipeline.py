@@ -29,7 +29,7 @@ class Pipeline:
         self.data, self.judge, self.clip, self.state = root / "data", root / "judge.safetensors", root / "clip", root / "state"
         self.references = root / "references.safetensors"
         self.records = {name: root / "assets" / f"{name}.json" for name in study.assets}
-        self.backbones, self.encoders, self.found, self.runs = {}, {}, {}, {}
+        self.backbones, self.encoders, self.searches, self.runs = {}, {}, {}, {}
 
     def prepare(self, encoders):
         """Everything before the denoiser, for the encoder variants named."""
@@ -54,7 +54,7 @@ class Pipeline:
         registers = folder / "registers.json" if key.startswith("ttr") else None
         if registers:
             search_registers(study, encoder=key, data=self.data, backbone=backbone, out=registers)
-            self.found[key] = read_json(registers)
+            self.searches[key] = read_json(registers)
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
         make_latents(study, data=self.data, backbone=backbone, registers=registers, out=latents)
         if study.encoder.has_tokens:

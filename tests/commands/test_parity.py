@@ -48,12 +48,12 @@ def test_there_are_six():
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
 def test_agrees_with_the_authors_code(path):
-    found = parity(path)
+    quantities = parity(path)
     _, tensors = read(path)
     outputs = {name for name in tensors if not name.startswith(("state.", "in."))}
     outputs -= {"loss.u", "loss.x1", "loss.x0_noise", "ode.noise"}
-    assert {quantity.name for quantity in found} == outputs  # nothing is left out
-    assert max(quantity.error for quantity in found) < 1e-5
+    assert {quantity.name for quantity in quantities} == outputs  # nothing is left out
+    assert max(quantity.error for quantity in quantities) < 1e-5
     if path.stem.startswith(tuple(DENOISERS)):
         assert outputs == OUTPUTS_OF_A_DENOISER | {f"block.{i}" for i in range(6)}
 
@@ -135,9 +135,9 @@ def test_denoisers_of_other_shapes(architecture, registers, tmp_path):
     tensors |= {"loss.t_shifted": shifted, "loss.pred": prediction, "loss.per_element": loss, "loss.per_sample": loss.mean((1, 2, 3))}
     tensors |= {"loss.mean": loss.mean(), "ode.noise": start, "ode.mid": states[3], "ode.sample": state}
     tensors |= {f"block.{i}": block for i, block in enumerate(blocks)}
-    found = parity(write(tmp_path / "other.safetensors", config, tensors))
-    assert [quantity.name for quantity in found if not quantity.ok] == []
-    assert len(found) == 1 + 5 + 2 + len(model.blocks)
+    quantities = parity(write(tmp_path / "other.safetensors", config, tensors))
+    assert [quantity.name for quantity in quantities if not quantity.ok] == []
+    assert len(quantities) == 1 + 5 + 2 + len(model.blocks)
 
 
 @pytest.mark.parametrize("count", [1, 3])

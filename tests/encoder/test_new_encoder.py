@@ -36,7 +36,7 @@ def pipeline_of(built, root, **changes):
     pipeline.dag = Run(pipeline.study, [0], ["baseline"])
     pipeline.root, pipeline.state = root, root / "state"
     pipeline.backbones = built.backbones if pipeline.study.encoder == built.study.encoder else {}
-    pipeline.encoders, pipeline.found, pipeline.runs = {}, {}, {}
+    pipeline.encoders, pipeline.searches, pipeline.runs = {}, {}, {}
     pipeline._encoder("plain")
     return pipeline
 

@@ -315,7 +315,7 @@ def test_a_layer_that_is_not_there_is_refused(tower, images):
 
 
 def test_one_round_finds_the_first_population_and_recursion_both(built, study):
-    one, until_clean = built.found["ttr_1"], built.found["ttr_until_clean"]
+    one, until_clean = built.searches["ttr_1"], built.searches["ttr_until_clean"]
     assert one["precision"] == 1.0
     assert one["recall"] == 0.5
     assert set(one["neurons"]) == {str(study.planted[0].layer)}

@@ -36,8 +36,8 @@ def main_plan(tmp_path_factory):
     return plans.make_plan(load_study(MAIN), seeds=3, assets=tmp_path_factory.mktemp("assets"))
 
 
-def stages_named(found, name):
-    return [stage for stage in found.shared if stage.name == name]
+def stages_named(plan, name):
+    return [stage for stage in plan.shared if stage.name == name]
 
 
 # ------------------------------------------------------------------------------------------------------------------- counts
@@ -49,17 +49,17 @@ def test_something_is_compared_with_the_paper():
 
 @pytest.mark.parametrize("name", COUNTED)
 def test_every_printed_count_is_matched(name):
-    found = plans.sizes(load_study(name))
-    printed = [(method, score) for method, scores in found.printed.items() for score in scores if score in ("gflops", "parameters")]
+    sizes = plans.sizes(load_study(name))
+    printed = [(method, score) for method, scores in sizes.printed.items() for score in scores if score in ("gflops", "parameters")]
     assert printed
     for method, score in printed:
-        assert found.match(method, score) is True, (method, score)
+        assert sizes.match(method, score) is True, (method, score)
 
 
 def test_a_count_that_differs_is_seen():
-    found = plans.sizes(changed(f"{MAIN}_dit_s", denoiser={"width": 384, "depth": 12, "heads": 6, "registers": {"count": 36, "start": 8}}))
-    assert found.match("baseline", "gflops") is True
-    assert found.match("dsr", "gflops") is False
+    sizes = plans.sizes(changed(f"{MAIN}_dit_s", denoiser={"width": 384, "depth": 12, "heads": 6, "registers": {"count": 36, "start": 8}}))
+    assert sizes.match("baseline", "gflops") is True
+    assert sizes.match("dsr", "gflops") is False
 
 
 def test_meta_counts_what_real_tensors_count():
@@ -127,8 +127,8 @@ def test_training_flops(main_plan):
 
 
 def test_cached_latents_need_no_encoder():
-    found = plans.make_plan(load_study("digits"), methods=["baseline"])
-    train = found.methods[0].stage("denoiser")
+    plan = plans.make_plan(load_study("digits"), methods=["baseline"])
+    train = plan.methods[0].stage("denoiser")
     assert train.images == 1500 * 32
     assert train.flops == train.images * 3 * train.forward
 
@@ -176,8 +176,8 @@ def test_disk_of_weights():
 
 
 def test_a_decoder_is_trained_where_none_is_published():
-    found = plans.make_plan(load_study("imagenet256_dinov2_b"), methods=["baseline", "trained_registers"])
-    trained, published = stages_named(found, "decoder")
+    plan = plans.make_plan(load_study("imagenet256_dinov2_b"), methods=["baseline", "trained_registers"])
+    trained, published = stages_named(plan, "decoder")
     assert trained.subject == "plain"
     assert trained.flops > 3 * trained.forward * trained.images
     assert published.subject == "trained_registers"
@@ -186,23 +186,23 @@ def test_a_decoder_is_trained_where_none_is_published():
 
 
 def test_a_cpu_study_has_no_hours():
-    found = plans.make_plan(load_study("digits"))
-    assert found.hours is None
-    text = plans.render_plan(found)
+    plan = plans.make_plan(load_study("digits"))
+    assert plan.hours is None
+    text = plans.render_plan(plan)
     assert "GPU-hours |" not in text
     assert "None: the study trains every model itself." in text
 
 
 def test_a_given_peak_holds_everywhere():
     study = load_study(MAIN)
-    found = plans.make_plan(study, methods=["baseline"], utilisation=0.5, peak_tflops=100)
-    for stage, _ in found.stages:
+    plan = plans.make_plan(study, methods=["baseline"], utilisation=0.5, peak_tflops=100)
+    for stage, _ in plan.stages:
         assert stage.hours == pytest.approx(stage.flops / 0.5e14 / 3600)
 
 
 def test_a_job_that_takes_longer_than_it_may_is_named():
-    found = plans.make_plan(load_study(f"{MAIN}_800ep"), methods=["baseline"])
-    assert "too little for `denoiser` of `baseline`" in plans.render_plan(found)
+    plan = plans.make_plan(load_study(f"{MAIN}_800ep"), methods=["baseline"])
+    assert "too little for `denoiser` of `baseline`" in plans.render_plan(plan)
     assert "too little" not in plans.render_plan(plans.make_plan(load_study(MAIN), methods=["baseline"]))
 
 
@@ -229,8 +229,8 @@ WEIGHTS = "evaluation.judge.weights"
 def examined(root, check=False, file=None, **fields):
     """State and detail of an asset `judge`, a file of 7 bytes or a folder with one that is named."""
     asset = Asset(path="judge", source="somewhere", file=file, **({"sha256": SHA256, "bytes": len(CONTENT)} | fields))
-    found = files.examine(WEIGHTS, asset, root, check)
-    return found.state, found.detail
+    examined_asset = files.examine(WEIGHTS, asset, root, check)
+    return examined_asset.state, examined_asset.detail
 
 
 def test_a_file_that_is_not_there(tmp_path):
@@ -300,14 +300,14 @@ def test_the_plan_says_what_was_checked(tmp_path, monkeypatch):
         path.touch()
         os.truncate(path, 100 if asset.file else asset.bytes)
     monkeypatch.setattr(files, "HASHED", 1000)
-    found = {check: plans.plan(study, methods=["baseline"], assets=tmp_path, check=check) for check in (False, True)}
+    texts = {check: plans.plan(study, methods=["baseline"], assets=tmp_path, check=check) for check in (False, True)}
     zeros = hashlib.sha256(bytes(study.assets[WEIGHTS].bytes)).hexdigest()[:12]
-    assert "| present, not hashed | 95.6 MB |" in found[False]
-    assert "Of 7: 5 missing; 1 wrong sha256; 1 present, not hashed." in found[False]
-    assert "`--check` hashes them" in found[False]
-    assert f"| **wrong sha256**: {zeros}, not {study.assets[WEIGHTS].sha256[:12]} | 95.6 MB |" in found[True]
-    assert "Of 7: 5 missing; 2 wrong sha256." in found[True]
-    assert "Every file whose sha256 is known was hashed, however large" in found[True]
+    assert "| present, not hashed | 95.6 MB |" in texts[False]
+    assert "Of 7: 5 missing; 1 wrong sha256; 1 present, not hashed." in texts[False]
+    assert "`--check` hashes them" in texts[False]
+    assert f"| **wrong sha256**: {zeros}, not {study.assets[WEIGHTS].sha256[:12]} | 95.6 MB |" in texts[True]
+    assert "Of 7: 5 missing; 2 wrong sha256." in texts[True]
+    assert "Every file whose sha256 is known was hashed, however large" in texts[True]
 
 
 # ------------------------------------------------------------------------------------------------------------ compute table

@@ -17,12 +17,12 @@ TOUCH = 1.0  # pixels by which boxes may meet: a box is as high as its font, not
 def visible_texts(figure: Figure) -> list[tuple[str, np.ndarray]]:
     """(text, corners of its box in pixels (4, 2)) of everything that is written in a figure."""
     figure.canvas.draw()
-    renderer, hidden, found = figure.canvas.get_renderer(), _hidden_labels(figure), []
+    renderer, hidden, texts = figure.canvas.get_renderer(), _hidden_labels(figure), []
     for text in figure.findobj(Text):
         if text.get_visible() and text.get_text().strip() and text not in hidden and (text.axes is None or text.axes.get_visible()):
             box = text.get_window_extent(renderer)
-            found.append((text.get_text(), np.array([[box.x0, box.y0], [box.x1, box.y1]])))
-    return found
+            texts.append((text.get_text(), np.array([[box.x0, box.y0], [box.x1, box.y1]])))
+    return texts
 
 
 def _hidden_labels(figure: Figure) -> set[Text]:
@@ -39,15 +39,15 @@ def problems(figure: Figure) -> list[str]:
     """Texts that overlap one another or leave the figure; empty axes."""
     width, height = figure.canvas.get_width_height()
     texts = visible_texts(figure)
-    found = []
+    complaints = []
     for text, (low, high) in texts:
         if (low < -TOUCH).any() or high[0] > width + TOUCH or high[1] > height + TOUCH:
-            found.append(f"{text!r} is cut by the edge")
+            complaints.append(f"{text!r} is cut by the edge")
     for (one, (low1, high1)), (two, (low2, high2)) in combinations(texts, 2):
         if (np.minimum(high1, high2) - np.maximum(low1, low2) > TOUCH).all():
-            found.append(f"{one!r} and {two!r} overlap")
-    found += [f"axes {number} show nothing" for number, axes in enumerate(figure.axes) if axes.get_visible() and not _artists(axes)]
-    return found
+            complaints.append(f"{one!r} and {two!r} overlap")
+    complaints += [f"axes {number} show nothing" for number, axes in enumerate(figure.axes) if axes.get_visible() and not _artists(axes)]
+    return complaints
 
 
 def _artists(axes: plt.Axes) -> int:

@@ -35,12 +35,12 @@ def synthetic(
                 value = (
                     fid - 0.05 if score == "fid_infinity" else fid if score.startswith("fid") else 10.0 + place + (not info.shared) * fid
                 )
-                found = {"value": value, "low": value - 0.02, "high": value + 0.02, "how": "synthetic", "status": "ok", "reason": ""}
+                outcome = {"value": value, "low": value - 0.02, "high": value + 0.02, "how": "synthetic", "status": "ok", "reason": ""}
                 for (which, when, start), (status, reason) in (failed or {}).items():
                     if which == method and when == seed and score.startswith(start):
-                        found = dict.fromkeys(("value", "low", "high")) | {"how": "none", "status": status, "reason": reason}
+                        outcome = dict.fromkeys(("value", "low", "high")) | {"how": "none", "status": status, "reason": reason}
                 rows.append(
                     Row(study=study, method=method, seed=seed, ema=ema, step=step, guidance=guidance, score=score, n=n, better=info.better, shared=info.shared,
-                        **found, **HASHES, **MADE).model_dump()
+                        **outcome, **HASHES, **MADE).model_dump()
                 )  # fmt: skip
     return typed(pd.DataFrame(rows)).assign(**changes)

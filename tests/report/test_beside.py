@@ -24,7 +24,7 @@ def rows(study, seeds=(0, 1, 2), **changes):
     return synthetic(fids, seeds, study=study.name, scores=scores_of(study), n=study.sampling.count, **plain | changes)
 
 
-def found(study, table, guided=False):
+def lines_of(study, table, guided=False):
     return {(line.method, line.score): line for line in beside.lines(study, table, study.methods) if line.guided == guided}
 
 
@@ -53,12 +53,12 @@ def test_what_the_paper_does_not_have_gets_no_panel(study):
 
 def test_a_method_that_is_not_run_is_not_shown():
     study = load_study(MAIN).model_copy(update={"methods": ["baseline", "dsr"]})
-    assert {method for method, _ in found(study, rows(study))} == {"baseline", "dsr"}
+    assert {method for method, _ in lines_of(study, rows(study))} == {"baseline", "dsr"}
 
 
 def test_values_interval_and_difference():
     study = load_study(MAIN)
-    line = found(study, rows(study))["baseline", "fid"]
+    line = lines_of(study, rows(study))["baseline", "fid"]
     assert (line.paper.text, line.measured.mean, line.measured.n) == ("5.89", pytest.approx(4.1), 3)
     assert line.difference == pytest.approx(4.1 - 5.89)
     titles, cells = beside.printed_table([(None, [line])]).rows[0]
@@ -70,13 +70,13 @@ def test_parameters_are_in_millions():
     study = load_study(MAIN)
     table = rows(study)
     table.loc[table["score"] == "parameters", "value"] = 676_951_040.0
-    _, cells = beside.printed_table([(None, [found(study, table)["dsr", "parameters"]])]).rows[0]
+    _, cells = beside.printed_table([(None, [lines_of(study, table)["dsr", "parameters"]])]).rows[0]
     assert [cell.text for cell in cells] == ["676", "677.0", "+1.0", "yes"]
 
 
 def test_unknown_is_what_neither_paper_nor_code_gives():
     study = load_study(MAIN)
-    lines = found(study, rows(study))
+    lines = lines_of(study, rows(study))
     assert lines["baseline", "fid"].because == "the paper does not give reference statistics"
     assert (lines["baseline", "is"].comparable, lines["baseline", "is"].because) == ("yes", "")  # it needs no reference
     assert "which norm the mask thresholds" in lines["masked", "fid"].because
@@ -103,7 +103,7 @@ def test_unknown_is_what_neither_paper_nor_code_gives():
 )
 def test_what_differs_is_said_and_no_difference_shown(values, because):
     study = changed(**values)
-    line = found(study, rows(study))["baseline", "fid"]
+    line = lines_of(study, rows(study))["baseline", "fid"]
     assert line.comparable == "no"
     assert line.because.startswith(because)
     assert line.because.endswith("the paper does not give reference statistics")
@@ -113,15 +113,15 @@ def test_what_differs_is_said_and_no_difference_shown(values, because):
 
 def test_guided_values_are_never_beside_unguided_ones():
     study = load_study(f"{MAIN}_800ep")
-    assert found(study, rows(study), guided=True)["dsr", "fid"].comparable == "no"
+    assert lines_of(study, rows(study), guided=True)["dsr", "fid"].comparable == "no"
     guided = study.model_copy(update={"sampling": study.sampling.model_copy(update={"guidance": type(study.sampling.guidance)(scale=1.5)})})
-    assert found(guided, rows(guided), guided=True)["dsr", "fid"].comparable == "unknown"
-    assert found(guided, rows(guided))["dsr", "fid"].comparable == "no"
+    assert lines_of(guided, rows(guided), guided=True)["dsr", "fid"].comparable == "unknown"
+    assert lines_of(guided, rows(guided))["dsr", "fid"].comparable == "no"
 
 
 def test_a_diverged_method_has_no_measured_value():
     study = load_study(MAIN)
-    line = found(study, rows(study, failed={("dsr", 1, "fid"): ("diverged", "the loss was not finite")}))["dsr", "fid"]
+    line = lines_of(study, rows(study, failed={("dsr", 1, "fid"): ("diverged", "the loss was not finite")}))["dsr", "fid"]
     assert (line.measured, line.difference) == (None, None)
     assert "DSR, seed 1: diverged: the loss was not finite" in line.why
     assert [cell.text for cell in beside.printed_table([(None, [line])]).rows[0][1]] == ["4.58", "–", "–", "unknown"]

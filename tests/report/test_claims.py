@@ -25,8 +25,8 @@ from harness.study.typed import UserError
 
 def test_the_page_is_the_golden_one(request):
     methods = ["baseline", "masked", "ttr", "recursive_ttr", "dsr"]
-    found = dict(zip((".md", ".csv"), claims.claims_texts(STUDY, whole(methods, 5), methods, list(range(5)), DECLARED), strict=True))
-    for suffix, text in found.items():
+    texts = dict(zip((".md", ".csv"), claims.claims_texts(STUDY, whole(methods, 5), methods, list(range(5)), DECLARED), strict=True))
+    for suffix, text in texts.items():
         golden = DATA / f"claims{suffix}"
         if request.config.getoption("--update-golden"):
             golden.write_text(text)
@@ -52,10 +52,10 @@ def test_the_order_of_rows_does_not_matter():
 
 
 def test_claims_of_every_study_have_a_place_for_the_papers_values():
-    found = judge(DECLARED, whole(["baseline", "ttr", "dsr"], 2), load_study("imagenet256_siglip2_b"), ["baseline", "ttr", "dsr"])
-    assert {one.id: one.key.paper for one in found}["ttr"] == "−1.26 (5.89 → 4.63)"
-    assert {one.id: one.key.paper for one in found}["recursive_ttr"] == "−0.18 (6.66 → 6.48, imagenet256_siglip2_so400m)"
-    assert {one.id: one.key.paper for one in found}["cost"] == "1.104 (238.1 → 262.9)"
+    verdicts = judge(DECLARED, whole(["baseline", "ttr", "dsr"], 2), load_study("imagenet256_siglip2_b"), ["baseline", "ttr", "dsr"])
+    assert {one.id: one.key.paper for one in verdicts}["ttr"] == "−1.26 (5.89 → 4.63)"
+    assert {one.id: one.key.paper for one in verdicts}["recursive_ttr"] == "−0.18 (6.66 → 6.48, imagenet256_siglip2_so400m)"
+    assert {one.id: one.key.paper for one in verdicts}["cost"] == "1.104 (238.1 → 262.9)"
 
 
 def test_verdicts_import_no_torch():

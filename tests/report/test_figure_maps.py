@@ -44,8 +44,8 @@ def written(path, study, method, *, why=""):
             "context_attention": np.full((*shape[:3], context), 1 / (patches + count + context)),
             "decoded": rng.integers(0, 255, (len(times), IMAGES, 20, 20, 3), dtype=np.uint8),
         }
-    found = {"status": "diverged", "reason": why} if why else {"status": "ok"}
-    with artifacts.artifact(path, stage="maps", module="harness.evaluation.maps", **found) as temporary, open(temporary, "wb") as file:
+    outcome = {"status": "diverged", "reason": why} if why else {"status": "ok"}
+    with artifacts.artifact(path, stage="maps", module="harness.evaluation.maps", **outcome) as temporary, open(temporary, "wb") as file:
         np.savez(file, **arrays)
 
 
@@ -186,15 +186,15 @@ def test_a_deep_denoiser_shows_first_last_and_the_papers_blocks():
 def test_numbers_of_attention_and_norm_are_those_of_the_maps(context):
     made = context("digits", FOUR)
     table = flows.tokens_of({method: map_data.maps_of(made, method) for method in FOUR})
-    found = table[(table["t"] == 0.5) & (table["block"] == 2)].set_index(["method", "kind"])
+    at_half = table[(table["t"] == 0.5) & (table["block"] == 2)].set_index(["method", "kind"])
     arrays = map_data.maps_of(made, "baseline").arrays
     outlying = arrays["norms"][2, 2] > 3 * np.median(arrays["norms"][2, 2])
     assert outlying.sum() == 3
-    assert found.loc[("baseline", flows.OUTLIERS), "norm"] == pytest.approx(arrays["norms"][2, 2][outlying].mean())
-    assert found.loc[("baseline", flows.OUTLIERS), "norm_tokens"] == 3 / IMAGES
-    assert found.loc[("baseline", flows.OUTLIERS), "attention"] == pytest.approx(1 / 16)
-    assert found.loc[("dsr", flows.REGISTERS), "uniform"] == pytest.approx(1 / 20)
-    assert found.loc[("dsr", flows.REGISTERS), "norm"] == 12
+    assert at_half.loc[("baseline", flows.OUTLIERS), "norm"] == pytest.approx(arrays["norms"][2, 2][outlying].mean())
+    assert at_half.loc[("baseline", flows.OUTLIERS), "norm_tokens"] == 3 / IMAGES
+    assert at_half.loc[("baseline", flows.OUTLIERS), "attention"] == pytest.approx(1 / 16)
+    assert at_half.loc[("dsr", flows.REGISTERS), "uniform"] == pytest.approx(1 / 20)
+    assert at_half.loc[("dsr", flows.REGISTERS), "norm"] == 12
     first = table[(table["method"] == "dsr") & (table["block"] == 0) & (table["kind"] == flows.REGISTERS)]
     assert first["norm"].isna().all()
 

@@ -99,9 +99,9 @@ def test_a_diverged_seed_leaves_no_mean(study, context, table):
         assert len(figure.axes[0].containers) == 2  # diamonds of baseline and masked
         assert texts(figure) == ["diverged, 1 of 2 seeds"] * 2
     with drawn(lambda: FIGURES["denoiser_outliers"](context("denoiser_outliers", rows=table))) as (figure, _):
-        found = texts(figure)
-    assert found.count("diverged,\n1 of 2 seeds") == 1
-    assert len(found) == 1 + 2 * study.denoiser.depth * len(study.outlier_statistics.times)
+        written = texts(figure)
+    assert written.count("diverged,\n1 of 2 seeds") == 1
+    assert len(written) == 1 + 2 * study.denoiser.depth * len(study.outlier_statistics.times)
 
 
 def test_without_a_baseline_there_are_no_differences(context, table):

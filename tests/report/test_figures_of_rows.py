@@ -67,6 +67,6 @@ def test_differences_are_signed_so_that_right_is_better():
     study = load_study("digits")
     context = of_rows("intervals", study, ["baseline", "dsr"], scores=("fid", "is"))  # both fall from baseline to dsr
     with drawn(lambda: FIGURES["intervals"](context)) as (_, data):
-        found = data.set_index("score")
-    assert found.loc["fid", "difference"] == pytest.approx(0.06 * 1.03)
-    assert found.loc["is", "difference"] < 0
+        differences = data.set_index("score")
+    assert differences.loc["fid", "difference"] == pytest.approx(0.06 * 1.03)
+    assert differences.loc["is", "difference"] < 0

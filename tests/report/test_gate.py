@@ -91,8 +91,8 @@ def test_unchanged_code_alarms_no_more_often_than_stated(methods):
 def test_the_detectable_change_is_found_as_often_as_stated():
     rng, alpha = np.random.default_rng(0), 0.004
     size = detectable(5, 3, alpha)
-    found = [two_sample(estimate(rng.normal(size=5)), estimate(rng.normal(size=3) + size))[2] <= alpha for _ in range(2000)]
-    assert np.mean(found) == pytest.approx(0.8, abs=0.04)
+    detected = [two_sample(estimate(rng.normal(size=5)), estimate(rng.normal(size=3) + size))[2] <= alpha for _ in range(2000)]
+    assert np.mean(detected) == pytest.approx(0.8, abs=0.04)
     assert detectable(8, 3, alpha) < size < detectable(3, 3, alpha)
 
 

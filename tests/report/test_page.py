@@ -139,10 +139,10 @@ def test_a_run_without_a_value_has_a_footnote_and_its_reason_is_text(study):
     rows = synthetic(failed={("dsr", 1, "fid"): ("diverged", reason)})
     text = rendered(study, rows)
     assert "<b>" not in text
-    found = Page(text)
-    assert reason in found.texts["note-1"]
-    assert reason in found.texts["fid-dsr"]
-    assert "Not every seed has a value" in found.texts["fid-dsr"]
+    page = Page(text)
+    assert reason in page.texts["note-1"]
+    assert reason in page.texts["fid-dsr"]
+    assert "Not every seed has a value" in page.texts["fid-dsr"]
 
 
 @pytest.mark.parametrize("seeds", [(0,), (0, 1, 2)])
@@ -158,8 +158,8 @@ def test_the_papers_values_stand_beside_the_measured_ones_which_open():
     text = rendered(study, rows, methods=study.methods)
     panel = text[text.index(">Paper beside measured</h2>") : text.index('<section id="claims"')]
     assert len(re.findall(r'<td><a href="#fid-[a-z]', panel)) >= len(study.methods)
-    found = Page(text)
-    assert {attrs["href"] for attrs in found.of("a")} - {"#-"} <= {f"#{attrs.get('id')}" for _, attrs, _ in found.elements}
+    page = Page(text)
+    assert {attrs["href"] for attrs in page.of("a")} - {"#-"} <= {f"#{attrs.get('id')}" for _, attrs, _ in page.elements}
 
 
 def test_verdicts_are_words_as_well_as_colours(parsed, text):

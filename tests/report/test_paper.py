@@ -17,11 +17,11 @@ def raw():
 
 
 def test_the_main_row():
-    found = paper.values("imagenet256_siglip2_b")
-    assert {method: scores["fid"].value for method, scores in found.items()} == {
+    printed = paper.values("imagenet256_siglip2_b")
+    assert {method: scores["fid"].value for method, scores in printed.items()} == {
         "baseline": 5.89, "masked": 6.06, "ttr": 4.63, "diffusion_registers": 5.33, "dsr": 4.58,
     }  # fmt: skip
-    row = found["dsr"]
+    row = printed["dsr"]
     assert (row["is"].value, row["precision"].value, row["recall"].value, row["gflops"].value) == (165.99, 0.725, 0.56, 262.9)
     assert row["recall"].text == "0.560"
     assert row["parameters"].text == "676"

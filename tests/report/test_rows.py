@@ -189,12 +189,12 @@ def test_guided_rows_of_methods_may_differ_in_what_was_chosen_and_not_in_how():
 
 
 def test_rows_come_from_real_files(study, runs):
-    found = row_files.collect(study, METHODS, SEEDS, runs.root)
+    rows = row_files.collect(study, METHODS, SEEDS, runs.root)
     scores = [score for decay in study.sampled for score in (scores_of(study) if decay == study.ema else ("fid", "fid_infinity"))]
-    assert len(found) == len(METHODS) * len(SEEDS) * len(scores)
-    assert set(found["score"]) == set(scores_of(study))
-    assert found[[*HASHES, "config", "code", "commit", "versions", "device"]].map(bool).all().all()
-    assert (found["seconds"] > 0).all()
+    assert len(rows) == len(METHODS) * len(SEEDS) * len(scores)
+    assert set(rows["score"]) == set(scores_of(study))
+    assert rows[[*HASHES, "config", "code", "commit", "versions", "device"]].map(bool).all().all()
+    assert (rows["seconds"] > 0).all()
 
 
 @pytest.fixture
@@ -266,5 +266,5 @@ def test_a_reason_of_several_lines_becomes_one(study, copied):
         values["scores"]["is"] |= {"value": None, "low": None, "high": None, "status": "diverged", "reason": "one\r\n  two\n"}
 
     rewrite(copied / "runs" / "dsr" / "seed1" / "scores.json", diverge)
-    found = row_files.collect(study, METHODS, SEEDS, copied)
-    assert found.loc[found["status"] == "diverged", "reason"].tolist() == ["one two"]
+    rows = row_files.collect(study, METHODS, SEEDS, copied)
+    assert rows.loc[rows["status"] == "diverged", "reason"].tolist() == ["one two"]

@@ -36,11 +36,11 @@ def test_a_factor_has_an_interval_over_seeds():
     for seed, factor in enumerate((2.0, 3.0, 4.5)):  # value: minus the logarithm of the step, so that the interpolation is exact
         curves["baseline"][seed] = [10 - math.log(step) for step in STEPS]
         curves["dsr"][seed] = [10 - math.log(step * factor) for step in STEPS]
-    found = speedup(rows(curves), "dsr", "baseline")
-    assert found.factor == pytest.approx(3.0)
+    faster = speedup(rows(curves), "dsr", "baseline")
+    assert faster.factor == pytest.approx(3.0)
     half = 4.302652729911275 * math.log(1.5) / math.sqrt(3)  # Student's t with 2 degrees of freedom
-    assert found.interval == pytest.approx((3 * math.exp(-half), 3 * math.exp(half)))
-    assert found.text == f"3.00 [{3 * math.exp(-half):.2f}, {3 * math.exp(half):.2f}]"
+    assert faster.interval == pytest.approx((3 * math.exp(-half), 3 * math.exp(half)))
+    assert faster.text == f"3.00 [{3 * math.exp(-half):.2f}, {3 * math.exp(half):.2f}]"
     one = speedup(rows({method: {0: curves[method][0]} for method in curves}), "dsr", "baseline")
     assert (one.text, one.known) == ("2.00", True)
     assert speedup(rows(curves), "baseline", "baseline").factor == 1
@@ -57,9 +57,9 @@ def test_a_factor_has_an_interval_over_seeds():
     ],
 )
 def test_a_seed_without_a_factor_is_named_and_none_is_made_from_the_others(ours, text):
-    found = speedup(rows({"baseline": {0: [6, 5, 4, 3], 1: [6, 5, 4, 3.5]}, "dsr": ours}), "dsr", "baseline")
-    assert (found.text, found.known) == (text, False)
-    assert np.isnan([found.factor, *found.interval]).all()
+    faster = speedup(rows({"baseline": {0: [6, 5, 4, 3], 1: [6, 5, 4, 3.5]}, "dsr": ours}), "dsr", "baseline")
+    assert (faster.text, faster.known) == (text, False)
+    assert np.isnan([faster.factor, *faster.interval]).all()
 
 
 def test_a_baseline_that_diverged_gives_no_factor():
@@ -67,9 +67,9 @@ def test_a_baseline_that_diverged_gives_no_factor():
 
 
 def test_what_is_there_at_the_first_step_is_a_bound_without_an_interval():
-    found = speedup(rows({"baseline": {0: [6, 5, 4, 3], 1: [6, 5, 4, 3]}, "dsr": {0: [2, 2, 2, 2], 1: [3, 3, 3, 3]}}), "dsr", "baseline")
-    assert found.text == "≥ 8.00"
-    assert np.isnan(found.interval).all()
+    faster = speedup(rows({"baseline": {0: [6, 5, 4, 3], 1: [6, 5, 4, 3]}, "dsr": {0: [2, 2, 2, 2], 1: [3, 3, 3, 3]}}), "dsr", "baseline")
+    assert faster.text == "≥ 8.00"
+    assert np.isnan(faster.interval).all()
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=8), st.floats(0.1, 10))

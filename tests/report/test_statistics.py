@@ -14,17 +14,17 @@ values = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
 
 @given(values)
 def test_interval_is_students(sample):
-    found = estimate(np.array(sample))
+    estimated = estimate(np.array(sample))
     spread = stats.sem(sample)
-    assert found.mean == pytest.approx(np.mean(sample))
-    assert found.half == pytest.approx(stats.t.ppf(0.975, len(sample) - 1) * spread, abs=1e-9)
+    assert estimated.mean == pytest.approx(np.mean(sample))
+    assert estimated.half == pytest.approx(stats.t.ppf(0.975, len(sample) - 1) * spread, abs=1e-9)
 
 
 def test_one_seed_has_no_interval_and_decides_nothing():
-    found = estimate(np.array([3.0]))
-    assert (found.mean, found.n) == (3.0, 1)
-    assert math.isnan(found.half)
-    assert not found.excludes_zero
+    estimated = estimate(np.array([3.0]))
+    assert (estimated.mean, estimated.n) == (3.0, 1)
+    assert math.isnan(estimated.half)
+    assert not estimated.excludes_zero
 
 
 def test_interval_covers_as_often_as_it_says():
@@ -37,20 +37,20 @@ def test_differences_are_paired_by_seed():
     rows = pd.DataFrame(
         [{"method": m, "score": "fid", "seed": s, "value": v} for m, s, v in [("a", 0, 1.0), ("a", 1, 9.0), ("b", 1, 10.0), ("b", 0, 2.0)]]
     )
-    found = difference(rows, "b", "a", "fid")
-    assert found.mean == 1.0
-    assert found.half == pytest.approx(0.0)
-    assert found.excludes_zero
+    paired = difference(rows, "b", "a", "fid")
+    assert paired.mean == 1.0
+    assert paired.half == pytest.approx(0.0)
+    assert paired.excludes_zero
 
 
 @given(values)
 def test_p_is_that_of_a_t_test_and_agrees_with_the_interval(sample):
-    found, spread = estimate(np.array(sample)), np.std(sample)
+    estimated, spread = estimate(np.array(sample)), np.std(sample)
     if spread > 1e-6:
-        assert found.p == pytest.approx(stats.ttest_1samp(sample, 0).pvalue, abs=1e-9)
-    if abs(abs(found.mean) - found.half) > 1e-9:
-        assert found.excludes_zero == (found.p < 0.05)
-    assert (found.low + found.high) / 2 == pytest.approx(found.mean)
+        assert estimated.p == pytest.approx(stats.ttest_1samp(sample, 0).pvalue, abs=1e-9)
+    if abs(abs(estimated.mean) - estimated.half) > 1e-9:
+        assert estimated.excludes_zero == (estimated.p < 0.05)
+    assert (estimated.low + estimated.high) / 2 == pytest.approx(estimated.mean)
 
 
 def test_p_without_a_spread():

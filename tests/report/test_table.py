@@ -37,10 +37,10 @@ def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request,
     seeds = sorted(set(GOLDEN[name]["seed"]))
     render_table(study, methods=list(FIDS), seeds=seeds, results=tmp_path, spec=SPEC, out=tmp_path / f"{name}.md")
     for suffix in (".md", ".tex", ".csv"):
-        golden, found = DATA / f"{name}{suffix}", (tmp_path / f"{name}{suffix}").read_text()
+        golden, rendered = DATA / f"{name}{suffix}", (tmp_path / f"{name}{suffix}").read_text()
         if request.config.getoption("--update-golden"):
-            golden.write_text(found)
-        assert found == golden.read_text()
+            golden.write_text(rendered)
+        assert rendered == golden.read_text()
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -59,13 +59,13 @@ def columns(rows):
 
 
 def test_bold_only_where_the_paired_difference_is_not_zero():
-    found = columns(synthetic())
-    assert [m for m in FIDS if found["fid", False][m].bold] == ["dsr"]
-    assert found["fid", False]["dsr"].mean == "0.507"
-    assert found["fid", True]["baseline"].mean == "–"
-    assert found["fid", True]["dsr"].mean == "−0.493"
-    assert not any(cell.bold for cell in found["rfid", False].values())  # shared by the seeds: no interval, no bold
-    assert not any(cell.half for cell in found["rfid", False].values())
+    shown = columns(synthetic())
+    assert [m for m in FIDS if shown["fid", False][m].bold] == ["dsr"]
+    assert shown["fid", False]["dsr"].mean == "0.507"
+    assert shown["fid", True]["baseline"].mean == "–"
+    assert shown["fid", True]["dsr"].mean == "−0.493"
+    assert not any(cell.bold for cell in shown["rfid", False].values())  # shared by the seeds: no interval, no bold
+    assert not any(cell.half for cell in shown["rfid", False].values())
 
 
 def test_bold_is_corrected_for_the_number_of_methods():
@@ -80,15 +80,15 @@ def test_the_best_is_not_bold_when_seeds_disagree():
 
 
 def test_equal_bests_are_both_bold():
-    found = columns(synthetic(FIDS | {"masked": FIDS["dsr"]}))["fid", False]
-    assert [m for m in FIDS if found[m].bold] == ["masked", "dsr"]
+    shown = columns(synthetic(FIDS | {"masked": FIDS["dsr"]}))["fid", False]
+    assert [m for m in FIDS if shown[m].bold] == ["masked", "dsr"]
 
 
 def test_one_seed_bolds_nothing_and_shows_the_interval_within_the_run():
-    found = columns(synthetic(seeds=[0]))
-    assert not any(cell.bold or cell.half for column in found.values() for cell in column.values())
-    assert found["fid", False]["dsr"].text == "0.500 [0.480, 0.520]"
-    assert found["fid", True]["dsr"].text == "−0.500"  # of two runs: the interval within one does not belong to it
+    shown = columns(synthetic(seeds=[0]))
+    assert not any(cell.bold or cell.half for column in shown.values() for cell in column.values())
+    assert shown["fid", False]["dsr"].text == "0.500 [0.480, 0.520]"
+    assert shown["fid", True]["dsr"].text == "−0.500"  # of two runs: the interval within one does not belong to it
     assert not any(cell.within for column in columns(synthetic()).values() for cell in column.values())
 
 
@@ -105,14 +105,14 @@ def test_a_seed_without_a_value_empties_its_method_and_no_other(failed, status):
     bad = {method for method, _ in failed}
     for difference in (False, True):
         column = Column(score="fid", difference=difference)
-        found, before = (cells(one, column, list(FIDS), "baseline") for one in (rows, whole))
+        after, before = (cells(one, column, list(FIDS), "baseline") for one in (rows, whole))
         for method in FIDS:
             if method in bad or (difference and "baseline" in bad and method != "baseline"):
-                assert found[method].text == "–"
-                assert not found[method].bold
-                assert f"{status}: because" in found[method].why or (difference and method == "baseline")
+                assert after[method].text == "–"
+                assert not after[method].bold
+                assert f"{status}: because" in after[method].why or (difference and method == "baseline")
             else:
-                assert found[method].text == before[method].text
+                assert after[method].text == before[method].text
 
 
 def test_the_footnote_says_which_seeds_and_how_many_are_left(study):
@@ -134,9 +134,9 @@ def test_one_reason_for_all_is_one_footnote(study):
 
 
 def test_without_a_baseline_there_is_no_difference():
-    found = columns(synthetic(failed={("baseline", 2, "fid"): DIVERGED}))["fid", True]
-    assert {found[method].why.split(",")[0] for method in ("masked", "dsr")} == {"no difference to the baseline: baseline (RAE-DiT)"}
-    assert {cell.mean for cell in found.values()} == {"–"}
+    shown = columns(synthetic(failed={("baseline", 2, "fid"): DIVERGED}))["fid", True]
+    assert {shown[method].why.split(",")[0] for method in ("masked", "dsr")} == {"no difference to the baseline: baseline (RAE-DiT)"}
+    assert {cell.mean for cell in shown.values()} == {"–"}
 
 
 # ------------------------------------------------------------------------------------------------------------------- notes
@@ -163,9 +163,9 @@ def test_other_devices_and_versions_are_said(study):
     rows = synthetic()
     rows.loc[(rows["method"] == "dsr") & (rows["seed"] == 1), "device"] = "a GPU"
     rows.loc[rows["method"] == "masked", "dirty"] = True
-    found = note(study, rows, "Commit")
-    assert "Device differs between rows: a CPU (baseline/seed0, baseline/seed1, baseline/seed2 and 5 more); a GPU (dsr/seed1)." in found
-    assert "Commit 0123456789ab, 0123456789ab+dirty." in found
+    line = note(study, rows, "Commit")
+    assert "Device differs between rows: a CPU (baseline/seed0, baseline/seed1, baseline/seed2 and 5 more); a GPU (dsr/seed1)." in line
+    assert "Commit 0123456789ab, 0123456789ab+dirty." in line
 
 
 def test_a_table_of_nothing_but_diverged_runs_says_so(study):
@@ -237,13 +237,13 @@ def test_real_rows_render_twice_to_the_same_bytes(study, runs, tmp_path):
 
 @given(st.text(max_size=30))
 def test_escaped_text_has_no_bare_special_character(text):
-    found = escape(text)
-    assert all(" " <= c <= "~" for c in found)
-    found = re.sub(r"\\textsuperscript\{([A-Z]+)\}", r"\1", found)
+    escaped = escape(text)
+    assert all(" " <= c <= "~" for c in escaped)
+    escaped = re.sub(r"\\textsuperscript\{([A-Z]+)\}", r"\1", escaped)
     for command in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\{", r"\}", r"\$", r"\#", r"\%", r"\&", r"\_"):
-        found = found.replace(command, "")
-    assert not set(found) & set("{}#%&_^~")
-    assert found.count("$") % 2 == 0
+        escaped = escaped.replace(command, "")
+    assert not set(escaped) & set("{}#%&_^~")
+    assert escaped.count("$") % 2 == 0
 
 
 def test_escaped_text_keeps_its_letters():

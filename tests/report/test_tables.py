@@ -31,20 +31,20 @@ def methods_of(study):
 
 def rows_for(study, spec, seeds=(0, 1, 2), **changes):
     """Rows of every method, view and score that a table of `study` shows."""
-    parts, wanted, found = specs.parts(spec, study, methods_of(study)), {}, []
+    parts, wanted, tables = specs.parts(spec, study, methods_of(study)), {}, []
     shown = {column.score for panel in spec.panels for column in specs.columns_of(panel, parts)} | {"fid"}
     for part in parts:
         wanted.setdefault(part.study.name, (part.study, []))[1].extend(part.methods)
     for place, (of, methods) in enumerate(wanted.values()):
         fids = {method: [5.0 + place - 0.3 * n + 0.1 * seed for seed in range(3)] for n, method in enumerate(dict.fromkeys(methods))}
         plain, common = plain_view(of)._asdict(), {"study": of.name, "n": of.sampling.count} | changes
-        found.append(synthetic(fids, seeds, scores=[score for score in scores_of(of) if score in shown], **plain, **common))
+        tables.append(synthetic(fids, seeds, scores=[score for score in scores_of(of) if score in shown], **plain, **common))
         for decay in of.sampling.averages:
-            found.append(synthetic(fids, seeds, scores=["fid"], **plain | {"ema": decay}, **common))
+            tables.append(synthetic(fids, seeds, scores=["fid"], **plain | {"ema": decay}, **common))
         if "guided" in specs.views(spec) and of.sampling.guidance_search:
             guidance = chosen_text(of, 1.5, (0.0, 1.0))
-            found.append(synthetic(fids, seeds, scores=["fid"], **plain | {"guidance": guidance}, **common))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame()
+            tables.append(synthetic(fids, seeds, scores=["fid"], **plain | {"guidance": guidance}, **common))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 
 
 @cache
@@ -145,12 +145,12 @@ def test_notes_say_what_differs_between_groups_and_nothing_twice():
 @pytest.mark.parametrize("name", [name for family, name in CASES if family == "digits" and name != "table1"])
 def test_rendered_tables_are_the_golden_ones(name, request):
     text, tex = rendered("digits", name)
-    for suffix, found in ((".md", text), (".tex", tex)):
+    for suffix, content in ((".md", text), (".tex", tex)):
         golden = DATA / "tables" / f"{name}{suffix}"
         if request.config.getoption("--update-golden"):
             golden.parent.mkdir(exist_ok=True)
-            golden.write_text(found)
-        assert found == golden.read_text()
+            golden.write_text(content)
+        assert content == golden.read_text()
 
 
 def test_the_csv_alone_gives_the_same_table(tmp_path):
@@ -253,10 +253,10 @@ def contents(family):
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_cell_has_a_command_of_letters_and_no_two_have_the_same(family):
-    study, found = contents(family)
-    text = numbers.numbers_tex(study, found)
+    study, tables = contents(family)
+    text = numbers.numbers_tex(study, tables)
     names = re.findall(r"\\newcommand\{\\([^}]*)\}", text)
-    cells = sum(len(line) for one in found.values() for panel in one.panels for _, lines in panel.parts for line in lines.values())
+    cells = sum(len(line) for one in tables.values() for panel in one.panels for _, lines in panel.parts for line in lines.values())
     assert len(names) > cells > 100
     assert len(names) == len(set(names))
     assert all(re.fullmatch("[A-Za-z]+", name) for name in names)
@@ -273,9 +273,9 @@ def test_commands_are_named_as_documented():
 
 
 def test_cells_of_one_name_are_refused():
-    study, found = contents("smoke")
-    panel = found["scaling"].panels[0]
-    twice = replace(found["scaling"], panels=[panel, panel])
+    study, tables = contents("smoke")
+    panel = tables["scaling"].panels[0]
+    twice = replace(tables["scaling"], panels=[panel, panel])
     with pytest.raises(UserError, match=r"\\SmokeScalingSmallBaselineSize would be two cells"):
         numbers.numbers_tex(study, {"scaling": twice})
 

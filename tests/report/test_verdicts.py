@@ -77,8 +77,8 @@ def test_wrong_verdicts_are_as_rare_as_said(seeds, edge):
             ("baseline", "denoiser_noise_fall"): 2 + rng.normal(size=seeds),
         }
         right = "does not replicate" if edge else "replicates"
-        found = zip(conditions, judged(values, declared), strict=True)
-        wrong += any(one.verdict != "undecided" and not (c["kind"] == "not_lower" and one.verdict == right) for c, one in found)
+        verdicts = zip(conditions, judged(values, declared), strict=True)
+        wrong += any(one.verdict != "undecided" and not (c["kind"] == "not_lower" and one.verdict == right) for c, one in verdicts)
     assert wrong / pages <= 0.05 + 2 * math.sqrt(0.05 * 0.95 / pages)
 
 
@@ -176,9 +176,9 @@ def test_a_lost_run_leaves_its_claims_undecided_and_is_named(status):
     lost = (table["method"] == "dsr") & (table["seed"] == 1)
     table.loc[lost, ["value", "status", "reason"]] = [math.nan, status, "loss was not finite"]
     conditions = [{"kind": "lower", "method": method, "against": "baseline", "score": "fid"} for method in ("dsr", "ttr")]
-    found, other = judged(table, *conditions)
-    assert (found.verdict, other.verdict) == ("undecided", "replicates")
-    assert f"dsr/seed1 {status}: loss was not finite" in found.why
+    one, other = judged(table, *conditions)
+    assert (one.verdict, other.verdict) == ("undecided", "replicates")
+    assert f"dsr/seed1 {status}: loss was not finite" in one.why
     refuted = conditions[1] | {"kind": "higher"}
     assert judged(table, [conditions[0], refuted])[0].verdict == "undecided"  # although the other condition is refuted
     assert "dsr/seed1 has no row" in judged(table[~lost], *conditions)[0].why
@@ -190,14 +190,14 @@ def test_what_the_run_or_the_study_lacks_is_not_tested():
     one_population = STUDY.model_copy(update={"planted": STUDY.planted[:1]})
     control = STUDY.model_copy(update={"outliers": "none"})
     assert only(values, condition, needs="two_populations").verdict == "undecided"
-    for why, found in (
+    for why, verdict in (
         ("method recursive_ttr is not in this run", only(values, condition, methods=["baseline", "ttr"])),
         ("this study has one population", only(values, condition, study=one_population, needs="two_populations")),
         ("no outliers are planted", only(values, condition, study=control, needs="outliers")),
         ("has no score accuracy", only(values, condition | {"score": "accuracy"}, study=load_study("imagenet256_siglip2_b"))),
     ):
-        assert found.verdict == "not tested"
-        assert why in found.why
+        assert verdict.verdict == "not tested"
+        assert why in verdict.why
 
 
 def test_all_conditions_must_hold_and_one_refutes():
@@ -212,10 +212,10 @@ def test_all_conditions_must_hold_and_one_refutes():
         for method in ("ttr", "masked", "dsr", "recursive_ttr")
     }
     groups = [["ttr"], ["ttr", "dsr"], ["ttr", "dsr", "masked"], ["ttr", "recursive_ttr"], ["masked", "recursive_ttr"]]
-    found = judged(values, *[[lower[method] for method in group] for group in groups])
-    assert [one.verdict for one in found] == ["replicates", "undecided", "does not replicate", "not tested", "does not replicate"]
-    assert [len(one.conditions) for one in found] == [1, 2, 3, 2, 2]
-    assert found[2].key.method == "masked"
+    verdicts = judged(values, *[[lower[method] for method in group] for group in groups])
+    assert [one.verdict for one in verdicts] == ["replicates", "undecided", "does not replicate", "not tested", "does not replicate"]
+    assert [len(one.conditions) for one in verdicts] == [1, 2, 3, 2, 2]
+    assert verdicts[2].key.method == "masked"
 
 
 def test_no_spread_is_no_certainty():

@@ -189,10 +189,10 @@ def save(folder, step):
 
 def loaded(folder):
     """The step of the checkpoint, after a look at all of it."""
-    found = load_checkpoint(folder)
-    if found is None:
+    checkpoint = load_checkpoint(folder)
+    if checkpoint is None:
         return None
-    tensors, facts = found
+    tensors, facts = checkpoint
     wanted = TENSORS | {"step": torch.tensor(float(facts["step"]))}
     assert facts == {"step": facts["step"], "note": "é"}
     assert tensors.keys() == wanted.keys()

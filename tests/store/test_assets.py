@@ -40,11 +40,11 @@ def test_another_file_than_the_study_names_is_refused(tmp_path, judge):
 
 @pytest.mark.parametrize("digits", [8, 64])
 def test_the_right_file_is_verified_by_all_or_the_first_digits(tmp_path, judge, digits):
-    found = record_asset(
+    printed = record_asset(
         study_with(sha256=artifacts.sha256(judge)[:digits]), name=JUDGE, assets=tmp_path / "assets", out=tmp_path / "r.json"
     )
-    assert found["state"] == "verified"
-    assert found["sha256"] == artifacts.sha256(judge)
+    assert printed["state"] == "verified"
+    assert printed["sha256"] == artifacts.sha256(judge)
     assert assets.locate(tmp_path / "r.json") == judge
 
 

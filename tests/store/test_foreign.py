@@ -20,9 +20,9 @@ WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 )
 def test_weights_come_out_of_their_containers_and_prefixes(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
-    found = foreign.read_weights(tmp_path / "x.pt")
-    assert set(found) == set(WEIGHTS)
-    assert all(torch.equal(found[name], WEIGHTS[name]) for name in WEIGHTS)
+    weights = foreign.read_weights(tmp_path / "x.pt")
+    assert set(weights) == set(WEIGHTS)
+    assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
 def test_safetensors_are_read(tmp_path):

@@ -36,24 +36,24 @@ def jobs(done):
     return Counter({name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", stats, re.MULTILINE)})
 
 
-def total(found, rule):
+def total(counts, rule):
     """Jobs of a rule in the modules of all studies."""
-    return sum(count for name, count in found.items() if name == rule or name.endswith(f"_{rule}"))
+    return sum(count for name, count in counts.items() if name == rule or name.endswith(f"_{rule}"))
 
 
 def test_methods_share_encoders_and_every_run_is_one_job():
-    found = jobs(snakemake("reports/table1.md"))
-    assert found["encoder"] == 2
-    assert found["registers"] == 2
-    assert found["latents"] == found["decoder"] == 4
-    assert found["denoiser"] == found["samples"] == 24
-    assert found["scores"] == found["outliers"] == 8
+    counts = jobs(snakemake("reports/table1.md"))
+    assert counts["encoder"] == 2
+    assert counts["registers"] == 2
+    assert counts["latents"] == counts["decoder"] == 4
+    assert counts["denoiser"] == counts["samples"] == 24
+    assert counts["scores"] == counts["outliers"] == 8
 
 
 def test_seeds_and_methods_can_be_chosen():
-    found = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "methods=[baseline,dsr]", "--", "reports/table1.md"))
-    assert found["denoiser"] == 4
-    assert found["scores"] == 2
+    counts = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "methods=[baseline,dsr]", "--", "reports/table1.md"))
+    assert counts["denoiser"] == 4
+    assert counts["scores"] == 2
 
 
 def of_different_assets():
@@ -75,9 +75,9 @@ def planned():
 
 @pytest.mark.parametrize("name", PAPER_SCALE)
 def test_paper_scale_study_is_planned_whole_and_every_missing_asset_is_one_line(planned, name):
-    study, found = load_study(name), jobs(planned[name])
-    assert found["denoiser"] == found["samples"] == len(study.methods) * len(study.seeds)
-    assert total(found, "asset") == len(study.assets)
+    study, counts = load_study(name), jobs(planned[name])
+    assert counts["denoiser"] == counts["samples"] == len(study.methods) * len(study.seeds)
+    assert total(counts, "asset") == len(study.assets)
     missing = [line for line in planned[name].stderr.splitlines() if line.startswith("missing:")]
     assert len(missing) == len(study.assets)
     for asset, line in zip(study.assets.items(), missing, strict=True):
@@ -101,22 +101,22 @@ def test_compute_table_is_a_target():
 
 
 def test_control_study_takes_judge_and_data_of_its_base_and_has_its_own_encoder():
-    found = jobs(snakemake("--config", "study=digits_control", "--", "reports/table1.md"))
-    assert found["denoiser"] == 24
-    assert found["encoder"] == 2
+    counts = jobs(snakemake("--config", "study=digits_control", "--", "reports/table1.md"))
+    assert counts["denoiser"] == 24
+    assert counts["encoder"] == 2
     for part in ("data", "judge", "clip", "references"):
-        assert found[part] == 0
-        assert found[f"digits_{part}"] == 1
+        assert counts[part] == 0
+        assert counts[f"digits_{part}"] == 1
 
 
 def test_a_table_of_several_studies_trains_nothing_twice():
-    found = jobs(snakemake("--config", "study=smoke", "--", "reports/scaling.md"))
+    counts = jobs(snakemake("--config", "study=smoke", "--", "reports/scaling.md"))
     for part in ("data", "judge", "clip", "references", "encoder"):
-        assert total(found, part) == found[part] == 1
-    assert total(found, "latents") == total(found, "decoder") == found["decoder"] == 2  # plain, and test-time registers
-    assert total(found, "denoiser") == 6
-    assert found["denoiser"] == found["smoke_dit_s_denoiser"] == found["smoke_dit_b_denoiser"] == 2
-    assert found["tables"] == found["configured"] == 1
+        assert total(counts, part) == counts[part] == 1
+    assert total(counts, "latents") == total(counts, "decoder") == counts["decoder"] == 2  # plain, and test-time registers
+    assert total(counts, "denoiser") == 6
+    assert counts["denoiser"] == counts["smoke_dit_s_denoiser"] == counts["smoke_dit_b_denoiser"] == 2
+    assert counts["tables"] == counts["configured"] == 1
 
 
 def test_tables_that_share_runs_train_them_once():
@@ -129,23 +129,23 @@ def test_tables_that_share_runs_train_them_once():
 
 
 def test_variants_of_a_method_are_runs_of_their_own():
-    found = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "--", "reports/register_ablation.md"))
-    assert found["denoiser"] == 6
-    assert found["encoder"] == found["latents"] == 1
+    counts = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "--", "reports/register_ablation.md"))
+    assert counts["denoiser"] == 6
+    assert counts["encoder"] == counts["latents"] == 1
 
 
 def test_only_the_configured_study_takes_the_configured_methods():
-    found = jobs(snakemake("--config", "study=smoke", "methods=[baseline,dsr]", "--", "reports/table1.md", "reports/masking.md"))
-    assert found["denoiser"] == 5  # masked and its variants are what the other table shows
+    counts = jobs(snakemake("--config", "study=smoke", "methods=[baseline,dsr]", "--", "reports/table1.md", "reports/masking.md"))
+    assert counts["denoiser"] == 5  # masked and its variants are what the other table shows
 
 
 @pytest.mark.parametrize("study", ["smoke", "digits", "digits_sit", "imagenet256_siglip2_b"])
 def test_everything_is_planned_from_nothing(study):
-    found = jobs(snakemake("--config", f"study={study}", "assets=nowhere", "--", "reports/all"))
+    counts = jobs(snakemake("--config", f"study={study}", "assets=nowhere", "--", "reports/all"))
     targets = Targets(Run(load_study(study), [0], load_study(study).methods or method_names()))
-    assert found["tables"] + found["table1"] == len(targets.tables)
-    assert found["figures"] == len(targets.figures)
-    assert total(found, "judge") == len({run.homes["judge"] for name in targets.tables for run in targets.table(name).runs})
+    assert counts["tables"] + counts["table1"] == len(targets.tables)
+    assert counts["figures"] == len(targets.figures)
+    assert total(counts, "judge") == len({run.homes["judge"] for name in targets.tables for run in targets.table(name).runs})
 
 
 def test_missing_assets_of_other_studies_are_named_once_and_only_where_they_are_needed():

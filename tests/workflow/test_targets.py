@@ -28,17 +28,17 @@ def targets(study="smoke", methods=("baseline", "dsr"), seeds=(0, 1)):
 
 def test_a_table_is_made_from_the_rows_of_its_groups(table):
     table("two", "[{methods: [baseline]}, {study: {smoke: smoke_dit_s}, methods: [baseline, dsr-count1-start0]}]")
-    found = targets()
-    assert found.tables[0] == "table1"
-    assert "two" in found.tables
-    runs = found.table("two").runs
+    planned = targets()
+    assert planned.tables[0] == "table1"
+    assert "two" in planned.tables
+    runs = planned.table("two").runs
     assert [(run.study.name, run.methods, run.seeds) for run in runs] == [
         ("smoke", ["baseline"], [0, 1]),
         ("smoke_dit_s", ["baseline", "dsr-count1-start0"], [0, 1]),
     ]
-    assert "results/smoke_dit_s/runs/dsr-count1-start0/seed1/scores.json" in found.table("two").inputs
-    assert "results/smoke/runs/baseline/seed0/outliers.json" in found.table("two").inputs
-    assert not any("smoke/runs/dsr" in path for path in found.table("two").inputs)
+    assert "results/smoke_dit_s/runs/dsr-count1-start0/seed1/scores.json" in planned.table("two").inputs
+    assert "results/smoke/runs/baseline/seed0/outliers.json" in planned.table("two").inputs
+    assert not any("smoke/runs/dsr" in path for path in planned.table("two").inputs)
 
 
 def test_modules_are_those_of_the_studies_shown_and_of_what_they_share(table):
@@ -92,14 +92,14 @@ def test_an_unknown_name_in_a_specification_is_one_line(table, groups, message):
 )
 def test_a_table_that_does_not_fit_the_study_is_refused_only_where_it_is_asked_for(table, groups, message):
     table("two", groups)
-    found = targets()
-    assert "two" not in found.tables
-    assert any(line.startswith("left out: table 'two': ") for line in found.left_out) == (
+    planned = targets()
+    assert "two" not in planned.tables
+    assert any(line.startswith("left out: table 'two': ") for line in planned.left_out) == (
         "start99" in message
     )  # the other has no such study
-    assert next(iter(found.modules)) == "smoke"
+    assert next(iter(planned.modules)) == "smoke"
     with pytest.raises(UserError, match=message):
-        found.table("two")
+        planned.table("two")
 
 
 @pytest.mark.parametrize("name", ["fid", "claims", "times"])
@@ -110,8 +110,8 @@ def test_a_table_cannot_have_the_name_of_another_file_beside_it(table, name):
 
 
 def test_a_page_has_the_figures_of_the_runs_of_its_table():
-    found = targets("smoke", load_study("smoke").methods)
-    assert {"samples", "fid"} <= set(found.own_figures)
-    assert set(found.own_figures) < set(found.figures)
-    for name in found.own_figures:
-        assert {run.study.name for run in found.figure(name).runs} == {"smoke"}
+    planned = targets("smoke", load_study("smoke").methods)
+    assert {"samples", "fid"} <= set(planned.own_figures)
+    assert set(planned.own_figures) < set(planned.figures)
+    for name in planned.own_figures:
+        assert {run.study.name for run in planned.figure(name).runs} == {"smoke"}
