@@ -62,11 +62,11 @@ def one_line(work, *expected):
 
 def places(values, where=()):
     """Paths of every field of nested mappings and lists."""
-    found = [where] if where else []
+    paths = [where] if where else []
     items = values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
     for key, value in items:
-        found += places(value, (*where, key))
-    return found
+        paths += places(value, (*where, key))
+    return paths
 
 
 @st.composite
@@ -247,7 +247,7 @@ def readers(study, runs, tmp_path_factory):
     record = root / "assets" / "weights.json"
     with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(root)) as path:
         write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
-    found = {
+    readings = {
         root / "data": lambda path: load_data(path, "reference").labels,
         root / "backbones" / "plain": load_tower,
         variant / "registers.json": lambda path: artifacts.read_json(path)["neurons"],
@@ -263,7 +263,7 @@ def readers(study, runs, tmp_path_factory):
         root / "references.safetensors": references.load_references,
         record: lambda path: [str(assets.locate(path)), artifacts.read_json(path)],
     }
-    return [(path, read, fingerprint(read(path))) for path, read in found.items()]
+    return [(path, read, fingerprint(read(path))) for path, read in readings.items()]
 
 
 @st.composite
@@ -299,9 +299,9 @@ def test_a_mutated_artifact_is_refused_or_read_as_before(readers, draws):
         spoiled = draws.draw(spoiled_bytes(sound))
     file.write_bytes(spoiled)
     try:
-        found = one_line(lambda: read(path))
-        assert found is None or fingerprint(found) == wanted
-        assert found is None or how in ("bytes", "record's bytes", "record")
+        content = one_line(lambda: read(path))
+        assert content is None or fingerprint(content) == wanted
+        assert content is None or how in ("bytes", "record's bytes", "record")
     finally:
         file.write_bytes(sound)
 
@@ -321,5 +321,5 @@ def test_mutated_weights_from_elsewhere_are_read_or_refused(foreign_files, draws
     sound = draws.draw(st.sampled_from(sorted(path for path in foreign_files.iterdir() if not path.stem.startswith("spoiled"))))
     path = sound.with_stem("spoiled")
     path.write_bytes(draws.draw(spoiled_bytes(sound.read_bytes())))
-    found = one_line(lambda: foreign.read_weights(path))
-    assert found is None or all(isinstance(value, torch.Tensor) for value in found.values())
+    weights = one_line(lambda: foreign.read_weights(path))
+    assert weights is None or all(isinstance(value, torch.Tensor) for value in weights.values())

@@ -66,7 +66,7 @@ def interrupt_at(monkeypatch, step):
 
 def test_twice_and_after_a_stop_the_bytes_are_the_same(study, built, tmp_path, monkeypatch):
     """The embedded study's training and sampling, from latents that a CPU made."""
-    found = []
+    hashes = []
     for place in ("once", "again", "stopped"):
         pipeline = Pipeline(study, tmp_path / place)
         pipeline.encoders = built.encoders
@@ -77,9 +77,9 @@ def test_twice_and_after_a_stop_the_bytes_are_the_same(study, built, tmp_path, m
         pipeline.train("dsr", 0)
         pipeline.draw("dsr", [0])
         run = pipeline.root / "runs" / "dsr" / "seed0"
-        found.append([artifacts.sha256(run / name) for name in ("denoiser.safetensors", "samples.npz")])
+        hashes.append([artifacts.sha256(run / name) for name in ("denoiser.safetensors", "samples.npz")])
         shutil.rmtree(pipeline.root)
-    assert found[0] == found[1] == found[2]
+    assert hashes[0] == hashes[1] == hashes[2]
 
 
 def test_samples_hardly_depend_on_the_batch(study, built, tmp_path):
@@ -101,9 +101,9 @@ def test_frechet_distances_are_those_of_a_cpu():
     generator = torch.Generator().manual_seed(0)
     real, drawn = (torch.randn(2000, 64, generator=generator) @ torch.randn(64, 64, generator=generator) for _ in range(2))
     reference = ReferenceStatistics.of_features("reference", real)
-    found = []
+    numbers = []
     for gpus in (0, 1):
         runtime.set_up(1, gpus=gpus)
         frechet = Frechet(drawn, reference, 20)
-        found.append([frechet.distance(frechet.sums(torch.arange(2000))), frechet.error, *frechet.line()])
-    assert found[1] == pytest.approx(found[0], rel=1e-8)
+        numbers.append([frechet.distance(frechet.sums(torch.arange(2000))), frechet.error, *frechet.line()])
+    assert numbers[1] == pytest.approx(numbers[0], rel=1e-8)

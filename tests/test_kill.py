@@ -88,11 +88,11 @@ def files(folder: Path) -> list[Path]:
 
 def states(folder: Path) -> set[tuple[str, int]]:
     """What is kept of unfinished work, and since when."""
-    found = set()
+    kept = set()
     for path in files(folder / "results" / "smoke" / "state"):
         with suppress(FileNotFoundError):
-            found.add((path.parent.name, path.stat().st_mtime_ns))
-    return found
+            kept.add((path.parent.name, path.stat().st_mtime_ns))
+    return kept
 
 
 def made(folder: Path) -> list[Path]:
@@ -104,8 +104,8 @@ def made(folder: Path) -> list[Path]:
 
 def hashes(folder: Path) -> dict[str, str]:
     """Of every artifact by name, and of the rows. Records have seconds in them, which differ."""
-    found = {path.relative_to(folder).as_posix(): artifacts.checked(path) for path in made(folder)}
-    return found | {name: artifacts.sha256(folder / "reports" / "smoke" / name) for name in ("table1.csv", "table1.md")}
+    sums = {path.relative_to(folder).as_posix(): artifacts.checked(path) for path in made(folder)}
+    return sums | {name: artifacts.sha256(folder / "reports" / "smoke" / name) for name in ("table1.csv", "table1.md")}
 
 
 @pytest.fixture

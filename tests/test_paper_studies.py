@@ -33,12 +33,12 @@ from harness.study.study import parse_study, study_names
 
 def same_toys():
     """Study -> the first study whose toy is the same."""
-    first, found = {}, {}
+    first, first_of = {}, {}
     for name in study_names():
         if name.startswith("imagenet256_"):
             toy = toy_study(name).model_dump(exclude={"name", "title", "methods"})
-            found[name] = first.setdefault(config.digest(to_jsonable_python(toy)), name)
-    return found
+            first_of[name] = first.setdefault(config.digest(to_jsonable_python(toy)), name)
+    return first_of
 
 
 TOYS = same_toys()

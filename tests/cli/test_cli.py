@@ -191,8 +191,8 @@ def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
     torch.save({f"decoder.{name}": value for name, value in weights.items()}, tmp_path / "model.pt")
     arguments = ["import", str(tmp_path / "model.pt"), "--study", "smoke", "--part", "decoder", "--out", str(tmp_path / "x.safetensors")]
     assert call(monkeypatch, capsys, *arguments)[0] == 0
-    found, _ = load_tensors(tmp_path / "x.safetensors")
-    assert all(torch.equal(found[name], weights[name]) for name in weights)
+    loaded, _ = load_tensors(tmp_path / "x.safetensors")
+    assert all(torch.equal(loaded[name], weights[name]) for name in weights)
     code, _, err = call(monkeypatch, capsys, *arguments[:3], "imagenet256_sit_xl", *arguments[4:])
     assert code == 2
     assert "its encoder decodes" in err

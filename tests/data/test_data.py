@@ -64,8 +64,8 @@ def test_pixels_and_back(images):
 
 @given(st.floats(-3, 3))
 def test_uint8_rounds_and_clips(value):
-    found = to_uint8(torch.full((1, 3, 1, 1), value))[0, 0, 0, 0]
-    assert abs(found - np.clip((value + 1) * 127.5, 0, 255)) <= 0.5 + 1e-4
+    pixel = to_uint8(torch.full((1, 3, 1, 1), value))[0, 0, 0, 0]
+    assert abs(pixel - np.clip((value + 1) * 127.5, 0, 255)) <= 0.5 + 1e-4
 
 
 # ------------------------------------------------------------------------------------------------------- folders of images
@@ -129,9 +129,9 @@ def test_an_image_that_does_not_decode_is_named(folder, spoil):
 @given(width=st.integers(20, 200), height=st.integers(20, 200), size=st.sampled_from([8, 16, 20]))
 def test_centre_crop_is_square_and_keeps_a_flat_image(width, height, size):
     image = Image.new("RGB", (width, height), (10, 200, 77))
-    found = centre_crop(image, size)
-    assert found.shape == (size, size, 3)
-    assert (found == [10, 200, 77]).all()
+    cropped = centre_crop(image, size)
+    assert cropped.shape == (size, size, 3)
+    assert (cropped == [10, 200, 77]).all()
 
 
 def test_centre_crop_takes_the_middle():

@@ -298,9 +298,9 @@ def test_augmentation_passes_the_gradient_on():
 def test_discretise_gives_the_levels_of_a_stored_image():
     x = torch.tensor([-3.0, -1.0, -0.9999, 0.0, 0.999, 2.0], requires_grad=True)
     stored = ((x.detach().clamp(-1, 1) + 1) / 2 * 255).round().byte()
-    found = d.discretise(x)
-    torch.testing.assert_close(found, stored / 127.5 - 1)
-    assert not found.requires_grad
+    discrete = d.discretise(x)
+    torch.testing.assert_close(discrete, stored / 127.5 - 1)
+    assert not discrete.requires_grad
 
 
 def test_hinge_and_generator_losses_by_hand():
@@ -312,12 +312,12 @@ def test_hinge_and_generator_losses_by_hand():
 def test_adaptive_weight_is_the_ratio_of_the_gradient_norms():
     weight = torch.tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True)
     reconstruction, adversarial = (weight * torch.tensor([3.0, 4.0])).sum(), 0.5 * weight[0, 0]
-    found = d.adaptive_weight(reconstruction, adversarial, weight)
-    assert found.item() == pytest.approx(math.sqrt(2 * (9 + 16)) / (0.5 + 1e-6))
-    assert not found.requires_grad
+    factor = d.adaptive_weight(reconstruction, adversarial, weight)
+    assert factor.item() == pytest.approx(math.sqrt(2 * (9 + 16)) / (0.5 + 1e-6))
+    assert not factor.requires_grad
     assert weight.grad is None
-    (reconstruction + found * adversarial).backward()
-    assert weight.grad[0, 0].item() == pytest.approx(3 + 0.5 * found.item())
+    (reconstruction + factor * adversarial).backward()
+    assert weight.grad[0, 0].item() == pytest.approx(3 + 0.5 * factor.item())
 
 
 def test_adaptive_weight_is_limited():

@@ -24,8 +24,8 @@ def test_shift_keeps_the_ends_and_the_order(a, b, shift):
 def test_logit_normal_quantiles():  # of the released training code, run at its shift of 6.928
     t = flow.sample_time(200_000, "logit_normal", 6.928, stream(0, "test"))
     expected = [0.403, 0.572, 0.779, 0.874, 0.932, 0.973, 0.986]
-    found = t.quantile(torch.tensor([0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]))
-    assert found.tolist() == pytest.approx(expected, abs=0.01)
+    quantiles = t.quantile(torch.tensor([0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99]))
+    assert quantiles.tolist() == pytest.approx(expected, abs=0.01)
 
 
 @given(st.integers(0, 1000), shifts)
@@ -42,8 +42,8 @@ def test_logit_normal_has_a_mean_and_a_spread():
 @pytest.mark.parametrize("shift", [1.0, 4.0])
 def test_uniform_quantiles(shift):
     levels = torch.tensor([0.01, 0.25, 0.5, 0.75, 0.99])
-    found = flow.sample_time(200_000, "uniform", shift, stream(0, "test")).quantile(levels)
-    assert torch.allclose(found, flow.shift_time(levels, shift), atol=0.01)
+    quantiles = flow.sample_time(200_000, "uniform", shift, stream(0, "test")).quantile(levels)
+    assert torch.allclose(quantiles, flow.shift_time(levels, shift), atol=0.01)
 
 
 @given(st.integers(0, 1000), st.floats(0.05, 1), predictions)
@@ -68,8 +68,8 @@ def test_a_perfect_output_stands_for_the_data(seed, t, prediction):
     data, noise = torch.randn(2, 1, 3, 2, 2, generator=stream(seed, "test"))
     t = torch.tensor([t])
     output = data if prediction == "data" else noise - data
-    found = flow.clean_of(flow.at_time(data, noise, t), output, t, prediction, 0.05)
-    torch.testing.assert_close(found, data, rtol=1e-4, atol=1e-5)
+    clean = flow.clean_of(flow.at_time(data, noise, t), output, t, prediction, 0.05)
+    torch.testing.assert_close(clean, data, rtol=1e-4, atol=1e-5)
 
 
 @given(st.integers(0, 1000), predictions)

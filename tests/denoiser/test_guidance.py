@@ -54,12 +54,12 @@ def test_trap11_guidance_interval_is_one_pair(t, inside):  # the released Lightn
     (x, t, labels), model, weak = batch(0, t), Model(), Model(0.5)
     plain = model(x, t, labels)
     model.batches.clear()
-    found = guidance.classifier_free(model, labels, NULL, 2.0, (0.3, 0.7))(x, t)
+    guided = guidance.classifier_free(model, labels, NULL, 2.0, (0.3, 0.7))(x, t)
     assert model.batches == [6 if inside else 3]  # outside, no second half
-    assert torch.equal(found, plain) != inside
-    found = guidance.autoguidance(model, weak, labels, 2.0, (0.3, 0.7))(x, t)
+    assert torch.equal(guided, plain) != inside
+    guided = guidance.autoguidance(model, weak, labels, 2.0, (0.3, 0.7))(x, t)
     assert weak.batches == ([3] if inside else [])
-    assert torch.equal(found, plain) != inside
+    assert torch.equal(guided, plain) != inside
 
 
 @pytest.mark.parametrize("interval", [(0.0, 0.3), (0.7, 1.0)])

@@ -132,8 +132,8 @@ def test_sit_follows_its_formulas():
         tokens = tokens + parts[5] * linear(weights, f"{name}.mlp.fc2", hidden)
     parts = linear(weights, "final_layer.adaLN_modulation.1", condition)[:, None].chunk(2, dim=-1)
     out = to_map(linear(weights, "final_layer.linear", normalised(tokens, *parts)), 2, patch, 16)[:, :8]
-    found = model(x.float(), 1 - t.float(), y)  # upstream's t is our 1 - t, its velocity data - noise
-    assert error(-found.double(), out) < 1e-5
+    ours = model(x.float(), 1 - t.float(), y)  # upstream's t is our 1 - t, its velocity data - noise
+    assert error(-ours.double(), out) < 1e-5
 
 
 @pytest.mark.parametrize("registers", [{}, {"registers": 4, "register_start": 0}, {"registers": 5, "register_start": 2}])
@@ -165,8 +165,8 @@ def test_jit_follows_its_formulas(registers):
     parts = linear(weights, "final_layer.adaLN_modulation.1", condition)[:, None].chunk(2, dim=-1)
     tokens = rms(tokens[:, -grid * grid :], weights["final_layer.norm_final.weight"]) * (1 + parts[1]) + parts[0]
     out = to_map(linear(weights, "final_layer.linear", tokens), grid, patch, 3)
-    found = model(x.float(), 1 - t.float(), y)  # upstream's t is our 1 - t
-    assert error(found.double(), out) < 1e-5
+    ours = model(x.float(), 1 - t.float(), y)  # upstream's t is our 1 - t
+    assert error(ours.double(), out) < 1e-5
 
 
 OF_ALL = {

@@ -138,8 +138,8 @@ def test_fifty_points_are_49_evaluations():  # the released `num_steps: 50`
 def test_a_perfect_denoiser_leads_back_to_the_data(sampler, seed, points, shift):
     data, noise = torch.randn(2, 2, 3, 2, 2, generator=stream(seed, "test"))
     times = samplers.ode_times(points, shift, "data")
-    found = run(sampler, lambda x, t: velocity(x, data, t, "data", 1e-9), noise, times)
-    assert torch.allclose(found, data, atol=1e-4)
+    sampled = run(sampler, lambda x, t: velocity(x, data, t, "data", 1e-9), noise, times)
+    assert torch.allclose(sampled, data, atol=1e-4)
 
 
 @pytest.mark.parametrize(("mean", "std", "shift"), [(1.0, 0.5, 2.0), (0.0, 0.4, 1.0), (-2.0, 2.0, 4.0)])
@@ -159,23 +159,23 @@ def test_the_error_falls_with_the_order_of_the_method(sampler, order, mean, std,
 def test_times_for_a_velocity_stop_at_the_state_of_its_end(seed, mean, std):
     noise = torch.randn(2, 1, 4, 4, generator=stream(seed, "test"), dtype=torch.float64)
     times = samplers.ode_times(150, 4.0, "velocity").double()
-    found = samplers.heun(gaussian(mean, std), noise, times)
-    assert torch.allclose(found, gaussian_at(noise, times[-1].item(), mean, std), atol=1e-2)
+    sampled = samplers.heun(gaussian(mean, std), noise, times)
+    assert torch.allclose(sampled, gaussian_at(noise, times[-1].item(), mean, std), atol=1e-2)
 
 
 @pytest.mark.parametrize("diffusion", list(samplers.DIFFUSIONS))
 @pytest.mark.parametrize(("mean", "std", "noise_std", "shift"), [(1.0, 0.5, 1.0, 1.0), (-2.0, 1.5, 1.0, 4.0), (0.5, 0.7, 2.0, 1.0)])
 def test_the_sde_has_the_mean_and_the_variance_of_the_data(diffusion, mean, std, noise_std, shift):
     count, shape = 8, (8, 32, 32)
-    found = samplers.euler_maruyama(
+    sampled = samplers.euler_maruyama(
         gaussian(mean, std, noise_std),
         noise_std * noise_of(0, "first", range(count), shape),
         samplers.ode_times(400, shift, "data"),
         noise_at=lambda step: noise_std * noise_of(1, step, range(count), shape),
         diffusion=diffusion,
     )
-    assert found.mean().item() == pytest.approx(mean, abs=0.02)
-    assert found.std().item() == pytest.approx(std, rel=0.02)
+    assert sampled.mean().item() == pytest.approx(mean, abs=0.02)
+    assert sampled.std().item() == pytest.approx(std, rel=0.02)
 
 
 def test_the_sde_forgets_its_first_noise_and_the_ode_does_not():
@@ -192,9 +192,9 @@ def test_the_sde_forgets_its_first_noise_and_the_ode_does_not():
 @pytest.mark.parametrize("diffusion", list(samplers.DIFFUSIONS))
 def test_the_sde_returns_to_data_at_one_point(diffusion, shift):  # but for what the mean of the last step leaves of the noise
     noise = noise_of(0, "first", range(2), (8, 16, 16))
-    found = run("euler_maruyama", gaussian(1.0, 0.0), noise, samplers.sde_times(251, shift), diffusion=diffusion)
-    assert found.mean().item() == pytest.approx(1, abs=0.01)
-    assert found.std().item() < 0.07
+    sampled = run("euler_maruyama", gaussian(1.0, 0.0), noise, samplers.sde_times(251, shift), diffusion=diffusion)
+    assert sampled.mean().item() == pytest.approx(1, abs=0.01)
+    assert sampled.std().item() < 0.07
 
 
 def test_the_last_step_of_the_sde_is_its_mean():
@@ -205,13 +205,13 @@ def test_the_last_step_of_the_sde_is_its_mean():
         return torch.zeros(1, 1, 1, 1)
 
     x, times = torch.full((1, 1, 1, 1), 0.3), torch.tensor([1.0, 0.6, 0.04, 0.0])
-    found = samplers.euler_maruyama(gaussian(1.0, 0.5), x, times, noise_at=noise_at)
+    sampled = samplers.euler_maruyama(gaussian(1.0, 0.5), x, times, noise_at=noise_at)
     assert seen == [0, 1]
     for now, then in itertools.pairwise(times.tolist()):
         v = gaussian(1.0, 0.5)(x, torch.tensor([now]))
         score = -(x - (1 - now)) / ((1 - now) ** 2 * 0.25 + now**2)  # of N((1 - t) 1, ((1 - t) 0.5)^2 + t^2)
         x = x + (then - now) * (v - now * score)
-    assert torch.allclose(found, x)
+    assert torch.allclose(sampled, x)
 
 
 @every_sampler

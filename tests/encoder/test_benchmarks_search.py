@@ -77,7 +77,7 @@ def test_ranking_is_the_published_one():
     encoder, pixels, settings = a_search(DIGITS, 40)
     ours = score_neurons(encoder, pixels, settings, factor=1.0).neurons
     assert len(ours) == 50
-    assert [found[:2] for found in ours] == published_search(encoder, pixels, settings.threshold)[:50]
+    assert [neuron[:2] for neuron in ours] == published_search(encoder, pixels, settings.threshold)[:50]
 
 
 @pytest.fixture(params=[(DIGITS, 512), (SIGLIP2_B, 16)], ids=["digits", "siglip2_b"])

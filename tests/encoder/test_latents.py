@@ -105,12 +105,12 @@ def test_the_shares_of_the_processes_are_the_batch(built, monkeypatch, cached, c
     path, batch = built.encoders["plain"].latents, 2 * latents.AT_ONCE + 4
 
     def shares(processes_):
-        found = []
+        batches = []
         for rank in range(processes_):
             monkeypatch.setattr(processes, "_place", [rank, processes_])
             source = latents.Batches(path, seed=0, batch=batch) if cached else batches_as_they_come(path, batch)
-            found.append([source(step) for step in (0, 5)])
-        return found
+            batches.append([source(step) for step in (0, 5)])
+        return batches
 
     [whole], split = shares(1), shares(count)
     for step in range(2):

@@ -256,7 +256,7 @@ def outliers(tower, images):
 
 def test_search_recurses_in_every_family(outliers, images):
     rounds, neurons, left = search_rounds(outliers, images, EncoderRegisters(kind="test_time", rounds=2), SEARCH, 2.5)
-    assert [len(found.neurons) for found in rounds] == [1, 1]
+    assert [len(one.neurons) for one in rounds] == [1, 1]
     assert neurons == {1: [9], 2: [5]}
     assert left < 0.2 * rounds[0].outlier_share
 
@@ -349,16 +349,16 @@ def test_search_does_not_depend_on_the_batch(encoder, pixels, study, batch):
 
 
 def test_scores_are_the_mean_over_images_of_the_mean_over_outliers(encoder, pixels, study):
-    found = score_neurons(encoder, pixels, study.search.model_copy(update={"top_k": 5, "sparsity_filter": False}), FACTOR)
+    result = score_neurons(encoder, pixels, study.search.model_copy(update={"top_k": 5, "sparsity_filter": False}), FACTOR)
     activations = {}
     for index, layer in enumerate(encoder.layers):
         mlp_output_layer(layer).register_forward_pre_hook(lambda _m, args, index=index: activations.update({index: args[0]}))
     norms = encoder.hidden_states(pixels)[-1].norm(dim=-1)
-    for layer, neuron, score in found.neurons:
+    for layer, neuron, score in result.neurons:
         means = [
-            activations[layer][i, norms[i] > found.threshold, neuron].abs().mean()
+            activations[layer][i, norms[i] > result.threshold, neuron].abs().mean()
             for i in range(len(pixels))
-            if (norms[i] > found.threshold).any()
+            if (norms[i] > result.threshold).any()
         ]
         assert torch.stack(means).mean().item() == pytest.approx(score, rel=1e-5)
 

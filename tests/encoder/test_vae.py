@@ -144,9 +144,9 @@ def test_a_section_that_cannot_be_is_one_line(changes, message):
 
 def test_the_plan_counts_both_halves_of_the_vae():
     study = load_study("digits_sit")
-    found = plans.make_plan(study)
-    [encoder] = [stage for stage in found.shared if stage.name == "encoder"]
-    [encoded] = [stage for stage in found.shared if stage.name == "latents"]
+    plan = plans.make_plan(study)
+    [encoder] = [stage for stage in plan.shared if stage.name == "encoder"]
+    [encoded] = [stage for stage in plan.shared if stage.name == "latents"]
     training = study.encoder.training
     assert encoder.parameters == sum(p.numel() for p in encoder_of(study).build().parameters())
     assert encoder.forward > 2 * encoded.forward  # the decoder's three levels have one block more each

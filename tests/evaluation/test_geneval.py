@@ -21,10 +21,10 @@ def passes(text, *scene, grey=30):
 @given(st.integers(0, len(PROMPTS) - 1), st.integers(0, 2**31), st.sampled_from([20, 24, 32]))
 def test_the_checker_agrees_with_the_scene_about_every_prompt(label, index, size):
     image, scene = shapes.example(label, "reference", index, size)
-    found = geneval.read(image)
+    things = geneval.read(image)
     assert geneval.passes(image, label)
-    assert geneval.answers(found) == geneval.answers(scene)
-    for thing in found:
+    assert geneval.answers(things) == geneval.answers(scene)
+    for thing in things:
         near = min(scene, key=lambda other: abs(other.x - thing.x) + abs(other.y - thing.y))
         assert max(abs(near.x - thing.x), abs(near.y - thing.y), abs(near.radius - thing.radius)) < 0.5
 
@@ -88,17 +88,17 @@ def test_what_is_no_shape_has_none():
 def test_shares_by_kind_and_their_mean():
     labels = np.arange(len(PROMPTS))
     images = np.stack([shapes.example(label, "reference", label, SIZE)[0] for label in labels])
-    found = geneval.geneval(images, labels, 20)
-    assert {name: one.value for name, one in found.items()} == dict.fromkeys(found, 1.0)
+    scores = geneval.geneval(images, labels, 20)
+    assert {name: one.value for name, one in scores.items()} == dict.fromkeys(scores, 1.0)
     wrong = np.array([PROMPTS[label].kind == "counting" or not PROMPTS[label].seen for label in labels])
     images[wrong] = 30
-    found = geneval.geneval(images, labels, 20)
-    assert found["geneval_counting"].value == found["geneval_unseen"].value == 0
-    assert found["geneval_single"].value == 1
-    assert found["geneval_position"].value == pytest.approx(40 / 48)
-    kinds = [found[f"geneval_{kind}"].value for kind in shapes.KINDS]
-    assert found["geneval"].value == pytest.approx(sum(kinds) / 6)
-    assert found["geneval"].low < found["geneval"].value < found["geneval"].high
+    scores = geneval.geneval(images, labels, 20)
+    assert scores["geneval_counting"].value == scores["geneval_unseen"].value == 0
+    assert scores["geneval_single"].value == 1
+    assert scores["geneval_position"].value == pytest.approx(40 / 48)
+    kinds = [scores[f"geneval_{kind}"].value for kind in shapes.KINDS]
+    assert scores["geneval"].value == pytest.approx(sum(kinds) / 6)
+    assert scores["geneval"].low < scores["geneval"].value < scores["geneval"].high
     with pytest.raises(ValueError, match="groups two, counting"):
         geneval.geneval(images[:4], labels[:4], 20)
 

@@ -72,13 +72,13 @@ def images_of(count, size=32):
 def test_features_are_those_of_torch_fidelity(made, layer):
     folder, path = made
     theirs = FeatureExtractorInceptionV3("theirs", [str(layer), "logits_unbiased"], feature_extractor_weights_path=_complete(folder))
-    found = Extractor(study_with(layer), path)(images_of(3))
+    outputs = Extractor(study_with(layer), path)(images_of(3))
     wanted = theirs(torch.from_numpy(images_of(3)).permute(0, 3, 1, 2).contiguous())
-    for ours, other in zip((found["features"], found["logits"]), wanted, strict=True):
+    for ours, other in zip((outputs["features"], outputs["logits"]), wanted, strict=True):
         assert (ours - other).norm() <= 1e-6 * other.norm()
-    assert found["features"].shape == (3, layer)
-    assert found["logits"].shape == (3, 1008)
-    assert found["features"].std() > 1e-3
+    assert outputs["features"].shape == (3, layer)
+    assert outputs["logits"].shape == (3, 1008)
+    assert outputs["features"].std() > 1e-3
 
 
 def _complete(folder):
@@ -95,10 +95,10 @@ def test_the_inception_score_takes_logits_without_the_bias(made):
     folder, path = made
     images = images_of(24)
     biased = FeatureExtractorInceptionV3("biased", ["logits"], feature_extractor_weights_path=_complete(folder))
-    found = Extractor(study_with(), path)(images)["logits"]
+    logits = Extractor(study_with(), path)(images)["logits"]
     bias = torch.load(folder / "inception.pth", weights_only=True)["fc.bias"]
-    assert torch.allclose(found + bias, biased(torch.from_numpy(images).permute(0, 3, 1, 2))[0], atol=1e-5)
-    assert inception_score(found, 20).value == isc_features_to_metric(found)[KEY_METRIC_ISC_MEAN]
+    assert torch.allclose(logits + bias, biased(torch.from_numpy(images).permute(0, 3, 1, 2))[0], atol=1e-5)
+    assert inception_score(logits, 20).value == isc_features_to_metric(logits)[KEY_METRIC_ISC_MEAN]
 
 
 @settings(max_examples=5)
@@ -153,5 +153,5 @@ def test_references_and_scores_run_through_inception(made, tmp_path):
     reference = batch_statistics(study, "virtual", tmp_path / "ref.npz", "", extract)
     same, other = (extract(images)["features"] for images in (shifted, images_of(70, 16)))
     assert fid(same, reference)["fid"] == pytest.approx(0, abs=1e-6)
-    assert {found.value for found in precision_recall(same, reference.features, 3, 20).values()} == {1.0}
+    assert {measured.value for measured in precision_recall(same, reference.features, 3, 20).values()} == {1.0}
     assert fid(other, reference)["fid"] > 100 * abs(fid(same, reference)["fid"])

@@ -57,22 +57,22 @@ def test_resamples_depend_on_score_and_n_alone(number, n):
 
 @given(st.integers(0, 400), st.integers(1, 400))
 def test_a_share_lies_in_its_interval_which_has_a_width_at_0_and_1_too(hits, n):
-    found = share(min(hits, n) / n, n)
-    assert 0 <= found.low <= found.value <= found.high <= 1
-    assert found.low < found.high
+    measured = share(min(hits, n) / n, n)
+    assert 0 <= measured.low <= measured.value <= measured.high <= 1
+    assert measured.low < measured.high
 
 
 def test_resamples_that_do_not_differ_say_nothing():
-    for found in (around(3.0, 0.0, "x"), around(3.0, float("nan"), "x"), by_resampling(0.5, [0.5, 0.5, 0.5])):
-        assert (found.low, found.high, found.how) == (None, None, "none: resamples do not differ")
+    for measured in (around(3.0, 0.0, "x"), around(3.0, float("nan"), "x"), by_resampling(0.5, [0.5, 0.5, 0.5])):
+        assert (measured.low, measured.high, measured.how) == (None, None, "none: resamples do not differ")
 
 
 def test_the_interval_of_a_mean_holds_it_as_often_as_it_says():
     held = 0
     for draw in range(200):
         values = torch.randn(60, generator=stream(draw, "mean"), dtype=torch.float64).exp()
-        found = by_resampling(values.mean().item(), means("mean", values, 100))
-        held += found.low <= np.exp(0.5) <= found.high
+        measured = by_resampling(values.mean().item(), means("mean", values, 100))
+        held += measured.low <= np.exp(0.5) <= measured.high
     assert 0.86 < held / 200 <= 0.99  # 95 %, and a little less because the values are skewed
 
 
@@ -83,22 +83,22 @@ def test_the_interval_of_a_mean_holds_it_as_often_as_it_says():
 @given(st.integers(0, 1000), st.integers(WIDTH + 20, 300))
 def test_the_distance_of_all_rows_is_the_librarys(reference, draw, n):
     features = model(n, draw)
-    found = Frechet(features, reference, 20)
+    ours = Frechet(features, reference, 20)
     value = fid(features, reference)["fid"]
-    assert found.distance(found.sums(torch.arange(n))) == pytest.approx(value, rel=1e-4, abs=1e-5)
-    interval = found.with_interval(value)
+    assert ours.distance(ours.sums(torch.arange(n))) == pytest.approx(value, rel=1e-4, abs=1e-5)
+    interval = ours.with_interval(value)
     assert interval.low < interval.value == value < interval.high
 
 
 def test_the_distance_of_some_rows_is_the_librarys_and_blocks_add_up(reference, monkeypatch):
     features, rows = model(500), next(resamples("fid", 500, 1))
-    found = Frechet(features, reference, 20)
-    once = found.distance(found.sums(rows))
+    ours = Frechet(features, reference, 20)
+    once = ours.distance(ours.sums(rows))
     assert once == pytest.approx(fid(features[rows], reference)["fid"], rel=1e-5)
     monkeypatch.setattr(frechet, "ROWS", 64)
-    assert found.distance(found.sums(rows)) == pytest.approx(once, rel=1e-12)
-    parts = [found.sums(part) for part in rows.tensor_split(7)]
-    assert found.distance(sum(parts[1:], parts[0])) == pytest.approx(once, rel=1e-12)
+    assert ours.distance(ours.sums(rows)) == pytest.approx(once, rel=1e-12)
+    parts = [ours.sums(part) for part in rows.tensor_split(7)]
+    assert ours.distance(sum(parts[1:], parts[0])) == pytest.approx(once, rel=1e-12)
 
 
 def test_fids_standard_error_is_the_spread_of_fresh_draws(reference):
@@ -135,11 +135,11 @@ def test_fid_infinity_is_closer_to_the_truth_and_its_interval_holds_it(reference
     plain, infinite, spread, held = [], [], [], 0
     for draw in range(40):
         features = model(n, draw)
-        found = Frechet(features, reference, 40).infinity()
+        measured = Frechet(features, reference, 40).infinity()
         plain.append(fid(features, reference)["fid"])
-        infinite.append(found.value)
-        spread.append(error_of(found))
-        held += found.low <= true <= found.high
+        infinite.append(measured.value)
+        spread.append(error_of(measured))
+        held += measured.low <= true <= measured.high
     bias = np.mean(plain) - true
     assert bias > 0.1 * true
     assert abs(np.mean(infinite) - true) < 0.3 * bias
@@ -178,8 +178,8 @@ def settings_of(study, **changes):
 
 def test_kids_standard_error_is_the_spread_of_fresh_draws(study):
     section = settings_of(study, kid_subset=50, kid_subsets=20, resamples=100)
-    found = [kid.kid(model(300, draw), truth(), section) for draw in range(60)]
-    assert np.mean([error_of(one) for one in found]) == pytest.approx(np.std([one.value for one in found], ddof=1), rel=0.3)
+    measured = [kid.kid(model(300, draw), truth(), section) for draw in range(60)]
+    assert np.mean([error_of(one) for one in measured]) == pytest.approx(np.std([one.value for one in measured], ddof=1), rel=0.3)
 
 
 def test_kids_projections_in_blocks_are_those_at_once_and_their_mean_is_the_distance(monkeypatch):
@@ -194,8 +194,8 @@ def test_kids_projections_in_blocks_are_those_at_once_and_their_mean_is_the_dist
 
 
 def test_recalls_standard_error_is_the_spread_of_fresh_draws():
-    found = [precision_recall.precision_recall(model(300, draw), truth(), 3, 40)["recall"] for draw in range(40)]
-    assert np.mean([error_of(one) for one in found]) == pytest.approx(np.std([one.value for one in found], ddof=1), rel=0.35)
+    measured = [precision_recall.precision_recall(model(300, draw), truth(), 3, 40)["recall"] for draw in range(40)]
+    assert np.mean([error_of(one) for one in measured]) == pytest.approx(np.std([one.value for one in measured], ddof=1), rel=0.35)
 
 
 def test_recall_of_a_half_is_torch_fidelitys_of_these_samples(monkeypatch):
@@ -208,5 +208,5 @@ def test_recall_of_a_half_is_torch_fidelitys_of_these_samples(monkeypatch):
 
 
 def test_the_inception_scores_standard_error_is_the_spread_of_fresh_draws():
-    found = [inception_score(2 * torch.randn(400, 10, generator=stream(draw, "logits")), 40) for draw in range(40)]
-    assert np.mean([error_of(one) for one in found]) == pytest.approx(np.std([one.value for one in found], ddof=1), rel=0.3)
+    measured = [inception_score(2 * torch.randn(400, 10, generator=stream(draw, "logits")), 40) for draw in range(40)]
+    assert np.mean([error_of(one) for one in measured]) == pytest.approx(np.std([one.value for one in measured], ddof=1), rel=0.3)

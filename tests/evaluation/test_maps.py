@@ -59,11 +59,11 @@ def test_norms_are_those_of_a_direct_computation(name):
         block.register_forward_hook(lambda _block, inputs, out: seen.append((inputs[0], out)))
     times = torch.full((BATCH,), LEVEL)
     output = model(at_time(clean, noise, times), times, labels)
-    found = maps_of(model_of(name))
+    arrays = maps_of(model_of(name))
     for index, (entering, out) in enumerate(seen):
-        np.testing.assert_allclose(found["entering"][index], entering[:, -16:].norm(dim=-1), rtol=1e-5)
-        np.testing.assert_allclose(found["norms"][index], out[:, -16:].norm(dim=-1), rtol=1e-5)
-        registers, context = found["register_norms"][index], found["context_norms"][index]
+        np.testing.assert_allclose(arrays["entering"][index], entering[:, -16:].norm(dim=-1), rtol=1e-5)
+        np.testing.assert_allclose(arrays["norms"][index], out[:, -16:].norm(dim=-1), rtol=1e-5)
+        registers, context = arrays["register_norms"][index], arrays["context_norms"][index]
         if index:  # registers come first, then JiT's own tokens
             np.testing.assert_allclose(registers, out[:, :5].norm(dim=-1), rtol=1e-5)
         else:
@@ -72,9 +72,9 @@ def test_norms_are_those_of_a_direct_computation(name):
             np.testing.assert_allclose(context, out[:, 5:8].norm(dim=-1), rtol=1e-5)
         else:
             assert np.isnan(context).all()
-    assert found["context_norms"].shape[-1] == (3 if name == "jit" else 0)
+    assert arrays["context_norms"].shape[-1] == (3 if name == "jit" else 0)
     cut = output.reshape(BATCH, 3, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(BATCH, 16, 12)
-    np.testing.assert_allclose(found["norms"][-1], cut.norm(dim=-1), rtol=1e-5)
+    np.testing.assert_allclose(arrays["norms"][-1], cut.norm(dim=-1), rtol=1e-5)
 
 
 @every_architecture
@@ -87,9 +87,9 @@ def test_attention_is_what_the_block_computes_with_and_sums_to_one(name, monkeyp
         return fused(query, key, value)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
-    found = maps_of(model_of(name))
-    others = np.concatenate([found["register_attention"], found["context_attention"]], axis=-1)
-    whole = np.concatenate([others, found["attention"]], axis=-1)
+    arrays = maps_of(model_of(name))
+    others = np.concatenate([arrays["register_attention"], arrays["context_attention"]], axis=-1)
+    whole = np.concatenate([others, arrays["attention"]], axis=-1)
     np.testing.assert_allclose(np.nansum(whole, axis=-1), 1, rtol=1e-5)
     assert len(seen) == len(whole)
     for received, expected in zip(whole, seen, strict=True):
@@ -100,15 +100,15 @@ def test_attention_is_what_the_block_computes_with_and_sums_to_one(name, monkeyp
 def test_the_first_components_are_those_of_scikit_learn_with_a_fixed_sign(channels):
     tokens = torch.randn(4, 25, channels, generator=stream(0, "test")) * torch.linspace(0.5, 3, channels) + 1
     bright = tokens[..., -1]
-    found, shares = maps.first_components(tokens, bright, 10.0)
+    components, shares = maps.first_components(tokens, bright, 10.0)
     for image in range(4):
         flat = tokens[image].double().numpy()
         theirs = PCA(1, svd_solver="full").fit(flat)
-        np.testing.assert_allclose(found[image].abs(), np.abs(theirs.transform(flat))[:, 0], rtol=1e-6, atol=1e-9)
+        np.testing.assert_allclose(components[image].abs(), np.abs(theirs.transform(flat))[:, 0], rtol=1e-6, atol=1e-9)
         assert shares[image] == pytest.approx(theirs.explained_variance_ratio_[0])
-        assert np.corrcoef(found[image], bright[image])[0, 1] > 0
+        assert np.corrcoef(components[image], bright[image])[0, 1] > 0
     again, _ = maps.first_components(-tokens, bright, 10.0)
-    torch.testing.assert_close(again, found)
+    torch.testing.assert_close(again, components)
     whole = maps.first_components(tokens.index_fill(1, torch.tensor([3]), torch.inf), bright, 10.0)
     assert all(values.isnan().all() for values in whole)
 
@@ -119,8 +119,8 @@ def test_a_component_is_positive_at_the_largest_outlier_whatever_is_bright(sign)
     tokens[2, 7] *= 30
     bright = torch.zeros(4, 25)
     bright[:, 7] = sign
-    found, _ = maps.first_components(tokens, bright, 3.0)
-    assert found[2, 7] == found[2].abs().max() > 0
+    components, _ = maps.first_components(tokens, bright, 3.0)
+    assert components[2, 7] == components[2].abs().max() > 0
     clean, _ = maps.first_components(tokens[:2], bright[:2], 3.0)
     assert ((clean[:, 7] - clean.mean(dim=1)) * sign > 0).all()
 
@@ -146,9 +146,9 @@ def test_another_attention_has_no_map():
 
     model = model_of("lightningdit", registers=0)
     model.blocks[1].attn = Uniform()
-    found = maps_of(model)
-    assert [np.isnan(block).all() for block in found["attention"]] == [False, True, False]
-    assert np.isfinite(found["norms"]).all()
+    arrays = maps_of(model)
+    assert [np.isnan(block).all() for block in arrays["attention"]] == [False, True, False]
+    assert np.isfinite(arrays["norms"]).all()
 
 
 def make(study, runs, method, out, weights=None):
@@ -161,16 +161,16 @@ def make(study, runs, method, out, weights=None):
 
 
 def test_a_file_has_the_norms_of_stage_outliers(study, runs, tmp_path):
-    printed, found = make(study, runs, METHODS[-1], tmp_path / "maps.npz")
+    printed, arrays = make(study, runs, METHODS[-1], tmp_path / "maps.npz")
     levels, blocks, images = len(study.outlier_statistics.times), study.denoiser.depth, study.outlier_statistics.images
     assert printed == {"images": images, "status": "ok"}
-    assert found["norms"].shape == (levels, blocks + 1, images, 16)
-    assert found["register_norms"].shape == (levels, blocks, images, study.denoiser.registers.count)
-    assert found["decoded"].shape == (levels, images, 16, 16, 3)
-    assert found["rows"].tolist() == list(range(images))  # all of them: there are fewer than maps are made of
+    assert arrays["norms"].shape == (levels, blocks + 1, images, 16)
+    assert arrays["register_norms"].shape == (levels, blocks, images, study.denoiser.registers.count)
+    assert arrays["decoded"].shape == (levels, images, 16, 16, 3)
+    assert arrays["rows"].tolist() == list(range(images))  # all of them: there are fewer than maps are made of
     lines = pd.read_parquet(runs.runs[METHODS[-1]][0] / "outliers.parquet").query("part == 'denoiser'")
     largest = lines.pivot(index="t", columns="layer", values="max").to_numpy()
-    np.testing.assert_allclose(found["norms"][:, :-1].max(axis=(2, 3)), largest, rtol=1e-5)
+    np.testing.assert_allclose(arrays["norms"][:, :-1].max(axis=(2, 3)), largest, rtol=1e-5)
     record = artifacts.meta(tmp_path / "maps.npz")
     assert (record["status"], record["method"], record["seed"]) == ("ok", METHODS[-1], 0)
 
@@ -179,27 +179,27 @@ def test_a_file_has_the_norms_of_stage_outliers(study, runs, tmp_path):
 def test_an_encoders_maps_are_of_its_patch_tokens(study, built, key):
     encoder = built.encoders[key]
     with np.load(encoder.latents.with_name("maps.npz"), allow_pickle=False) as file:
-        found = dict(file)
+        arrays = dict(file)
     source = load_held_out(encoder.latents)
-    depth, rows = study.encoder.depth, found["rows"]
-    assert found["norms"].shape == found["components"].shape == (depth + 2, len(rows), 16)
-    np.testing.assert_allclose(found["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
+    depth, rows = study.encoder.depth, arrays["rows"]
+    assert arrays["norms"].shape == arrays["components"].shape == (depth + 2, len(rows), 16)
+    np.testing.assert_allclose(arrays["norms"][:-1].transpose(1, 0, 2), source.layer_norms[rows], rtol=1e-5)
     raw = source.whitening.unwhiten(source.latents[rows])
-    np.testing.assert_allclose(found["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
+    np.testing.assert_allclose(arrays["norms"][-1], raw.flatten(2).norm(dim=1), rtol=1e-5)
     bright = brightness(load_data(built.data, "reference").pixels(rows.tolist()), 4)
     output, shares = maps.first_components(raw.flatten(2).transpose(1, 2), bright, study.outlier_statistics.factor)
-    np.testing.assert_allclose(found["components"][-1], output, atol=1e-3)
-    np.testing.assert_allclose(found["explained"][-1], shares, rtol=1e-4)
+    np.testing.assert_allclose(arrays["components"][-1], output, atol=1e-3)
+    np.testing.assert_allclose(arrays["explained"][-1], shares, rtol=1e-4)
 
 
 def test_an_encoders_registers_are_the_tokens_that_are_no_patches(built):
     files = {key: np.load(built.encoders[key].latents.with_name("maps.npz"), allow_pickle=False) for key in ("plain", "trained_registers")}
-    assert [found["register_attention"].shape[-1] for found in files.values()] == [0, 4]
-    for found in files.values():
-        whole = found["attention"].sum(axis=-1) + found["register_attention"].sum(axis=-1)
+    assert [arrays["register_attention"].shape[-1] for arrays in files.values()] == [0, 4]
+    for arrays in files.values():
+        whole = arrays["attention"].sum(axis=-1) + arrays["register_attention"].sum(axis=-1)
         np.testing.assert_allclose(whole, 1, rtol=1e-5)
-        np.testing.assert_array_equal(found["entering"], found["norms"][:-2])
-        assert found["context_attention"].shape[-1] == 0  # SigLIP has no CLS
+        np.testing.assert_array_equal(arrays["entering"], arrays["norms"][:-2])
+        assert arrays["context_attention"].shape[-1] == 0  # SigLIP has no CLS
 
 
 @pytest.mark.parametrize("family", ["siglip", "dinov2", "dinov2_with_registers"])
@@ -243,8 +243,8 @@ def test_what_a_perfect_denoiser_predicts_is_the_reconstruction(study, built):
     clean = source.latents[:3]
     noise = torch.randn(clean.shape, generator=stream(0, "noise"))
     expected = to_uint8(decode(source.whitening.unwhiten(clean)))
-    found = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, clean)
-    assert np.abs(found.astype(int) - expected.astype(int)).max() <= 1
+    images = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, clean)
+    assert np.abs(images.astype(int) - expected.astype(int)).max() <= 1
     moved = maps.decoded(study, decode, source.whitening, clean, noise, 0.5, noise)
     assert np.abs(moved.astype(int) - expected.astype(int)).mean() > 5
 
@@ -258,7 +258,7 @@ def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     del record[artifacts.OWN]
     artifacts.write_record(weights, record | {"status": "diverged", "reason": "the loss was not finite"})
     out = tmp_path / "maps.npz"
-    printed, found = make(study, runs, "baseline", out, weights)
+    printed, arrays = make(study, runs, "baseline", out, weights)
     assert printed["status"] == "the loss was not finite"
-    assert set(found) == {"times", "rows", "labels"}
+    assert set(arrays) == {"times", "rows", "labels"}
     assert artifacts.meta(out)["status"] == "diverged"

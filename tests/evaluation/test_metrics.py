@@ -40,9 +40,9 @@ def test_fid_of_a_set_with_itself_is_zero():
 
 @given(st.floats(0.5, 5))
 def test_fid_of_a_shifted_set_is_the_squared_shift(shift):
-    found = fid(gaussian(300), reference(gaussian(300) + shift))
-    assert found["fid"] == pytest.approx(8 * shift**2, rel=1e-3)
-    assert found["fid_clean"] == pytest.approx(found["fid"], rel=1e-5)
+    distances = fid(gaussian(300), reference(gaussian(300) + shift))
+    assert distances["fid"] == pytest.approx(8 * shift**2, rel=1e-3)
+    assert distances["fid_clean"] == pytest.approx(distances["fid"], rel=1e-5)
 
 
 @given(st.integers(2, 24), st.integers(0, 1000))
@@ -50,10 +50,10 @@ def test_the_three_frechet_distances_agree(width, seed):
     features = [
         torch.randn(200, width, generator=stream(seed, p)).relu() @ torch.randn(width, width, generator=stream(seed, p, 1)) for p in "ab"
     ]
-    found, (first, second) = fid(features[0], reference(features[1])), [reference(f) for f in features]
+    distances, (first, second) = fid(features[0], reference(features[1])), [reference(f) for f in features]
     symmetric = symmetric_distance(first.mu, first.sigma, second.mu, second.sigma)
-    assert found["fid_clean"] == pytest.approx(found["fid"], rel=1e-6)
-    assert symmetric == pytest.approx(found["fid"], rel=1e-5)
+    assert distances["fid_clean"] == pytest.approx(distances["fid"], rel=1e-6)
+    assert symmetric == pytest.approx(distances["fid"], rel=1e-5)
 
 
 def test_beyond_512_features_the_check_is_the_symmetric_form(monkeypatch):
@@ -92,7 +92,7 @@ def test_kid_separates_what_differs(study):
 
 
 def precision_and_recall(*arguments):
-    return {name: found.value for name, found in precision_recall(*arguments, 3, 20).items()}
+    return {name: measured.value for name, measured in precision_recall(*arguments, 3, 20).items()}
 
 
 def test_precision_and_recall():
@@ -115,9 +115,9 @@ def test_precision_and_recall_in_blocks_are_those_at_once(monkeypatch):
 
 def test_generated_samples_come_first_in_precision_and_recall():
     cluster, spread = gaussian(60) * 0.01, gaussian(60, purpose="b")  # samples of one mode: all real, little covered
-    found = precision_and_recall(cluster, spread)
-    assert found["precision"] > 0.9
-    assert found["recall"] < 0.2
+    scores = precision_and_recall(cluster, spread)
+    assert scores["precision"] > 0.9
+    assert scores["recall"] < 0.2
 
 
 def test_inception_score_ends():
@@ -127,9 +127,9 @@ def test_inception_score_ends():
 
 
 def test_accuracy():
-    found = accuracy(torch.eye(4), np.array([0, 1, 2, 0]))
-    assert found.value == 0.75
-    assert found.low < 0.5 < found.high < 1
+    measured = accuracy(torch.eye(4), np.array([0, 1, 2, 0]))
+    assert measured.value == 0.75
+    assert measured.low < 0.5 < measured.high < 1
 
 
 def test_clip_score_prefers_the_right_caption(study, built):
@@ -172,12 +172,12 @@ def test_a_published_clip_scores_as_open_clip_does(published, tmp_path):
     again, tokenizer, preprocess = load_published(tmp_path / "out")
     images = torch.randint(0, 256, (5, 48, 48, 3), generator=stream(0, "images"), dtype=torch.uint8).numpy()
     captions = ["a photo of a tench", "a photo of a goldfish"] * 2 + ["a photo of a tench"]
-    found = clip_scores(images, captions, again, tokenizer, preprocess)
+    scores = clip_scores(images, captions, again, tokenizer, preprocess)
     small = open_clip.transform.image_transform(32, is_train=False)  # resize, crop, and CLIP's mean and standard deviation
     with torch.no_grad():
         image = model.encode_image(torch.stack([small(Pil.fromarray(i)) for i in images]), normalize=True)
         text = model.encode_text(open_clip.tokenize(captions, context_length=20), normalize=True)
-    assert found.tolist() == pytest.approx((100 * (image * text).sum(1)).clamp(min=0).tolist(), rel=1e-5)
+    assert scores.tolist() == pytest.approx((100 * (image * text).sum(1)).clamp(min=0).tolist(), rel=1e-5)
 
 
 def test_a_published_clip_comes_as_safetensors_half_precision_or_folder(published, tmp_path):

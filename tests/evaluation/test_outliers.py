@@ -20,9 +20,9 @@ from harness.store import artifacts
 def test_share_counts_what_was_put_in(seed, outliers, size):
     norms = torch.rand(100, generator=stream(seed, "test")) * 0.5 + 0.75  # within 0.75 and 1.25: none above 3 x median
     norms[:outliers] = size
-    found = norm_statistics(norms, 3.0)
-    assert found["share"] == pytest.approx(outliers / 100)
-    assert found["max_over_median"] == pytest.approx(found["max"] / found["median"])
+    statistics = norm_statistics(norms, 3.0)
+    assert statistics["share"] == pytest.approx(outliers / 100)
+    assert statistics["max_over_median"] == pytest.approx(statistics["max"] / statistics["median"])
 
 
 @given(st.floats(1e-3, 1e3))
@@ -86,8 +86,8 @@ def test_a_mask_leaves_out_what_the_training_did(study, runs):
 
 
 def test_the_norm_after_the_final_layer_norm_is_constant_and_a_mask_of_it_leaves_nothing_out(study, built):
-    found = filtered(study, "masked-post_ln", built.encoders["plain"].latents)
-    assert {score.value for score in found.values()} == {0.0}
+    scores = filtered(study, "masked-post_ln", built.encoders["plain"].latents)
+    assert {score.value for score in scores.values()} == {0.0}
     shares = [
         [score.value for score in filtered(study, f"masked-{norm}", built.encoders["plain"].latents).values()]
         for norm in ("pre_ln", "whitened")

@@ -68,21 +68,21 @@ def statistics_of(images):
 def test_trap21_mu_and_sigma_are_not_computed_anew_from_the_few_images_beside_them(tmp_path):
     """ADM's VIRTUAL batch has 10,000 images beside mu and sigma of the whole training set; statistics of those images inflate FID."""
     whole = images_of(2000)
-    found = batch(tmp_path / "virtual.npz", arr_0=whole[:30], **statistics_of(whole))
+    full = batch(tmp_path / "virtual.npz", arr_0=whole[:30], **statistics_of(whole))
     few = batch(tmp_path / "few.npz", arr_0=whole[:30])
     samples = Projection()(images_of(2000, "b"))["features"]
-    assert found.statistics == "given"
-    assert found.n == 30
-    assert np.array_equal(found.sigma, statistics_of(whole)["sigma"])
+    assert full.statistics == "given"
+    assert full.n == 30
+    assert np.array_equal(full.sigma, statistics_of(whole)["sigma"])
     assert few.statistics == "from 30 images"
-    assert fid(samples, few)["fid"] > 10 * fid(samples, found)["fid"]
+    assert fid(samples, few)["fid"] > 10 * fid(samples, full)["fid"]
 
 
 def test_statistics_of_a_batch_without_them_are_torch_fidelitys(tmp_path):
-    found, wanted = batch(tmp_path / "val.npz", arr_0=images_of(50)), statistics_of(images_of(50))
-    assert np.array_equal(found.mu, wanted["mu"])
-    assert np.array_equal(found.sigma, wanted["sigma"])
-    assert found.mu.dtype == np.float32
+    computed, wanted = batch(tmp_path / "val.npz", arr_0=images_of(50)), statistics_of(images_of(50))
+    assert np.array_equal(computed.mu, wanted["mu"])
+    assert np.array_equal(computed.sigma, wanted["sigma"])
+    assert computed.mu.dtype == np.float32
 
 
 GIVEN = {"mu": np.zeros(WIDTH), "sigma": np.eye(WIDTH)}
@@ -146,10 +146,10 @@ def test_images_come_one_by_one_in_any_order(tmp_path_factory, count, order, sav
     path, images = tmp_path_factory.mktemp("npz") / "ref.npz", images_of(count)
     save(path, arr_0=images)
     with zipfile.ZipFile(path) as archive:
-        found = ArchivedImages(archive, path, "arr_0.npy", SIZE)
-        assert len(found) == count
+        archived = ArchivedImages(archive, path, "arr_0.npy", SIZE)
+        assert len(archived) == count
         for i in order:
-            assert np.array_equal(found[i % count], images[i % count])
+            assert np.array_equal(archived[i % count], images[i % count])
 
 
 @pytest.fixture
@@ -176,16 +176,16 @@ def supplied(tmp_path, monkeypatch):
 
 def test_references_keep_their_order_their_source_and_every_bit(supplied):
     study = study_with("second", "first")
-    facts, found = supplied.make(study)
-    assert list(found) == ["second", "first", "held_out"] == references_of(study)
+    facts, statistics = supplied.make(study)
+    assert list(statistics) == ["second", "first", "held_out"] == references_of(study)
     assert facts["first"] == {"sha256": artifacts.sha256(supplied.folder / "first.npz"), "statistics": "given", "images": 60}
     assert facts["second"]["statistics"] == "from 50 images"
-    assert found["held_out"].sha256 == artifacts.checked(supplied.folder / "data")
+    assert statistics["held_out"].sha256 == artifacts.checked(supplied.folder / "data")
     wanted = statistics_of(images_of(500))
-    assert np.array_equal(found["first"].mu, wanted["mu"])
-    assert found["first"].mu.dtype == wanted["mu"].dtype
-    assert np.array_equal(found["first"].sigma, wanted["sigma"])
-    assert torch.equal(found["second"].features, Projection()(images_of(50, "c"))["features"])
+    assert np.array_equal(statistics["first"].mu, wanted["mu"])
+    assert statistics["first"].mu.dtype == wanted["mu"].dtype
+    assert np.array_equal(statistics["first"].sigma, wanted["sigma"])
+    assert torch.equal(statistics["second"].features, Projection()(images_of(50, "c"))["features"])
     record = artifacts.meta(supplied.folder / "references.safetensors")
     assert {name.split("/")[-1] for name in record["inputs"]} == {
         "judge",
@@ -239,10 +239,10 @@ def test_a_paper_scale_study_has_no_accuracy_and_no_clean_fid():
 
 
 def test_shares_of_outliers_are_scored_by_block_and_those_of_a_mask_by_threshold():
-    found = scores_of(study_with())
+    names = scores_of(study_with())
     blocks = ["block0", "block1", "block2", "block3", "output"]
-    assert [name for name in found if name.startswith("denoiser_outlier_share@")] == [f"denoiser_outlier_share@{b}" for b in blocks]
-    assert [name for name in found if name.startswith("filtered_share@")] == [f"filtered_share@{m}" for m in ("1.5", "2", "3", "5", "10")]
+    assert [name for name in names if name.startswith("denoiser_outlier_share@")] == [f"denoiser_outlier_share@{b}" for b in blocks]
+    assert [name for name in names if name.startswith("filtered_share@")] == [f"filtered_share@{m}" for m in ("1.5", "2", "3", "5", "10")]
     assert score_info("denoiser_outlier_share@block3").title == "Outliers, block 3"
     assert [score_info(f"filtered_share@{at}").title for at in ("1.5", "norm100")] == ["Above 1.5 × median", "Above norm 100"]
     with pytest.raises(UserError, match="unknown score 'denoiser_outlier_share@blok3'"):

@@ -94,9 +94,9 @@ def test_a_score_has_an_interval_around_it_or_says_why_not(runs):
         for score in (score for name in ("scores", "outliers") for score in read(folders[0] / f"{name}.json").scores.values()):
             assert (score.low is None) == score.how.startswith("none: ")
             assert score.low is None or score.low <= score.value <= score.high
-    found = read(runs.runs["baseline"][0] / "scores.json").scores
+    scores = read(runs.runs["baseline"][0] / "scores.json").scores
     assert all(
-        found[name].low is not None for name in ("fid", "fid_clean", "is", "kid", "precision", "clip_score", "accuracy", "rfid", "psnr")
+        scores[name].low is not None for name in ("fid", "fid_clean", "is", "kid", "precision", "clip_score", "accuracy", "rfid", "psnr")
     )
 
 
@@ -127,9 +127,9 @@ def test_an_average_is_scored_by_its_own_samples(study, runs, copied):
     shutil.copy(another / "samples.npz", other)
     artifacts.write_record(other, artifacts.meta(other) | {"sha256": artifacts.sha256(other)})
     first = scored(study, runs, copied, copied / "scores.json")
-    found = read(study.average_file(copied / "scores.json", decay))
-    assert found.scores["fid"] == read(another / "scores.json").scores["fid"] != first.scores["fid"]
-    assert found.samples == artifacts.checked(another / "samples.npz") != first.samples
+    averaged = read(study.average_file(copied / "scores.json", decay))
+    assert averaged.scores["fid"] == read(another / "scores.json").scores["fid"] != first.scores["fid"]
+    assert averaged.samples == artifacts.checked(another / "samples.npz") != first.samples
 
 
 @pytest.mark.parametrize("swapped", ["samples.npz", "denoiser.safetensors"])
@@ -176,8 +176,8 @@ def test_features_that_are_not_finite_fail_the_judges_scores_alone(study, runs, 
     extract = Extractor.__call__
 
     def spoiled(self, images):
-        found = extract(self, images)
-        return found if len(images) != study.sampling.count else found | {"features": found["features"] / 0}
+        outputs = extract(self, images)
+        return outputs if len(images) != study.sampling.count else outputs | {"features": outputs["features"] / 0}
 
     monkeypatch.setattr(Extractor, "__call__", spoiled)
     monkeypatch.setitem(FUNCTIONS, "rfid", lambda _: without(1.0, "test"))  # has as many images
@@ -199,9 +199,9 @@ def test_a_reason_is_one_line(kind, text):
 
 
 def test_too_few_samples_for_fid_infinity_skip_it_and_say_so_once(study, runs, copied, capsys):
-    found = scored(study, runs, copied, copied / "scores.json").scores["fid_infinity"]
-    assert found.status == "skipped"
-    assert found.reason == "60 samples for 32 features are too few for a straight line in 1/N: set sampling.count to 128 or more"
+    infinity = scored(study, runs, copied, copied / "scores.json").scores["fid_infinity"]
+    assert infinity.status == "skipped"
+    assert infinity.reason == "60 samples for 32 features are too few for a straight line in 1/N: set sampling.count to 128 or more"
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "warning: study 'tiny', method 'baseline': N = 60 samples for 32 features: FID is biased; set sampling.count to 320 or more"

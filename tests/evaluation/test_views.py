@@ -87,8 +87,8 @@ def test_a_candidate_is_sampled_as_a_run_with_that_guidance_is(viewed, built, tm
         pipeline.train("dsr", 7)
         pipeline.draw("dsr", [7])
         pipeline.score("dsr", [7])
-        found = artifacts.read_json(pipeline.root / "runs" / "dsr" / "seed7" / "scores.json")
-        assert found["scores"]["fid"]["value"] == candidate.fid
+        content = artifacts.read_json(pipeline.root / "runs" / "dsr" / "seed7" / "scores.json")
+        assert content["scores"]["fid"]["value"] == candidate.fid
     assert study.sampling.count == 60
 
 
@@ -135,13 +135,13 @@ def test_where_the_held_out_run_diverged_nothing_is_chosen_and_the_scores_say_so
     pipeline.train("baseline", 0)
     monkeypatch.setattr(denoiser, "loss_of", loss_of)
     choice = pipeline.choose_guidance("baseline")
-    found = choice_of(pipeline, "baseline")
-    assert (found.status, found.scale, {one.fid for one in found.candidates}) == ("diverged", 1.0, {None})
+    chosen = choice_of(pipeline, "baseline")
+    assert (chosen.status, chosen.scale, {one.fid for one in chosen.candidates}) == ("diverged", 1.0, {None})
     pipeline.draw("baseline", [0], "guided", guidance=choice)
     pipeline.score("baseline", [0], "guided", guidance=choice)
     scores = artifacts.read_json(tmp_path / "runs" / "baseline" / "seed0" / "guided" / "scores.json")["scores"]
     assert {(score["status"], score["value"]) for score in scores.values()} == {("diverged", None)}
-    assert scores["fid"]["reason"] == found.reason
+    assert scores["fid"]["reason"] == chosen.reason
 
 
 def refused(call, *arguments, **options):

@@ -24,9 +24,9 @@ def test_numpy_and_torch_agree(norms):
 def test_over_axes_it_is_that_of_each_slice(norms, data):
     axis = data.draw(st.integers(0, norms.ndim - 1))
     others = tuple(place for place in range(norms.ndim) if place != axis)
-    found = median_norm(norms, others)
-    assert found.shape == tuple(norms.shape[axis] if place == axis else 1 for place in range(norms.ndim))
-    np.testing.assert_array_equal(found.ravel(), [median_norm(np.asarray(part)) for part in np.moveaxis(norms, axis, 0)])
+    medians = median_norm(norms, others)
+    assert medians.shape == tuple(norms.shape[axis] if place == axis else 1 for place in range(norms.ndim))
+    np.testing.assert_array_equal(medians.ravel(), [median_norm(np.asarray(part)) for part in np.moveaxis(norms, axis, 0)])
 
 
 @given(NORMS, st.floats(0, 1e6, width=32))

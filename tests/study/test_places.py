@@ -29,9 +29,9 @@ def test_a_study_without_a_base_keeps_everything_at_home():
 
 
 def test_a_study_shares_the_parts_whose_settings_it_does_not_change():
-    found = homes(load_study("digits_control"))  # nothing is planted into its encoder
-    assert {part for part, name in found.items() if name == "digits"} == {"data", "judge", "clip", "references"}
-    assert found["encoder"] == found["decoder"] == "digits_control"
+    owners = homes(load_study("digits_control"))  # nothing is planted into its encoder
+    assert {part for part, name in owners.items() if name == "digits"} == {"data", "judge", "clip", "references"}
+    assert owners["encoder"] == owners["decoder"] == "digits_control"
 
 
 def test_cut_budgets_share_nothing_but_the_same_cuts_do(studies):
@@ -55,9 +55,9 @@ def test_cut_budgets_share_nothing_but_the_same_cuts_do(studies):
     ],
 )
 def test_a_change_takes_home_what_is_made_from_it(studies, change, own):
-    found = homes(studies("digits_changed", extends="digits", **change))
-    assert {part for part, name in found.items() if name == "digits_changed"} == own
-    assert set(found.values()) <= {"digits", "digits_changed"}
+    owners = homes(studies("digits_changed", extends="digits", **change))
+    assert {part for part, name in owners.items() if name == "digits_changed"} == own
+    assert set(owners.values()) <= {"digits", "digits_changed"}
 
 
 def test_a_home_is_at_home():
@@ -69,8 +69,8 @@ def test_a_home_is_at_home():
 def test_the_nearest_to_the_root_is_taken(studies):
     studies("digits_a", extends="digits", decoder={"noise": 0.5})
     studies("digits_b", extends="digits_a", seeds=[1])
-    found = homes(studies("digits_c", extends=["digits_b", "_smoke"], **{"decoder": {"noise": 0.8}}))
-    assert found["judge"] == "digits_c"  # no study named digits_smoke has the cut budgets
+    owners = homes(studies("digits_c", extends=["digits_b", "_smoke"], **{"decoder": {"noise": 0.8}}))
+    assert owners["judge"] == "digits_c"  # no study named digits_smoke has the cut budgets
     assert places.ancestors("digits_c") == ["digits", "digits_a", "digits_b"]
     assert places.home(load_study("digits_b"), "decoder") == "digits_a"
     assert places.home(load_study("digits_b"), "encoder") == "digits"

@@ -54,10 +54,10 @@ def model_and_loss(faults=None, stop_at=None, stop=interrupt):
     return model, loss
 
 
-def run(folder, ema=0.9, training=TRAINING, found=None, **kwargs):
+def run(folder, ema=0.9, training=TRAINING, record=None, **kwargs):
     model, loss = model_and_loss(**kwargs)
     averages = [ema] if ema else []
-    return loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=Path(folder), ema=averages, outcome=found)[0]
+    return loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=Path(folder), ema=averages, outcome=record)[0]
 
 
 @pytest.fixture
@@ -113,12 +113,12 @@ def without_updates(steps, folder, ema=0.9, training=TRAINING):
 def test_a_step_that_is_not_finite_changes_nothing(faults, clip, ema):
     training = TRAINING.model_copy(update={"steps": 24, "clip": clip, "skips": 5, "weight_decay": 0.1})
     with tempfile.TemporaryDirectory() as folder:
-        found = {}
-        skipping = run(f"{folder}/a", ema, training, found, faults=faults)
+        record = {}
+        skipping = run(f"{folder}/a", ema, training, record, faults=faults)
         skipping = {name: value.clone() for name, value in skipping.items()}
         wanted = without_updates(faults, f"{folder}/b", ema, training)
-    assert found["skipped_steps"] == len(faults)
-    assert [loss is None for loss in found["losses"]] == [step in faults for step in range(24)]
+    assert record["skipped_steps"] == len(faults)
+    assert [loss is None for loss in record["losses"]] == [step in faults for step in range(24)]
     assert all(torch.equal(skipping[name], value) for name, value in wanted.items())
 
 
@@ -139,26 +139,26 @@ def test_more_skipped_steps_than_allowed_end_the_training(faults, skips):
 @pytest.mark.parametrize("faults", [{7: "loss is nan", 35: "gradient is nan"}, dict.fromkeys((7, 15, 35), "loss is infinite")])
 def test_skipped_steps_and_the_loss_curve_survive_a_stop(tmp_path, often, faults):
     def outcome(folder, **kwargs):
-        found = {}
+        record = {}
         try:
-            kept = run(folder, training=TRAINING.model_copy(update={"skips": 2}), found=found, faults=faults, **kwargs)
-            return found, {name: value.clone() for name, value in kept.items()}
+            kept = run(folder, training=TRAINING.model_copy(update={"skips": 2}), record=record, faults=faults, **kwargs)
+            return record, {name: value.clone() for name, value in kept.items()}
         except loop.Diverged as error:
-            return found, error.kept[0] | {"step": torch.tensor(error.step)}
+            return record, error.kept[0] | {"step": torch.tensor(error.step)}
 
-    found, whole = outcome(tmp_path / "whole")
+    record, whole = outcome(tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
         outcome(tmp_path / "parts", stop_at=30)
     again, resumed = outcome(tmp_path / "parts")
-    assert again == found
-    assert found["skipped_steps"] == len(faults)
+    assert again == record
+    assert record["skipped_steps"] == len(faults)
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
 def test_a_run_whose_last_checkpoint_is_its_end_knows_its_losses(tmp_path, often):
     first, again = {}, {}
-    run(tmp_path, found=first, faults={7: "loss is nan"})
-    run(tmp_path, found=again)
+    run(tmp_path, record=first, faults={7: "loss is nan"})
+    run(tmp_path, record=again)
     assert again == first
 
 
@@ -353,7 +353,7 @@ def test_average_follows_its_formula(tmp_path):
     torch.testing.assert_close(average["weight"], expected)
 
 
-def with_opponent(folder, stop_at=None, faults=(), found=None, training=TRAINING):
+def with_opponent(folder, stop_at=None, faults=(), record=None, training=TRAINING):
     """A model and a discriminator with a spectral norm, whose buffers move. `faults`: steps at which the discriminator's loss is NaN."""
     torch.manual_seed(0)
     model, judge = torch.nn.Linear(3, 2), torch.nn.utils.spectral_norm(torch.nn.Linear(2, 1))
@@ -369,7 +369,7 @@ def with_opponent(folder, stop_at=None, faults=(), found=None, training=TRAINING
         return value * math.nan if step in faults else value
 
     opponent = loop.Opponent(judge, against, start=10)
-    [kept] = loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=folder, opponent=opponent, outcome=found)
+    [kept] = loop.fit(model, loss, training, images=IMAGES, name="test", seed=3, state=folder, opponent=opponent, outcome=record)
     return {**kept, **{f"judge.{name}": value.clone() for name, value in judge.state_dict().items()}}
 
 
@@ -384,10 +384,10 @@ def test_an_adversarial_run_that_was_stopped_ends_in_the_same_bytes(tmp_path, mo
 
 
 def test_steps_of_the_opponent_are_skipped_and_counted_too(tmp_path):
-    found, faults = {}, (12, 40, 41)
-    kept = with_opponent(tmp_path / "a", faults=faults, found=found)
-    assert found["skipped_steps"] == 3
-    assert None not in found["losses"]  # the curve is the model's own
+    record, faults = {}, (12, 40, 41)
+    kept = with_opponent(tmp_path / "a", faults=faults, record=record)
+    assert record["skipped_steps"] == 3
+    assert None not in record["losses"]  # the curve is the model's own
     assert all(value.isfinite().all() for value in kept.values())
     with pytest.raises(loop.Diverged) as caught:
         with_opponent(tmp_path / "b", faults=faults, training=TRAINING.model_copy(update={"skips": 2}))

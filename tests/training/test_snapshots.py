@@ -48,8 +48,8 @@ def often(monkeypatch):
 
 def test_a_snapshot_is_the_sampled_average_of_a_training_that_ends_there(tmp_path):
     training = TRAINING.model_copy(update={"schedule": Schedule(decay="constant", warm_up=0)})
-    found, _ = run(tmp_path / "whole", training=training)
-    for step, snapshot in zip(STEPS, found, strict=True):
+    snapshots, _ = run(tmp_path / "whole", training=training)
+    for step, snapshot in zip(STEPS, snapshots, strict=True):
         _, shorter = run(tmp_path / str(step), steps=[], training=training.model_copy(update={"steps": step}))
         assert same([snapshot], [shorter[1]])
         assert not same([snapshot], [shorter[0]])

@@ -65,9 +65,9 @@ def test_a_training_that_diverges_is_recorded_and_its_last_weights_are_kept(stud
         monkeypatch.setattr(denoiser, "loss_of", loss_of if faulty else original)
         training = study.denoiser.training.model_copy(update={"skips": skips})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
-        found = train_denoiser(changed, **options, out=tmp_path / f"{name}.safetensors")
+        printed = train_denoiser(changed, **options, out=tmp_path / f"{name}.safetensors")
         records[name] = artifacts.meta(tmp_path / f"{name}.safetensors")
-        assert found["status"] == records[name]["status"]
+        assert printed["status"] == records[name]["status"]
     assert [record["status"] for record in records.values()] == ["ok", "diverged", "ok"]
     assert [record["skipped_steps"] for record in records.values()] == [0, steps - 5, steps - 5]
     assert records["diverged"]["reason"].startswith(f"{steps - 5} steps had no finite loss or gradient, training.skips allows 3: step 8, ")
@@ -118,15 +118,15 @@ def test_trap18_weights_of_another_study_are_refused(study, built, tmp_path):  #
 
 
 def test_trap3_accumulation_changes_nothing_but_rounding(study, built, tmp_path):
-    latents, found = built.encoders["plain"].latents, []
+    latents, trained = built.encoders["plain"].latents, []
     for size in (None, 8):
         training = study.denoiser.training.model_copy(update={"micro_batch": size})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         for method in ("baseline", "masked"):
             path = tmp_path / f"{method}-{size}.safetensors"
             train_denoiser(changed, method=method, seed=0, latents=latents, state=tmp_path / "s", out=path)
-            found.append(load_tensors(path)[0])
-    for whole, parts in ((found[0], found[2]), (found[1], found[3])):
+            trained.append(load_tensors(path)[0])
+    for whole, parts in ((trained[0], trained[2]), (trained[1], trained[3])):
         for name, tensor in whole.items():
             torch.testing.assert_close(parts[name], tensor, rtol=2e-2, atol=2e-3)
 
@@ -159,14 +159,14 @@ def test_compiling_is_optional_and_keeps_the_weights(study, built, tmp_path, mon
 
 
 def test_bf16_trains_near_fp32_and_keeps_fp32_weights(study, built, tmp_path):
-    found = {}
+    trained = {}
     for precision in ("fp32", "bf16"):
         training = study.denoiser.training.model_copy(update={"precision": precision})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         path = tmp_path / f"{precision}.safetensors"
         train_denoiser(changed, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
-        found[precision] = load_tensors(path)[0]
-    flat = {name: torch.cat([tensor.flatten() for tensor in tensors.values()]) for name, tensors in found.items()}
+        trained[precision] = load_tensors(path)[0]
+    flat = {name: torch.cat([tensor.flatten() for tensor in tensors.values()]) for name, tensors in trained.items()}
     assert flat["bf16"].dtype == torch.float32
     assert not torch.equal(flat["bf16"], flat["fp32"])
     assert (flat["bf16"] - flat["fp32"]).norm() / flat["fp32"].norm() < 0.05
@@ -185,12 +185,12 @@ def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
 
 def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
     path = tmp_path / "masked.safetensors"
-    found = train_denoiser(study, method="masked", seed=0, latents=built.encoders["plain"].latents, state=tmp_path, out=path)
+    printed = train_denoiser(study, method="masked", seed=0, latents=built.encoders["plain"].latents, state=tmp_path, out=path)
     source = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
     norms, limit = source.norms["pre_ln"], source.threshold(load_method("masked").loss_mask, study.outlier_statistics.factor)
-    assert found["filtered_share"] == pytest.approx((norms > limit).float().mean().item())
-    assert found["filtered_share"] > 0
-    assert artifacts.meta(path)["filtered_share"] == found["filtered_share"]
+    assert printed["filtered_share"] == pytest.approx((norms > limit).float().mean().item())
+    assert printed["filtered_share"] > 0
+    assert artifacts.meta(path)["filtered_share"] == printed["filtered_share"]
 
 
 def test_decoder_learns_and_is_loaded_back(study, built):
