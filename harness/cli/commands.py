@@ -106,6 +106,13 @@ def verify(a: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _count(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"at least 1; got {value}")
+    return value
+
+
 Add = Callable[[str, Callable, str], argparse.ArgumentParser]
 
 
@@ -137,7 +144,7 @@ def _before_a_run(add: Add) -> None:
     sub = add("benchmark", benchmark, "speed and memory of a study's denoiser on this machine; adds a line to a CSV")
     sub.add_argument("--study", required=True, metavar="NAME", help="whose denoiser, recipe and sampler")
     sub.add_argument("--method", default="dsr", metavar="NAME", help="whose registers (default: dsr)")
-    sub.add_argument("--steps", type=int, default=10, help="training steps that are timed (default: 10)")
+    sub.add_argument("--steps", type=_count, default=10, help="training steps that are timed (default: 10)")
     sub.add_argument("--precision", choices=["fp32", "bf16"], help="of training; default: the study's")
     sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
     sub.add_argument("--batch", type=int, help="default: the study's")

@@ -139,6 +139,9 @@ def _run_stage(arguments: argparse.Namespace) -> object:
     for name in {*given.get("methods", []), given.get("method")} - {None}:
         load_method(name)
     check_seeds([given["seed"]] if "seed" in given else given.get("seeds", [0]))
+    for record in given.get("records", []):
+        if record.suffix != ".json":
+            raise UserError(f"--records {record}: give the files that stage asset wrote, results/STUDY/assets/FIELD.json")
     if "encoder" in given:
         EncoderRegisters.from_key(given["encoder"])
     if stage.computes:

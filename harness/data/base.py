@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.data.images import Split
 from harness.study.sections.data import DataSection
 
 
@@ -15,10 +16,15 @@ class Source(ABC):
 
     @abstractmethod
     def make(self, records: list[Path], out: Path) -> dict[str, int]:
-        """Write the data set folder `out`, which `load_data` reads; `records`: those of the section's assets. Returns images by split.
+        """Write the artifact `out`, a folder that `load` reads; `records`: those of the section's assets. Returns images by split.
 
-        UserError where the source is not what the section says.
+        Its record has `source`, the section's. UserError where the source is not what the section says.
         """
+
+    @staticmethod
+    @abstractmethod
+    def load(folder: Path, split: str) -> Split:
+        """One split of the folder that `make` wrote."""
 
     @abstractmethod
     def captions(self, labels: Sequence[int]) -> list[str]:

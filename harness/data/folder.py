@@ -39,13 +39,23 @@ class FolderSource(Source):
         every = np.linspace(0, held_out, data.reference, endpoint=False).astype(int)  # evenly spaced: the list is sorted by class
         index["reference"] = {key: [column[i] for i in every] for key, column in index["reference"].items()}
         counts = {split: len(part["files"]) for split, part in index.items()}
-        facts = {"counts": counts, "roots": {split: str(root) for split, root in roots.items()}, "image_size": data.image_size}
+        facts = {
+            "source": data.source,
+            "counts": counts,
+            "roots": {split: str(root) for split, root in roots.items()},
+            "image_size": data.image_size,
+        }
         with artifacts.artifact(out, stage="data", module=__name__, config=data, inputs=files.values(), **facts) as folder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             for split, part in index.items():
                 write_json(index_file(folder, split), part)
         return counts
+
+    @staticmethod
+    def load(folder: Path, split: str) -> "OnDisk":
+        index, facts = json.loads(index_file(folder, split).read_text()), artifacts.meta(folder)
+        return OnDisk(Path(facts["roots"][split]), index["files"], np.asarray(index["labels"], dtype=np.int64), facts["image_size"])
 
     def captions(self, labels: Sequence[int]) -> list[str]:
         """ImageNet's class names."""
@@ -90,11 +100,6 @@ class OnDisk(Split):
 def index_file(folder: Path, split: str) -> Path:
     """Where the index of a split is."""
     return folder / f"{split}.json"
-
-
-def load_indexed(folder: Path, split: str) -> OnDisk:
-    index, facts = json.loads(index_file(folder, split).read_text()), artifacts.meta(folder)
-    return OnDisk(Path(facts["roots"][split]), index["files"], np.asarray(index["labels"], dtype=np.int64), facts["image_size"])
 
 
 def _walk(root: Path, classes: int) -> dict[str, list]:

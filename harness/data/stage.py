@@ -5,12 +5,11 @@ Small sources become a Hugging Face `datasets` folder. A folder of images stays 
 
 from pathlib import Path
 
-from harness.data.folder import index_file, load_indexed
 from harness.data.images import Split
-from harness.data.registry import source_of
-from harness.data.stored import load_stored
+from harness.data.registry import SOURCES, source_of
 from harness.store import artifacts
 from harness.study.study import Study
+from harness.study.typed import UserError
 
 
 def make_data(study: Study, *, records: list[Path] = (), out: Path) -> dict:
@@ -21,5 +20,7 @@ def make_data(study: Study, *, records: list[Path] = (), out: Path) -> dict:
 def load_data(folder: Path, split: str) -> Split:
     """One split of a data set folder."""
     artifacts.checked(folder)
-    folder = Path(folder)
-    return load_indexed(folder, split) if index_file(folder, split).is_file() else load_stored(folder, split)
+    source = artifacts.meta(folder).get("source")
+    if source not in SOURCES:
+        raise UserError(f"{folder}: no data set of this version; delete it and run the same command again")
+    return SOURCES[source].load(Path(folder), split)

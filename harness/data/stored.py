@@ -32,7 +32,9 @@ class StoredSource(Source):
         features = Features({"image": Image(), "label": ClassLabel(names=self.label_names()), "caption": Value("string")})
         disable_progress_bar()
         counts = {split: len(labels) for split, (_, labels) in splits.items()}
-        with artifacts.artifact(out, stage="data", module=type(self).__module__, config=self.data, inputs=records, counts=counts) as folder:
+        with artifacts.artifact(
+            out, stage="data", module=type(self).__module__, config=self.data, inputs=records, source=self.data.source, counts=counts
+        ) as folder:
             shutil.rmtree(folder, ignore_errors=True)
             tables = {
                 split: Dataset.from_dict({"image": images, "label": labels, "caption": self.captions(labels)}, features=features)
@@ -41,14 +43,14 @@ class StoredSource(Source):
             DatasetDict(tables).save_to_disk(folder)
         return counts
 
+    @staticmethod
+    def load(folder: Path, split: str) -> InMemory:
+        """Reads the Arrow files directly: importing `datasets` would take longer than the reading."""
+        import pyarrow as pa
+        from PIL import Image
 
-def load_stored(folder: Path, split: str) -> InMemory:
-    """Reads the Arrow files directly: importing `datasets` would take longer than the reading."""
-    import pyarrow as pa
-    from PIL import Image
-
-    part = folder / split
-    names = [file["filename"] for file in json.loads((part / "state.json").read_text())["_data_files"]]
-    rows = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(part / name))).read_all() for name in names).to_pydict()
-    images = np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB")) for image in rows["image"]])
-    return InMemory(images, np.asarray(rows["label"], dtype=np.int64))
+        part = folder / split
+        names = [file["filename"] for file in json.loads((part / "state.json").read_text())["_data_files"]]
+        rows = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(part / name))).read_all() for name in names).to_pydict()
+        images = np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB")) for image in rows["image"]])
+        return InMemory(images, np.asarray(rows["label"], dtype=np.int64))

@@ -21,7 +21,7 @@ from harness.machine import processes
 from harness.machine.device import autocast, device
 from harness.machine.progress import Progress
 from harness.machine.streams import stream
-from harness.results.schema import Choice
+from harness.results.views import Choice
 from harness.store import artifacts, assets, foreign, shards
 from harness.store.files import save_npz
 from harness.store.tensors import load_weights

@@ -14,7 +14,7 @@ from harness.evaluation.outcome import About, Measured, attempt, stop_of, withou
 from harness.evaluation.references import load_references
 from harness.evaluation.runs import check_run
 from harness.machine import processes
-from harness.results.schema import Candidate, Choice, chosen_text
+from harness.results.views import Candidate, Choice, chosen_text
 from harness.store import artifacts, shards
 from harness.store.files import write_text
 from harness.study.study import Study

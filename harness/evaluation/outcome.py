@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import torch
 
-from harness.results.schema import NONE, Score, Status
+from harness.results.schema import NONE, Score
 from harness.results.scores import ScoreInfo, score_info
+from harness.results.views import Status
 from harness.store import artifacts
 from harness.study.typed import UserError
 

@@ -11,7 +11,7 @@ from harness.data.stage import load_data
 from harness.evaluation.adm_batches import batch_statistics
 from harness.evaluation.features import Extractor
 from harness.evaluation.reference_statistics import ReferenceStatistics
-from harness.results.scores import HELD_OUT, references_of
+from harness.results.references import HELD_OUT, references_of
 from harness.store import artifacts
 from harness.store.assets import locate, record_of
 from harness.store.tensors import load_tensors, save_tensors

@@ -11,8 +11,10 @@ from harness.evaluation.outcome import scores_by
 from harness.evaluation.references import load_references
 from harness.evaluation.runs import chain, check_run, provenance_of
 from harness.evaluation.subjects import Instruments, NetworkCosts, Reconstruction, TrainingRecord
-from harness.results.schema import Score, ScoreFile, plain_view
-from harness.results.scores import ScoreInfo, references_of, score_info, scores_of
+from harness.results.references import references_of
+from harness.results.schema import Score, ScoreFile
+from harness.results.scores import ScoreInfo, score_info, scores_of
+from harness.results.views import plain_view
 from harness.store import artifacts
 from harness.store.files import write_text
 from harness.study.study import Study

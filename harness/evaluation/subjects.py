@@ -24,8 +24,9 @@ from harness.evaluation.geneval import geneval
 from harness.evaluation.outcome import Measured, Stop, Subject, stop_of
 from harness.evaluation.precision_recall import precision_recall
 from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.results.references import HELD_OUT
 from harness.results.schema import NONE
-from harness.results.scores import HELD_OUT, ScoreInfo
+from harness.results.scores import ScoreInfo
 from harness.store import artifacts
 from harness.study.study import Study
 from harness.study.typed import UserError

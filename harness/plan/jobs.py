@@ -13,7 +13,7 @@ from harness.encoder.encode import NORM_IMAGES
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, JobPlan, MethodPlan, Precision
 from harness.plan.networks import NOTHING, Networks
-from harness.results.scores import HELD_OUT, references_of
+from harness.results.references import HELD_OUT, references_of
 from harness.study.method import EncoderRegisters, load_method
 from harness.study.sections.evaluation import ClipSection, JudgeSection
 from harness.study.sections.training import Training

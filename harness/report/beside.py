@@ -12,7 +12,8 @@ from harness.report.cells import EMPTY, Cell, empty, named
 from harness.report.markup import TextTable
 from harness.report.specs import Column
 from harness.report.statistics import Estimate, by_seed, estimate
-from harness.results.scores import BY_BLOCK, BY_THRESHOLD, HELD_OUT, score_info
+from harness.results.references import HELD_OUT
+from harness.results.scores import BY_BLOCK, BY_THRESHOLD, score_info
 from harness.study.study import Study
 
 PAGE = 26  # lines

@@ -8,7 +8,8 @@ from harness.report import rows as row_files
 from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.results.scores import CHOSEN, of_outliers, score_info, scores_of
+from harness.results.scores import of_outliers, score_info, scores_of
+from harness.results.views import CHOSEN
 from harness.study.study import Study
 
 RUNS_NAMED = 3  # of those that differ in library versions or device

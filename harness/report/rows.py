@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 from pydantic import ValidationError
 
-from harness.results.schema import Row, Score, ScoreFile, View, plain_view, rows_of
-from harness.results.scores import CHOSEN, of_outliers, score_info
+from harness.results.schema import Row, Score, ScoreFile, rows_of
+from harness.results.scores import of_outliers, score_info
+from harness.results.views import CHOSEN, View, plain_view
 from harness.store import artifacts
 from harness.store.files import atomic
 from harness.study.study import Study

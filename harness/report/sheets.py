@@ -10,7 +10,8 @@ from harness.report.cells import named
 from harness.report.specs import Part
 from harness.report.statistics import Estimate, by_seed, difference, estimate
 from harness.results.schema import NONE
-from harness.results.scores import CHOSEN, of_outliers, score_info
+from harness.results.scores import of_outliers, score_info
+from harness.results.views import CHOSEN
 from harness.study.study import Study
 
 DIGITS = 16  # of a hash; all of them are in table1.csv

@@ -9,8 +9,9 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from harness.report import rows as row_files
-from harness.results.schema import NONE, Row, ScoreFile, View, rows_of
-from harness.results.scores import CHOSEN, score_info
+from harness.results.schema import NONE, Row, ScoreFile, rows_of
+from harness.results.scores import score_info
+from harness.results.views import CHOSEN, View
 from harness.store import artifacts
 from harness.store.assets import locate
 from harness.study.typed import UserError, digest, nearest

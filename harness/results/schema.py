@@ -4,23 +4,17 @@ Read by stages and by the report; imports no torch.
 """
 
 import math
-from typing import Annotated, Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from harness.results.scores import CHOSEN, score_info
-from harness.study.sections.sampling import GuidanceSearch
-from harness.study.study import Study
+from harness.results.scores import score_info
+from harness.results.views import Hash, Status, Text
 from harness.study.typed import Strict
 
 SCHEMA = 3  # raise when a field changes its meaning
 NONE = "none"  # in the place of a hash: the score has no such input
 LEVEL = 0.95  # of every interval
-
-
-Text = Annotated[str, Field(min_length=1)]
-Hash = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|none)$")]  # SHA-256 of a file or folder; `none` where a score has no such input
-Status = Literal["ok", "diverged", "failed", "skipped"]
 
 
 class Score(Strict):
@@ -52,28 +46,6 @@ class Score(Strict):
         return self
 
 
-class View(NamedTuple):
-    """What the samples of a score were drawn with: decay and training step of the weights, and guidance in words."""
-
-    ema: float
-    step: int
-    guidance: str
-
-    @property
-    def text(self) -> str:
-        return f"EMA {self.ema:g}, step {self.step}, guidance {self.guidance}"
-
-    @property
-    def guided(self) -> bool:
-        """Whether the guidance was searched for."""
-        return CHOSEN in self.guidance
-
-    @property
-    def protocol(self) -> "View":
-        """What rows of one column share: of guidance that was searched for, how; each method has its own."""
-        return self._replace(guidance=self.guidance[self.guidance.index(CHOSEN) :]) if self.guided else self
-
-
 class Provenance(Strict):
     """How a number was made, besides its inputs. Seconds are in the artifacts' records: they differ from run to run."""
 
@@ -86,33 +58,6 @@ class Provenance(Strict):
     compile: bool
     versions: Text  # of the libraries
     device: Text
-
-
-class Candidate(Strict):
-    """Guidance of the grid that is searched; `fid` None: it could not be computed, because of `reason`."""
-
-    scale: float
-    interval: tuple[float, float]
-    fid: float | None
-    reason: str = ""
-
-
-class Choice(Strict):
-    """What stage `guidance` writes (JSON): every candidate's FID, and the guidance of the lowest. None was chosen where `status` is not ok."""
-
-    study: Text
-    method: Text
-    seed: int  # of the denoiser and of the noise
-    n: Annotated[int, Field(ge=1)]  # samples of each candidate
-    reference: Hash
-    extractor: Hash
-    denoiser: Hash
-    candidates: list[Candidate]
-    scale: float
-    interval: tuple[float, float]
-    guidance: Text  # the same in words, with the seed
-    status: Status = "ok"
-    reason: str = ""
 
 
 class ScoreFile(Strict):
@@ -173,17 +118,6 @@ class Row(Strict):
     versions: Text
     device: Text
     schema_version: Literal[3]
-
-
-def plain_view(study: Study) -> View:
-    """What every score of a study is of."""
-    return View(study.ema, study.steps, study.sampling.guidance.text)
-
-
-def chosen_text(study: Study, scale: float, interval: tuple[float, float]) -> str:
-    """The words for guidance that was chosen by the study's search."""
-    search: GuidanceSearch = study.sampling.guidance_search
-    return f"{study.sampling.guidance.model_copy(update={'scale': scale, 'interval': interval}).text}{CHOSEN}{search.seed}"
 
 
 def rows_of(file: ScoreFile) -> list[Row]:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from harness.results.references import references_of
 from harness.study.study import Study
 from harness.study.typed import UserError, nearest
 
-HELD_OUT = "held_out"  # name of the reference that is made of the study's held-out images
-CHOSEN = ", chosen on seed "  # in the words for guidance that stage `guidance` chose
 CLEAN_FID_WIDEST = 512  # features; at 2048 its matrix root takes more than a minute
 BY_BLOCK, BY_THRESHOLD = "denoiser_outlier_share", "filtered_share"  # also scored at several places, `@block3`, `@2`
 
@@ -76,16 +75,6 @@ def thresholds_of(study: Study) -> list[str]:
         if study.encoder.has_tokens
         else []
     )
-
-
-def references_of(study: Study) -> list[str]:
-    """Names of what samples are compared with; plain `fid` is against the first."""
-    names = [reference.name for reference in study.evaluation.references]
-    if HELD_OUT in names or len(set(names)) < len(names):
-        raise UserError(
-            f"study '{study.name}': evaluation.references must differ in name, and none may be called {HELD_OUT}; got {', '.join(names)}"
-        )
-    return [*names, HELD_OUT] if study.evaluation.reconstruction or not names else names
 
 
 def _at_reference(info: ScoreInfo, place: str) -> dict[str, str]:

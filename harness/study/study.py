@@ -217,7 +217,7 @@ def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict]:
     """Own values of every file that `name` is made of, by file, in the order they are laid; `above` are the files that extend it."""
     layers: dict[str, dict] = {}
     parents, own = _own(name)
-    known = [path.stem for path in STUDIES.glob("*.yaml") if path.stem not in (name, *above)]  # no study is its own base
+    known = [path.stem for path in sorted(STUDIES.glob("*.yaml")) if path.stem not in (name, *above)]  # no study is its own base
     for parent in parents:
         for base, values in _files(nearest(parent, known, "study"), (name, *above)).items():
             layers.setdefault(base, values)

@@ -61,6 +61,8 @@ T = TypeVar("T")
 def nearest(name: T, known: Iterable[T], what: str) -> T:
     """`name` if it is known; otherwise a UserError that names the nearest known one."""
     known = list(known)
+    if not known:
+        raise UserError(f"unknown {what} '{name}': there is none")
     if name not in known:
         raise UserError(f"unknown {what} '{name}'{did_you_mean(str(name), [str(k) for k in known])}; known: {', '.join(map(str, known))}")
     return name

@@ -30,7 +30,7 @@ every_architecture = pytest.mark.parametrize("name", list(ARCHITECTURES))
 def make(name, *, seed=0, spread=0.0, **changes):
     """A tiny denoiser; `spread` moves every weight away from its first value, so that no path is closed by a zero."""
     torch.manual_seed(seed)
-    model = ARCHITECTURES[name](**SIZES | EXTRA[name] | changes)
+    model = ARCHITECTURES[name](**SIZES | EXTRA.get(name, {}) | changes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(spread * torch.randn_like(parameter))

@@ -34,7 +34,7 @@ every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
 def model_of(name, registers=5):
     """A tiny denoiser whose blocks do something: at first, adaLN closes them."""
     torch.manual_seed(0)
-    model = ARCHITECTURES[name](**SIZES | EXTRA[name], registers=registers, register_start=1).eval()
+    model = ARCHITECTURES[name](**SIZES | EXTRA.get(name, {}), registers=registers, register_start=1).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

@@ -17,7 +17,8 @@ from harness.evaluation.fid import fid
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.references import load_references, make_references
 from harness.machine.streams import stream
-from harness.results.scores import REFERENCES, SCORES, references_of, score_info, scores_of
+from harness.results.references import references_of
+from harness.results.scores import REFERENCES, SCORES, score_info, scores_of
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study.study import parse_study, read_study

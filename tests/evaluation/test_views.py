@@ -16,7 +16,7 @@ from harness.evaluation.guidance import search_guidance
 from harness.evaluation.runs import check_run
 from harness.report import rows as row_files
 from harness.report.trace import trace_score
-from harness.results.schema import Choice, View, plain_view
+from harness.results.views import Choice, View, plain_view
 from harness.store import artifacts
 from harness.store.files import write_text
 from harness.study import typed as config

@@ -8,8 +8,8 @@ import pytest
 from synthetic import synthetic
 
 from harness.report import beside, paper, specs, table
-from harness.results.schema import plain_view
 from harness.results.scores import scores_of
+from harness.results.views import plain_view
 from harness.study import typed as config
 from harness.study.study import load_study, parse_study, read_study, study_names
 

@@ -2,6 +2,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 from figure_checks import check, drawn, problems, texts
+from synthetic import EIGHT
 
 from harness.report.figures import denoiser_maps, encoder_maps, flows, map_data
 from harness.report.figures.context import Context
@@ -97,7 +98,6 @@ def context(tmp_path, monkeypatch):
 
 
 FOUR = ["baseline", "diffusion_registers", "ttr", "dsr"]
-EIGHT = ["baseline", "masked", "diffusion_registers", "ttr", "recursive_ttr", "dsr", "trained_registers", "dsr_trained"]
 
 
 @pytest.mark.parametrize("name", NAMES)

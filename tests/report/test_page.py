@@ -15,8 +15,8 @@ from synthetic import FIDS, synthetic
 from harness.report import hypotheses, page, specs
 from harness.report.page import render_page
 from harness.report.sheets import DIGITS, sheet_id
-from harness.results.schema import plain_view
 from harness.results.scores import scores_of
+from harness.results.views import plain_view
 from harness.study.method import method_names
 from harness.study.study import load_study
 from harness.study.typed import ROOT

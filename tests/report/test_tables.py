@@ -9,14 +9,13 @@ from functools import cache
 import pandas as pd
 import pytest
 from conftest import DATA
-from synthetic import synthetic
+from synthetic import EIGHT, synthetic
 
 from harness.report import archive, claims, hypotheses, numbers, page, paper, specs, table
 from harness.report import rows as row_files
-from harness.results.schema import chosen_text, plain_view
 from harness.results.scores import scores_of
+from harness.results.views import chosen_text, plain_view
 from harness.study import typed as config
-from harness.study.method import method_names
 from harness.study.study import load_study, study_names
 from harness.study.typed import UserError
 
@@ -26,7 +25,7 @@ TEX = pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX w
 
 
 def methods_of(study):
-    return study.methods or method_names()
+    return study.methods or EIGHT
 
 
 def rows_for(study, spec, seeds=(0, 1, 2), **changes):
@@ -158,7 +157,7 @@ def test_the_csv_alone_gives_the_same_table(tmp_path):
     rows = made("digits", "main")[1]
     (tmp_path / "main.csv").write_text(row_files.to_csv(rows))
     again = row_files.from_csv(tmp_path / "main.csv")
-    assert table.table_texts(study, again, method_names(), [0, 1, 2], spec) == rendered("digits", "main")
+    assert table.table_texts(study, again, EIGHT, [0, 1, 2], spec) == rendered("digits", "main")
 
 
 # ------------------------------------------------------------------------------------------------------------ bad specifications

@@ -111,7 +111,8 @@ STAGES = {
         ("denoiser/flow.py", {"denoiser", "samples", "scores", "outliers"}),
         ("encoder/register_search.py", {"latents"}),
         ("encoder/planting.py", {"latents", "decoder", "denoiser", "samples", "scores"}),
-        ("cli/stages.py", set()),
+        ("results/scores.py", {"scores", "outliers", "table", "figures"}),
+        ("cli/main.py", set()),
     ],
 )
 def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch, file, rerun):
@@ -123,7 +124,8 @@ def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch
         return {stage: code_hash(module) for stage, module in STAGES.items()}
 
     before = hashes()
-    with open(tmp_path / "harness" / file, "a") as source:
+    with open(tmp_path / "harness" / file, "r+") as source:
+        source.seek(0, 2)
         source.write("\n# changed\n")
     after = hashes()
     provenance.code_hash.cache_clear()

@@ -16,8 +16,8 @@ from harness.report.figures.registry import registered
 from harness.report.figures.style import SMALL, TWO_COLUMNS, Data, colour_of, set_title, shaded, title_of
 from harness.report.speedup import Speedup, speedup
 from harness.report.statistics import by_seed, estimate
-from harness.results.schema import plain_view
 from harness.results.scores import score_info
+from harness.results.views import plain_view
 from harness.study.study import Study, study_names
 
 WIDE = 5  # ratio of largest to smallest value from which an axis is logarithmic

@@ -11,7 +11,8 @@ from pydantic import TypeAdapter, ValidationError
 from harness.report.gate.compare import compare_rows
 from harness.report.gate.lines import ORDER, GateLine, GateReport, NeuronLists, by_score
 from harness.report.rows import from_csv, to_csv
-from harness.results.schema import LEVEL, NONE, View
+from harness.results.schema import LEVEL, NONE
+from harness.results.views import View
 from harness.store import artifacts
 from harness.store.files import write_json, write_text
 from harness.study import places

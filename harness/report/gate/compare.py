@@ -6,7 +6,7 @@ from harness.report.gate.lines import ORDER, GateReport, NeuronLists, by_score
 from harness.report.gate.parts import data_lines, neuron_lines, shared_part_remarks
 from harness.report.gate.scores import compare_scores, power_remarks
 from harness.report.rows import PROTOCOL
-from harness.results.schema import View
+from harness.results.views import View
 from harness.study.typed import UserError
 
 RATE = 0.05  # chance of any false difference in a report

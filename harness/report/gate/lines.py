@@ -8,7 +8,7 @@ from typing import Literal
 import pandas as pd
 
 from harness.report.statistics import Estimate, estimate
-from harness.results.schema import View
+from harness.results.views import View
 
 EVERY = "all methods"
 

@@ -34,7 +34,7 @@ class Digits(DataSection):
 
     source: Literal["sklearn_digits"]
     image_size: Count  # pixels, after a bicubic resize
-    reference: Count  # images held out of all training; the reference of FID, KID, precision and recall
+    reference: Annotated[int, Field(ge=1, lt=1797)]  # images held out of all training; the reference of FID, KID, precision and recall
     sha256: Sha256  # of the source's raw arrays, so that a changed source is noticed
     classes: Literal[10] = 10
     flip: Literal[False] = False  # a mirrored digit is another sign

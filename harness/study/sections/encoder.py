@@ -101,8 +101,10 @@ class TowerSection(EncoderSection):
         if self.width % self.heads:
             raise ValueError(f"encoder.width {self.width} is not a multiple of heads {self.heads}")
         for population in planted:
-            if population.layer >= self.depth or population.neurons > self.mlp:
+            if population.layer >= self.depth:
                 raise ValueError(f"planted layer {population.layer} does not exist in an encoder of depth {self.depth}")
+            if population.neurons > self.mlp:
+                raise ValueError(f"planted: {population.neurons} neurons in layer {population.layer}, which has {self.mlp}")
 
 
 class TrainedEncoder(TowerSection):
