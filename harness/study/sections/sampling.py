@@ -1,6 +1,6 @@
 """Section `sampling`, and what samplers there are.
 
-A new sampler: its facts in SAMPLERS here, its integrator in harness/denoiser/registry.py.
+A new sampler: its facts in SAMPLERS here, its integrator in harness/denoiser/samplers.py, named in harness/denoiser/registry.py.
 """
 
 from collections.abc import Callable
