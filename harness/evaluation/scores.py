@@ -32,7 +32,7 @@ def score_runs(
     latents: Path,
     data: Path,
     judge: Path,
-    clip: Path | None,
+    clip: Path | None = None,
     references: Path,
     guidance: Path | None = None,
     steps: bool = False,

@@ -75,3 +75,4 @@ def test_the_options_of_a_stage_are_the_parameters_of_its_function(name):
     needed = {p.name for p in real[1:] if p.default is p.empty}
     assert {p.name for p in parameters(name) if p.required} == needed
     assert all(p.kind is p.KEYWORD_ONLY for p in real[1:])
+    assert [p.name for p in real[1:] if "None" in str(p.annotation) and p.default is p.empty] == []  # a study may have none of it
