@@ -99,7 +99,7 @@ def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 def pytest_addoption(parser):
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden tables in tests/data")
-    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (minutes each)")
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow (together some minutes)")
 
 
 def pytest_collection_modifyitems(config, items):

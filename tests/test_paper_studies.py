@@ -42,6 +42,12 @@ def same_toys():
 
 
 TOYS = same_toys()
+QUICK = (
+    "imagenet256_dinov2_b",
+    "imagenet256_sit_xl",
+    "imagenet256_jit_h",
+    "imagenet256_siglip2_b_released",
+)  # each kind of encoder and decoder
 
 
 @pytest.fixture(autouse=True)
@@ -55,7 +61,9 @@ def asset_root(tmp_path_factory):
     return tmp_path_factory.mktemp("assets")
 
 
-@pytest.mark.parametrize("name", sorted(set(TOYS.values())))
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in sorted(set(TOYS.values()))]
+)
 def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     study = toy_study(name)
     pipeline = Pipeline(study, tmp_path, make_assets(study, asset_root / name))

@@ -23,6 +23,8 @@ from harness.study import typed as config
 from harness.study.study import parse_study, read_study
 from harness.training.ema import Weights
 
+pytestmark = pytest.mark.slow  # thirty runs, for a promise about rates
+
 METHOD = "diffusion_registers"
 POOL, STORED, FRESH = range(24), 8, 4
 PIXELS = {

@@ -91,7 +91,14 @@ def test_a_changed_denoiser_is_counted_as_changed(monkeypatch):
 LIKE_OTHERS = ("smoke_", "imagenet256_siglip2_b_800", "imagenet256_siglip2_b_ditdh_800", "imagenet256_siglip2_b_dit_")  # in their models
 
 
-@pytest.mark.parametrize("name", [name for name in study_names() if not name.startswith(LIKE_OTHERS)])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if "siglip2" in name and name != MAIN else [])
+        for name in study_names()
+        if not name.startswith(LIKE_OTHERS)
+    ],
+)
 def test_every_study_has_a_plan(name, tmp_path):
     study = load_study(name)
     text = plans.plan(study, seeds=2, assets=tmp_path)
