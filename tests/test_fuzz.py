@@ -173,7 +173,7 @@ def test_a_mutated_study_file_is_valid_or_refused(study_folder, tmp_path_factory
     "text", ["extends: digits", "extends: smoke", "extends: [digits]", "extends: {a: 1}", "? [a]\n: 1", "1: 2", "- a", "a: &a [*a]", ""]
 )
 def test_a_study_that_cannot_be_is_refused(study_folder, text):
-    (study_folder / "digits.yaml").write_text(text)
+    (study_folder / "digits.yaml").write_text(text, encoding="utf-8")
     assert one_line(lambda: studies.load_study("digits")) is None
 
 

@@ -46,7 +46,7 @@ def test_study_runs_end_to_end_at_toy_size(name, tmp_path):
     for method in methods:
         pipeline.run(method, [0])
     rendered = render(study, methods, tmp_path / "results")
-    assert "NVIDIA" in (rendered / "table1.md").read_text()
+    assert "NVIDIA" in (rendered / "table1.md").read_text(encoding="utf-8")
 
 
 def interrupt_at(monkeypatch, step):

@@ -47,18 +47,18 @@ def checkout(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     (folder / "often").mkdir()
-    (folder / "often" / "sitecustomize.py").write_text(OFTEN)
+    (folder / "often" / "sitecustomize.py").write_text(OFTEN, encoding="utf-8")
     return folder
 
 
 def start(folder: Path) -> subprocess.Popen:
     environment = os.environ | {"PYTHONPATH": str(folder / "often")}
-    with open(folder / "log.txt", "a") as log:
+    with open(folder / "log.txt", "a", encoding="utf-8") as log:
         return subprocess.Popen(COMMAND, cwd=folder, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True)
 
 
 def finish(folder: Path) -> Path:
-    assert start(folder).wait() == 0, (folder / "log.txt").read_text()[-5000:]
+    assert start(folder).wait() == 0, (folder / "log.txt").read_text(encoding="utf-8")[-5000:]
     return folder
 
 
@@ -137,4 +137,6 @@ def test_twenty_kills_change_no_byte(tree, reference):
     assert hashes(tree) == reference
     assert "denoiser" in hit
     assert not [path for path in tree.glob("results/**/.*") if path.suffix in (".tmp", ".lock")]
-    print(f"killed in the midst of {', '.join(sorted(hit))}; resumed {(tree / 'log.txt').read_text().count('resumed at step')} times")
+    print(
+        f"killed in the midst of {', '.join(sorted(hit))}; resumed {(tree / 'log.txt').read_text(encoding='utf-8').count('resumed at step')} times"
+    )

@@ -155,7 +155,7 @@ def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asse
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(config.ROOT / name, tmp_path / name)
     study = toy_study("imagenet256_siglip2_b")
-    (tmp_path / "harness" / "studies" / "toy.yaml").write_text(yaml.safe_dump(toy_values("imagenet256_siglip2_b")))
+    (tmp_path / "harness" / "studies" / "toy.yaml").write_text(yaml.safe_dump(toy_values("imagenet256_siglip2_b")), encoding="utf-8")
     make_assets(study, tmp_path / "elsewhere")
     results = [f"results/toy/{name}" for name in ("runs/dsr/seed0/samples.npz", "clip")]
 
@@ -169,7 +169,7 @@ def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asse
     assert np.load(tmp_path / results[0])["images"].shape == (66, 32, 32, 3)
     assert "Nothing to be done" in snakemake("--", *results).stderr
     clip = tmp_path / "elsewhere" / study.assets["evaluation.clip.weights"].path
-    (clip / "README.md").write_text("another file in the folder")
+    (clip / "README.md").write_text("another file in the folder", encoding="utf-8")
     again = snakemake("--forcerun", "asset", "--until", "asset", "--", *results)
     assert again.returncode == 0, again.stdout + again.stderr
     planned = snakemake("-n", "--", *results)

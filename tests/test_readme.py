@@ -7,12 +7,12 @@ from harness.results.schema import Row
 from harness.study import typed as config
 from harness.study.method import load_method
 
-README = (config.ROOT / "README.md").read_text()
+README = (config.ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_table_is_the_committed_one():
     shown = re.search(r"<!-- (reports\S+) -->\n(.*?)\n<!-- end -->", README, re.DOTALL)
-    committed = (config.ROOT / shown[1]).read_text()
+    committed = (config.ROOT / shown[1]).read_text(encoding="utf-8")
     assert shown[2] == committed.split("\n", 2)[2].strip()
 
 
@@ -33,7 +33,7 @@ def test_the_example_method_works(study, tmp_path, monkeypatch):
     example = README.split("```python\n")[1].split("```")[0]
     assert len(example.splitlines()) < 20
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
-    (tmp_path / "early_registers.py").write_text(example)
+    (tmp_path / "early_registers.py").write_text(example, encoding="utf-8")
     model = build_denoiser(study, "early_registers")
     assert model.register_tokens.shape[1] == 8
     assert not model.register_tokens.any()

@@ -37,14 +37,14 @@ from harness.study.typed import UserError
 
 def make(path, text="a result"):
     with artifacts.artifact(path, stage="test", module="harness.data.stage") as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def make_folder(path, text="a result"):
     with artifacts.artifact(path, stage="test", module="harness.data.stage") as temporary:
         (temporary / "inner").mkdir(parents=True)
-        (temporary / "inner" / "file").write_text(text)
+        (temporary / "inner" / "file").write_text(text, encoding="utf-8")
     return path
 
 
@@ -145,7 +145,7 @@ def write_arrays(path):
 
 
 def write_lines(path):
-    path.write_text("line\n" * 20_000)
+    path.write_text("line\n" * 20_000, encoding="utf-8")
 
 
 @pytest.mark.parametrize("write", [write_tensors, write_arrays, write_lines])
@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_line_and_costs_nothing_that_is_finished(tmp_path, wr
     ):
         write(out)
     assert artifacts.checked(tmp_path / "x")
-    assert (tmp_path / "x").read_text() == "a result"
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "a result"
     assert names(tmp_path) == ["x", "x.meta.json"]
 
 
@@ -200,7 +200,7 @@ def test_a_disk_that_fills_up_late_keeps_the_old_artifact(tmp_path, monkeypatch,
         patch.setattr(os, call, full)
         make(tmp_path / "x", "another")
     assert artifacts.checked(tmp_path / "x")
-    assert (tmp_path / "x").read_text() == "a result"
+    assert (tmp_path / "x").read_text(encoding="utf-8") == "a result"
     assert names(tmp_path) == ["x", "x.meta.json"]
 
 

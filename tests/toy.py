@@ -190,7 +190,7 @@ def _clip(_study, _name, path):
     }
     torch.manual_seed(0)
     save_tensors(path / "open_clip_model.safetensors", open_clip.CLIP(**cfg).state_dict())
-    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": {"size": 32}}))
+    (path / "open_clip_config.json").write_text(json.dumps({"model_cfg": cfg, "preprocess_cfg": {"size": 32}}), encoding="utf-8")
 
 
 def _reference(study, _name, path):

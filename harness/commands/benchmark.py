@@ -130,7 +130,7 @@ def _memory() -> float | None:
 
 def append(line: dict[str, object], out: Path) -> None:
     """Add a line to the CSV `out`, which is made where there is none."""
-    old = list(csv.DictReader(out.read_text().splitlines())) if out.exists() else []
+    old = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines())) if out.exists() else []
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(line), lineterminator="\n")
     writer.writeheader()

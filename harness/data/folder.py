@@ -54,7 +54,7 @@ class FolderSource(Source):
 
     @staticmethod
     def load(folder: Path, split: str) -> "OnDisk":
-        index, facts = json.loads(index_file(folder, split).read_text()), artifacts.meta(folder)
+        index, facts = json.loads(index_file(folder, split).read_text(encoding="utf-8")), artifacts.meta(folder)
         return OnDisk(Path(facts["roots"][split]), index["files"], np.asarray(index["labels"], dtype=np.int64), facts["image_size"])
 
     def captions(self, labels: Sequence[int]) -> list[str]:

@@ -50,7 +50,7 @@ class StoredSource(Source):
         from PIL import Image
 
         part = folder / split
-        names = [file["filename"] for file in json.loads((part / "state.json").read_text())["_data_files"]]
+        names = [file["filename"] for file in json.loads((part / "state.json").read_text(encoding="utf-8"))["_data_files"]]
         rows = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(part / name))).read_all() for name in names).to_pydict()
         images = np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB")) for image in rows["image"]])
         return InMemory(images, np.asarray(rows["label"], dtype=np.int64))

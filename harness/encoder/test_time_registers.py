@@ -97,7 +97,7 @@ def load_neurons(path: Path | str, encoder: VisionEncoder | None = None) -> Neur
     UserError if it is no such file, or if the list was made for an encoder of another depth or MLP width than `encoder`.
     """
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_text(encoding="utf-8"))
         layers, width = int(record["layers"]), int(record["neurons_per_layer"])
         neurons = {int(layer): sorted(set(map(int, listed))) for layer, listed in record["neurons"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -87,7 +87,7 @@ def load_tower(folder: Path) -> VisionEncoder:
     """The frozen encoder of a folder written by `save_tower`; UserError if it is not what was written."""
     artifacts.checked(folder)
     registers, size = Path(folder) / "registers.safetensors", Path(folder) / "image_size.json"
-    model = read_pretrained(folder, image_size=int(size.read_text()) if size.exists() else None)
+    model = read_pretrained(folder, image_size=int(size.read_text(encoding="utf-8")) if size.exists() else None)
     if registers.exists():
         tokens = load_tensors(registers, check=False)[0]["registers"]
         model.registers = nn.Parameter(tokens, requires_grad=False)

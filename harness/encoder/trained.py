@@ -94,7 +94,7 @@ class TrainedTower(TokenEncoder):
 def planted_neurons(folder: Path) -> set[tuple[int, int]]:
     """The (layer, neuron) pairs that were planted into an encoder folder."""
     try:
-        records = json.loads((Path(folder) / PLANTED).read_text())
+        records = json.loads((Path(folder) / PLANTED).read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{folder}: no planted.json; run the encoder stage again") from None
     return {(record["layer"], neuron) for record in records for neuron in record["neurons"]}

@@ -72,7 +72,7 @@ def claim_gpu() -> int:
     count = torch.cuda.device_count()
     for index in range(count):
         name = f"dsr-{os.getuid()}-gpu-{torch.cuda.get_device_properties(index).uuid}.lock"
-        lock = open(Path(tempfile.gettempdir()) / name, "w")  # noqa: SIM115 - the open file is the lock
+        lock = open(Path(tempfile.gettempdir()) / name, "w", encoding="utf-8")  # noqa: SIM115 - the open file is the lock
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:

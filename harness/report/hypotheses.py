@@ -51,7 +51,7 @@ class Claims(Strict):
 def load_claims(path: Path) -> Claims:
     """UserError in one line for what is not a list of claims, an unknown kind, method, score, field or study."""
     try:
-        return Claims(**yaml.safe_load(path.read_text()))
+        return Claims(**yaml.safe_load(path.read_text(encoding="utf-8")))
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, Claims)}") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:

@@ -207,7 +207,7 @@ def _check_method(study: str, method: str) -> None:
 def paper() -> Paper:
     """The whole file. UserError, in one line, for a value that does not fit or a name that does not exist."""
     try:
-        return parse(yaml.safe_load(FILE.read_text()))
+        return parse(yaml.safe_load(FILE.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise UserError(f"{FILE}: not valid YAML: {' '.join(str(error).split())}") from None
 

@@ -88,7 +88,7 @@ class Chain:
             if sha256 and sha256 != record.sha256:
                 problem = f"sha256 is {brief(sha256)}, its record says {brief(record.sha256)}"
             elif sha256 and record.stage == "asset":
-                content = str(json.loads(path.read_text())["sha256"])
+                content = str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
                 problem = _absent(path)
         except UserError:
             problem = problem or "its record is missing or not JSON"

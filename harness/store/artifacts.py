@@ -157,7 +157,7 @@ def meta(path: Path | str) -> dict:
     """The sidecar of an artifact."""
     file = sidecar(path)
     try:
-        record = json.loads(file.read_text())
+        record = json.loads(file.read_text(encoding="utf-8"))
         if isinstance(record, dict) and record.pop(OWN, None) == digest(record):
             return record
     except FileNotFoundError:
@@ -182,4 +182,4 @@ def checked(path: Path | str) -> str:
 def read_json(path: Path | str) -> dict:
     """A JSON artifact, compared with its record."""
     checked(path)
-    return json.loads(Path(path).read_text())
+    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -76,7 +76,7 @@ def emptied(folder: Path) -> Path:
 def write_text(path: Path | str, text: str) -> None:
     """A text file, whole or not at all."""
     with atomic(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path | str, value: object) -> None:

@@ -203,7 +203,7 @@ def test_benchmark_adds_a_line(monkeypatch, capsys, tmp_path):
     for switch in ("baseline", "dsr"):
         arguments = ["benchmark", "--study", "smoke", "--method", switch, "--steps", "2", "--micro-batch", "16", "--out", str(out)]
         assert call(monkeypatch, capsys, *arguments)[0] == 0
-    lines = list(csv.DictReader(out.read_text().splitlines()))
+    lines = list(csv.DictReader(out.read_text(encoding="utf-8").splitlines()))
     assert [line["registers"] for line in lines] == ["none", "4@1"]
     assert all(float(line["train_images_per_second"]) > 0 and float(line["samples_per_second"]) > 0 for line in lines)
     assert lines[0]["nfe"] == "5"
@@ -211,4 +211,6 @@ def test_benchmark_adds_a_line(monkeypatch, capsys, tmp_path):
 
 def test_compute_table_is_the_committed_one(monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, capsys, "compute", "--out", str(tmp_path / "compute.md"))[0] == 0
-    assert (tmp_path / "compute.md").read_text() == (config.ROOT / "reports" / "reference" / "compute.md").read_text()
+    assert (tmp_path / "compute.md").read_text(encoding="utf-8") == (config.ROOT / "reports" / "reference" / "compute.md").read_text(
+        encoding="utf-8"
+    )

@@ -160,7 +160,7 @@ def test_every_stage_end_to_end(tmp_path):
     study = parse_study("toy_shapes", values)
     done = Pipeline(study, tmp_path).prepare(["plain"])
     done.run("baseline", [0])
-    file = ScoreFile.model_validate_json((done.runs["baseline"][0] / "scores.json").read_text())
+    file = ScoreFile.model_validate_json((done.runs["baseline"][0] / "scores.json").read_text(encoding="utf-8"))
     _, labels = load_samples(done.runs["baseline"][0] / "samples.npz")
     assert labels.tolist() == list(range(len(PROMPTS)))
     assert set(scores_of(study)) >= set(file.scores) >= {name for name in SCORES if name.startswith(("geneval", "checker"))}

@@ -103,7 +103,7 @@ def test_guidance_extrapolates_from_the_unconditional_prediction(study):
 def test_truncated_samples_are_refused(runs, tmp_path):
     source = runs.runs["baseline"][0] / "samples.npz"
     (tmp_path / "samples.npz").write_bytes(source.read_bytes()[:1000])
-    (tmp_path / "samples.npz.meta.json").write_text((source.parent / "samples.npz.meta.json").read_text())
+    (tmp_path / "samples.npz.meta.json").write_text((source.parent / "samples.npz.meta.json").read_text(encoding="utf-8"), encoding="utf-8")
     with pytest.raises(UserError, match="corrupted or truncated"):
         load_samples(tmp_path / "samples.npz")
 

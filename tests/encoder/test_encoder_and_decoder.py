@@ -282,7 +282,7 @@ def test_another_family_is_refused(encoder, name, tmp_path):
 
 
 def test_a_tower_of_variable_resolution_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "siglip2"}')
+    (tmp_path / "config.json").write_text('{"model_type": "siglip2"}', encoding="utf-8")
     with pytest.raises(UserError, match="a 'siglip2' model; the encoders are siglip"):
         tower_files.read_pretrained(tmp_path)
 
@@ -297,7 +297,7 @@ def test_a_missing_model_is_refused_at_once(source):
 
 
 def test_a_file_is_no_encoder(tmp_path):
-    (tmp_path / "x").write_text("")
+    (tmp_path / "x").write_text("", encoding="utf-8")
     with pytest.raises(UserError, match="a file; an encoder is a folder"):
         tower_files.read_pretrained(tmp_path / "x")
 
@@ -305,14 +305,14 @@ def test_a_file_is_no_encoder(tmp_path):
 def test_a_folder_that_is_no_encoder_is_refused(tmp_path):
     with artifacts.artifact(tmp_path / "x", stage="test", module="harness.data.stage") as folder:
         folder.mkdir()
-        (folder / "config.json").write_text("{}")
+        (folder / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="not a vision encoder"):
         tower_files.load_tower(tmp_path / "x")
 
 
 def test_a_changed_folder_is_refused(encoder, tmp_path):
     saved(encoder, tmp_path / "x")
-    (tmp_path / "x" / "config.json").write_text("{}")
+    (tmp_path / "x" / "config.json").write_text("{}", encoding="utf-8")
     with pytest.raises(UserError, match="corrupted or truncated"):
         tower_files.load_tower(tmp_path / "x")
 

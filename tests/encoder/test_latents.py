@@ -76,7 +76,7 @@ def test_the_statistics_alone_are_read_and_the_whole_file_is_checked(built, tmp_
     copy = tmp_path / path.name
     copy.write_bytes(path.read_bytes())
     sidecar = path.with_name(f"{path.name}.meta.json")
-    copy.with_name(sidecar.name).write_text(sidecar.read_text())
+    copy.with_name(sidecar.name).write_text(sidecar.read_text(encoding="utf-8"), encoding="utf-8")
     alone = load_whitening(copy)
     assert torch.equal(alone.mean, whole.mean)
     assert torch.equal(alone.std, whole.std)

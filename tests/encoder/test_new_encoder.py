@@ -79,11 +79,11 @@ class Blocks(EncoderKind):
         return {"block": self.study.encoder.block}
 
     def load(self, backbone, registers):
-        block = int((backbone / "block.json").read_text())
+        block = int((backbone / "block.json").read_text(encoding="utf-8"))
         return lambda pixels, _noise: (F.pixel_unshuffle(pixels, block), None)
 
     def decoder(self, backbone):
-        block = int((backbone / "block.json").read_text())
+        block = int((backbone / "block.json").read_text(encoding="utf-8"))
         return lambda raw: F.pixel_shuffle(raw, block)
 
     def network(self, registers):

@@ -203,7 +203,7 @@ def test_published_lists():
 
 
 def test_layer_9_stands_twice_in_the_published_so400m_list():
-    neurons = json.loads((PUBLISHED / "siglip2_so400m_recursive.json").read_text())["neurons"]
+    neurons = json.loads((PUBLISHED / "siglip2_so400m_recursive.json").read_text(encoding="utf-8"))["neurons"]
     assert sum(map(len, neurons.values())) == 100
     assert sorted(neurons["9"][:28]) == sorted(neurons["9"][28:])
 
@@ -237,7 +237,7 @@ def test_an_unknown_list_is_refused():
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"layers": 4, "neurons_per_layer": 64, "neurons": {"a": [1]}}'])
 def test_a_file_that_is_no_list_is_refused(tmp_path, text):
-    (tmp_path / "x.json").write_text(text)
+    (tmp_path / "x.json").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match="not a list of register neurons"):
         load_neurons(tmp_path / "x.json")
 

@@ -53,13 +53,13 @@ def folder_of(prepared):
 
 def test_a_study_with_its_own_vae_runs_end_to_end(prepared):
     prepared.run("diffusion_registers", [0])
-    scores = json.loads((prepared.runs["diffusion_registers"][0] / "scores.json").read_text())
+    scores = json.loads((prepared.runs["diffusion_registers"][0] / "scores.json").read_text(encoding="utf-8"))
     assert {"fid", "rfid", "psnr"} <= set(scores["scores"])
 
 
 def test_the_scale_is_that_of_the_training_latents(prepared):
     """1 / standard deviation, so that the latents of the study have about unit variance."""
-    settings = json.loads((folder_of(prepared) / "config.json").read_text())
+    settings = json.loads((folder_of(prepared) / "config.json").read_text(encoding="utf-8"))
     tensors, _ = load_tensors(prepared.encoders["plain"].latents)
     assert tensors["train.latents"].shape == (1797 - 60, *tiny().latent_shape)
     assert tensors["train.latents"].std().item() == pytest.approx(1, abs=0.02)

@@ -254,7 +254,7 @@ def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     folder.mkdir()
     weights = folder / "denoiser.safetensors"
     weights.write_bytes(source.read_bytes())
-    record = json.loads(artifacts.sidecar(source).read_text())
+    record = json.loads(artifacts.sidecar(source).read_text(encoding="utf-8"))
     del record[artifacts.OWN]
     artifacts.write_record(weights, record | {"status": "diverged", "reason": "the loss was not finite"})
     out = tmp_path / "maps.npz"

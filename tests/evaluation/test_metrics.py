@@ -191,7 +191,7 @@ def test_a_published_clip_comes_as_safetensors_half_precision_or_folder(publishe
     folder.mkdir()
     save_file(halved, folder / "open_clip_model.safetensors")
     preprocess = {"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": preprocess}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY_CLIP, "preprocess_cfg": preprocess}), encoding="utf-8")
     import_published(published_clip("tiny"), folder / "open_clip_model.safetensors", tmp_path / "a")
     import_published(published_clip("local-dir"), folder, tmp_path / "b")
     one, two = load_published(tmp_path / "a"), load_published(tmp_path / "b")

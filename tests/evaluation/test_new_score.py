@@ -71,7 +71,7 @@ def test_a_new_score_is_its_description_and_its_function(study, scored, tmp_path
     sheet = next(sheet for sheet in score_sheets(study, rows, page="tiny", table="table1") if sheet.title.startswith("Brightness"))
     assert sheet.about == BRIGHTNESS.about
 
-    (tmp_path / "rows.csv").write_text(to_csv(rows))
+    (tmp_path / "rows.csv").write_text(to_csv(rows), encoding="utf-8")
     stored, changed = from_csv(tmp_path / "rows.csv"), from_csv(tmp_path / "rows.csv")
     changed.loc[changed["score"] == "brightness", ["value", "low", "high"]] += 0.1
     lines = [line for line in compare_rows(changed, stored).lines if line.score == "brightness" and line.method == "baseline"]

@@ -62,7 +62,7 @@ def test_files_hold_every_layer_block_and_noise_level(study, runs):
     encoder, denoiser = (table[table["part"] == part] for part in ("encoder", "denoiser"))
     assert encoder["layer"].tolist() == list(range(-1, study.encoder.depth))
     assert len(denoiser) == study.denoiser.depth * len(study.outlier_statistics.times)
-    file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text()))
+    file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text(encoding="utf-8")))
     assert file.scores["encoder_outlier_share"].value == encoder["share"].max()
     assert file.scores["denoiser_max_over_median"].value == denoiser["max_over_median"].max()
     assert file.scores["encoder_outlier_share"].extractor == file.encoder
@@ -78,7 +78,7 @@ def test_files_hold_every_layer_block_and_noise_level(study, runs):
 
 def test_a_mask_leaves_out_what_the_training_did(study, runs):
     folder = runs.runs["masked"][0]
-    file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text()))
+    file = ScoreFile.model_validate(json.loads((folder / "outliers.json").read_text(encoding="utf-8")))
     shares = [file.scores[f"filtered_share@{place}"].value for place in thresholds_of(study)]
     assert shares == sorted(shares, reverse=True)
     assert shares[2] == pytest.approx(artifacts.meta(folder / "denoiser.safetensors")["filtered_share"])  # both at 3 x the median
@@ -98,7 +98,7 @@ def test_the_norm_after_the_final_layer_norm_is_constant_and_a_mask_of_it_leaves
 
 def test_test_time_registers_take_the_outliers_away(runs):
     def share(method):
-        return json.loads((runs.runs[method][0] / "outliers.json").read_text())["scores"]["encoder_outlier_share"]["value"]
+        return json.loads((runs.runs[method][0] / "outliers.json").read_text(encoding="utf-8"))["scores"]["encoder_outlier_share"]["value"]
 
     assert share("baseline") > 0.01
     assert share("dsr") < 0.1 * share("baseline")

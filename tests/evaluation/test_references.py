@@ -161,7 +161,7 @@ def supplied(tmp_path, monkeypatch):
     monkeypatch.setattr(references, "load_data", lambda _folder, split: {"reference": held_out}[split])
     for name in ("data", "judge"):
         with artifacts.artifact(tmp_path / name, stage=name, module="harness.results.schema") as path:
-            path.write_text(name)
+            path.write_text(name, encoding="utf-8")
     np.savez(tmp_path / "first.npz", arr_0=images_of(60), **statistics_of(images_of(500)))
     np.savez(tmp_path / "second.npz", arr_0=images_of(50, "c"))
 

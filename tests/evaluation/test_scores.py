@@ -32,7 +32,7 @@ OF_RUN = ("rfid", "psnr", "filtered_share", "parameters", "gflops")  # scores th
 
 
 def read(path):
-    return ScoreFile.model_validate(json.loads(path.read_text()))
+    return ScoreFile.model_validate(json.loads(path.read_text(encoding="utf-8")))
 
 
 def scored(study, runs, run, out, **changes):

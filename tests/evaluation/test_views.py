@@ -49,9 +49,9 @@ def viewed(built, tmp_path_factory):
             pipeline.score(method, SEEDS, folder, **view)
         for seed in SEEDS:  # outlier statistics are not looked at here
             out = pipeline.root / "runs" / method / f"seed{seed}" / "outliers.json"
-            values = json.loads(out.with_name("scores.json").read_text()) | {"scores": {}}
+            values = json.loads(out.with_name("scores.json").read_text(encoding="utf-8")) | {"scores": {}}
             with artifacts.artifact(out, stage="outliers", module="harness.evaluation.outliers") as path:
-                path.write_text(json.dumps(values))
+                path.write_text(json.dumps(values), encoding="utf-8")
     return pipeline
 
 
@@ -250,7 +250,7 @@ def test_the_csv_of_every_view_can_be_read_and_traced(viewed, tmp_path):
     study = viewed.study
     table = row_files.collect(study, METHODS, SEEDS, viewed.root, views={"steps", "guided"})
     write_text(tmp_path / "rows.csv", row_files.to_csv(table))
-    assert row_files.to_csv(row_files.from_csv(tmp_path / "rows.csv")) == (tmp_path / "rows.csv").read_text()
+    assert row_files.to_csv(row_files.from_csv(tmp_path / "rows.csv")) == (tmp_path / "rows.csv").read_text(encoding="utf-8")
     texts = {}
     for name, options in {"plain": {}, "step": {"step": 3}, "guided": {"guided": True}}.items():
         texts[name], _ = trace_score(tmp_path / "rows.csv", method="dsr", score="fid", seed=1, results=viewed.root, **options)
@@ -265,9 +265,9 @@ def test_the_csv_of_every_view_can_be_read_and_traced(viewed, tmp_path):
 def test_a_guided_score_of_an_older_choice_is_refused(viewed, tmp_path):
     shutil.copytree(viewed.root / "runs", tmp_path / "runs")
     path = tmp_path / "runs" / "dsr" / "guidance.json"
-    values = json.loads(path.read_text()) | {"guidance": "none, chosen on seed 8"}
+    values = json.loads(path.read_text(encoding="utf-8")) | {"guidance": "none, chosen on seed 8"}
     with artifacts.artifact(path, stage="guidance", module="harness.evaluation.guidance") as temporary:
-        temporary.write_text(json.dumps(values))
+        temporary.write_text(json.dumps(values), encoding="utf-8")
     message = refused(row_files.collect, viewed.study, METHODS, SEEDS, tmp_path, views={"guided"})
     assert "dsr/seed0/guided/scores.json: guidance is" in message
     assert "not none, chosen on seed 8" in message

@@ -18,7 +18,7 @@ from harness.study.typed import UserError
 
 
 def torchrun(study, results, out, *arguments):
-    (out / "study.json").write_text(study.model_dump_json())
+    (out / "study.json").write_text(study.model_dump_json(), encoding="utf-8")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     script = Path(__file__).with_name("two_processes.py")
     return subprocess.run(
@@ -50,8 +50,8 @@ def test_two_processes_train_alike_and_draw_the_same_samples(study, runs, tmp_pa
     earlier = tmp_path / "step4" / "denoiser.safetensors"
     assert (artifacts.meta(earlier)["processes"], artifacts.meta(earlier)["step"]) == (2, 4)
     assert not torch.equal(*(load_tensors(path)[0]["x_embedder.proj.weight"] for path in (earlier, tmp_path / earlier.name)))
-    assert json.loads((tmp_path / "printed-1.json").read_text()) == [{}, {}]
-    assert json.loads((tmp_path / "printed-0.json").read_text())[0]["status"] == "ok"
+    assert json.loads((tmp_path / "printed-1.json").read_text(encoding="utf-8")) == [{}, {}]
+    assert json.loads((tmp_path / "printed-0.json").read_text(encoding="utf-8"))[0]["status"] == "ok"
     assert not list((tmp_path / "state").iterdir())
 
 

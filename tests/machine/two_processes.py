@@ -20,7 +20,7 @@ from harness.study.typed import UserError
 
 
 def main(results: Path, out: Path, failing: str = "none") -> None:
-    study = Study.model_validate_json((out / "study.json").read_text())
+    study = Study.model_validate_json((out / "study.json").read_text(encoding="utf-8"))
     runtime.set_up(1, shared=True)
     original = denoiser.loss_of
 
@@ -48,7 +48,7 @@ def main(results: Path, out: Path, failing: str = "none") -> None:
             out=out / "samples.npz",
         )
     ]
-    (out / f"printed-{processes.rank()}.json").write_text(json.dumps(printed))
+    (out / f"printed-{processes.rank()}.json").write_text(json.dumps(printed), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -99,9 +99,9 @@ def test_reports_that_are_not_what_the_results_give_are_not_exported(study, runs
     if name == "table1.csv":
         rows = row_files.from_csv(path)
         rows.loc[rows.index[0], ["value", "low", "high"]] = 0.1
-        path.write_text(row_files.to_csv(rows))
+        path.write_text(row_files.to_csv(rows), encoding="utf-8")
     else:
-        path.write_text(path.read_text() + "\n")
+        path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
     with pytest.raises(UserError, match=f"{name}: is not what") as caught:
         export_study(study, reports=tmp_path / "tiny", results=runs.root, out=tmp_path / "out.zip")
     assert "\n" not in str(caught.value)

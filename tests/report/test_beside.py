@@ -131,7 +131,7 @@ def test_the_csv_has_every_value(tmp_path):
     study = load_study(MAIN)
     lines = beside.lines(study, rows(study), study.methods)
     path = tmp_path / "paper.csv"
-    path.write_text(beside.paper_csv(lines))
+    path.write_text(beside.paper_csv(lines), encoding="utf-8")
     kept = pd.read_csv(path)
     assert len(kept) == len(lines)
     assert set(kept["comparable"]) <= {"yes", "no", "unknown"}
@@ -141,7 +141,11 @@ def test_the_csv_has_every_value(tmp_path):
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")
 def test_latex_compiles(tmp_path):
     study = load_study(MAIN)
-    (tmp_path / "table.tex").write_text(table.table_texts(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))[1])
-    (tmp_path / "main.tex").write_text(r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}")
+    (tmp_path / "table.tex").write_text(
+        table.table_texts(study, rows(study), study.methods, [0, 1, 2], specs.load_spec(SPEC))[1], encoding="utf-8"
+    )
+    (tmp_path / "main.tex").write_text(
+        r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}\input{table}\end{document}", encoding="utf-8"
+    )
     done = subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

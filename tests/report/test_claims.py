@@ -29,8 +29,8 @@ def test_the_page_is_the_golden_one(request):
     for suffix, text in texts.items():
         golden = DATA / f"claims{suffix}"
         if request.config.getoption("--update-golden"):
-            golden.write_text(text)
-        assert text == golden.read_text()
+            golden.write_text(text, encoding="utf-8")
+        assert text == golden.read_text(encoding="utf-8")
     assert set(pd.read_csv(DATA / "claims.csv")["verdict"]) == {"replicates", "does not replicate", "undecided", "not tested"}
 
 
@@ -40,7 +40,7 @@ def test_the_page_of_real_rows_is_the_same_twice(study, runs, tmp_path):
     assert sum(said["verdicts"].values()) == len(DECLARED.claims)
     for suffix in ("md", "csv"):
         assert (tmp_path / "a" / f"claims.{suffix}").read_bytes() == (tmp_path / "b" / f"claims.{suffix}").read_bytes()
-    assert "method ttr is not in this run" in (tmp_path / "a" / "claims.md").read_text()
+    assert "method ttr is not in this run" in (tmp_path / "a" / "claims.md").read_text(encoding="utf-8")
 
 
 def test_the_order_of_rows_does_not_matter():
@@ -69,13 +69,14 @@ def test_verdicts_import_no_torch():
 def test_a_claim_is_a_few_lines(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_text(
-        SPEC.read_text()
+        SPEC.read_text(encoding="utf-8")
         + """
   - id: recall
     text: TTR raises recall.
     source: somewhere
     conditions: [{kind: higher, method: ttr, against: baseline, score: recall}]
-"""
+""",
+        encoding="utf-8",
     )
     values = {("baseline", "recall"): [0.5, 0.51, 0.49], ("ttr", "recall"): [0.6, 0.62, 0.59]}
     assert judge(load_claims(path), rows(values), STUDY, ["baseline", "ttr"])[-1].verdict == "replicates"
@@ -101,9 +102,9 @@ def test_a_claim_is_a_few_lines(tmp_path):
 )
 def test_a_bad_file_is_one_line(tmp_path, change, message):
     path = tmp_path / "claims.yaml"
-    text = SPEC.read_text()
+    text = SPEC.read_text(encoding="utf-8")
     assert change[0] in text
-    path.write_text(text.replace(*change))
+    path.write_text(text.replace(*change), encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         load_claims(path)
     assert "\n" not in str(caught.value)
@@ -122,7 +123,7 @@ def test_a_bad_file_is_one_line(tmp_path, change, message):
 )
 def test_any_other_file_is_one_line(tmp_path_factory, value):
     path = tmp_path_factory.mktemp("claims") / "claims.yaml"
-    path.write_text(yaml.safe_dump(value))
+    path.write_text(yaml.safe_dump(value), encoding="utf-8")
     with pytest.raises(UserError) as caught:
         load_claims(path)
     assert "\n" not in str(caught.value)

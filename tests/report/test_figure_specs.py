@@ -52,7 +52,7 @@ def test_a_new_figure_is_a_function_and_a_spec(study, runs, tmp_path, monkeypatc
     ],
 )
 def test_a_bad_spec_is_one_line(tmp_path, text, message):
-    (tmp_path / "figures.yaml").write_text(text)
+    (tmp_path / "figures.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         figure_specs.load_figures(tmp_path / "figures.yaml")
     assert "\n" not in str(caught.value)

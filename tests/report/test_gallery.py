@@ -29,7 +29,7 @@ def picture(folder, name, grey):
 def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gallery, "README", tmp_path / "README.md")
-    (tmp_path / "README.md").write_text(README)
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
     reports, out = tmp_path / "reports" / "digits", config.Path("reports/reference/digits/gallery.md")
     kept = picture(reports, "fid", 1)
     picture(reports, "norm_flow", 3)  # not marked for the README
@@ -38,8 +38,8 @@ def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
     assert made == {"figures": ["fid", "norm_flow"], "readme": True}
     assert (out.parent / "fid.png").read_bytes() == kept
     assert {path.name for path in out.parent.iterdir()} == {"fid.png", "norm_flow.png", "gallery.md"}
-    assert "(norm_flow.png)" in out.read_text()
-    readme = (tmp_path / "README.md").read_text()
+    assert "(norm_flow.png)" in out.read_text(encoding="utf-8")
+    readme = (tmp_path / "README.md").read_text(encoding="utf-8")
     caption = load_figure("fid").caption
     shown = f"<!-- gallery of digits -->\n![FID of all methods](reports/reference/digits/fid.png)\n\n{caption}\n\nAll 2 figures"
     assert shown in readme
@@ -55,10 +55,10 @@ def test_without_figures_there_is_no_gallery(digits, tmp_path):
 
 
 def test_readme_shows_the_committed_gallery():
-    text = (config.ROOT / "README.md").read_text()
+    text = (config.ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- gallery of digits -->\n(.*?)\n?<!-- end of gallery -->", text, re.DOTALL)[1]
     page = config.Path("reports/reference/digits/gallery.md")
-    names = re.findall(r"\]\((\w+)\.png\)", (config.ROOT / page).read_text())
+    names = re.findall(r"\]\((\w+)\.png\)", (config.ROOT / page).read_text(encoding="utf-8"))
     assert shown == gallery.section_of(names, page)
     assert len(names) == len(set(names))
     assert set(names) <= {path.stem for path in (config.ROOT / page.parent).glob("*.png")}

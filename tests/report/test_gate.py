@@ -256,7 +256,7 @@ def test_update_then_check_then_a_change(folder):
     said, code = run_gate("digits", renew=True)
     assert code == 0
     assert said == "reports/reference/digits.csv: 2 methods, seeds 0, 1, 2, 5 scores"
-    assert json.loads((folder / "reports/reference/digits.json").read_text()) == {"ttr": {"2": [3, 17]}}
+    assert json.loads((folder / "reports/reference/digits.json").read_text(encoding="utf-8")) == {"ttr": {"2": [3, 17]}}
     assert run_gate("digits") == ("Lines: 12 identical.\nResult: identical (exit code 0).", 0)
     assert run_gate("digits", renew=True)[0].endswith("\nnothing changed")
     rows = from_csv(folder / "reports/digits/table1.csv")
@@ -281,10 +281,10 @@ def test_files_that_are_not_what_they_should_be_are_one_line(folder):
     with pytest.raises(UserError, match=r"results/smoke/encoders: lacks the neuron list .* of the rows of 'ttr'"):
         run_gate("digits", results=folder / "results/smoke")
     run_gate("digits", renew=True)
-    (folder / "reports/reference/digits.json").write_text('{"ttr": [1]}')
+    (folder / "reports/reference/digits.json").write_text('{"ttr": [1]}', encoding="utf-8")
     with pytest.raises(UserError, match=r"reports/reference/digits.json: not lists of register neurons"):
         run_gate("digits")
-    (folder / "reports/reference/digits.csv").write_text("study,method\ndigits,ttr\n")
+    (folder / "reports/reference/digits.csv").write_text("study,method\ndigits,ttr\n", encoding="utf-8")
     with pytest.raises(UserError, match=r"digits.csv: not rows of this schema"):
         run_gate("digits")
     assert "the old ones could not be read" in run_gate("digits", renew=True)[0]
@@ -293,5 +293,5 @@ def test_files_that_are_not_what_they_should_be_are_one_line(folder):
 
 def test_nothing_here_imports_torch():
     folder = config.ROOT / "harness" / "report" / "gate"
-    assert not any("torch" in path.read_text() for path in folder.glob("*.py"))
+    assert not any("torch" in path.read_text(encoding="utf-8") for path in folder.glob("*.py"))
     assert math.isnan(compare_rows(table(BEFORE), table(BEFORE)).lines[0].p)

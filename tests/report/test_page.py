@@ -242,8 +242,8 @@ def test_in_a_browser_it_fits_and_its_numbers_open(study, tmp_path, seeds):
     rows = pd.concat(
         [synthetic(fids, seeds, failed=failed), *(synthetic(fids, seeds, scores=["fid"], ema=e) for e in study.sampling.averages)]
     )
-    (tmp_path / "index.html").write_text(rendered(study, rows, seeds, method_names()))
-    (tmp_path / "look.html").write_text(LOOK)
+    (tmp_path / "index.html").write_text(rendered(study, rows, seeds, method_names()), encoding="utf-8")
+    (tmp_path / "look.html").write_text(LOOK, encoding="utf-8")
     command = [
         CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
         "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files", "--enable-logging=stderr",

@@ -13,7 +13,7 @@ from harness.study.typed import UserError
 
 @pytest.fixture
 def raw():
-    return copy.deepcopy(yaml.safe_load(paper.FILE.read_text()))
+    return copy.deepcopy(yaml.safe_load(paper.FILE.read_text(encoding="utf-8")))
 
 
 def test_the_main_row():

@@ -45,7 +45,7 @@ def test_the_csv_keeps_every_bit(tmp_path_factory, table):
     path = tmp_path_factory.getbasetemp() / "kept.csv"
     write_text(path, row_files.to_csv(table))
     pd.testing.assert_frame_equal(row_files.from_csv(path), table, check_exact=True)
-    assert row_files.to_csv(row_files.from_csv(path)) == path.read_text()
+    assert row_files.to_csv(row_files.from_csv(path)) == path.read_text(encoding="utf-8")
 
 
 @settings(max_examples=200)
@@ -104,7 +104,7 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
 )
 def test_what_is_wrong_in_a_csv_is_named(tmp_path, spoil, message):
     path = tmp_path / "rows.csv"
-    path.write_text(spoil(row_files.to_csv(synthetic(scores=["fid"]))))
+    path.write_text(spoil(row_files.to_csv(synthetic(scores=["fid"]))), encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         row_files.from_csv(path)
     assert str(caught.value).startswith(str(path))
@@ -205,10 +205,10 @@ def copied(runs, tmp_path):
 
 def rewrite(path, change):
     """The file as a stage would have written it, with a change."""
-    values = json.loads(path.read_text())
+    values = json.loads(path.read_text(encoding="utf-8"))
     change(values)
     with artifacts.artifact(path, stage="scores", module="harness.evaluation.scores") as temporary:
-        temporary.write_text(json.dumps(values))
+        temporary.write_text(json.dumps(values), encoding="utf-8")
 
 
 def refused(study, folder):
@@ -220,13 +220,13 @@ def refused(study, folder):
 
 def test_a_corrupted_file_is_refused(study, copied):
     path = copied / "runs" / "dsr" / "seed1" / "scores.json"
-    path.write_text(path.read_text().replace("1", "2", 1))
+    path.write_text(path.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
     assert "dsr/seed1/scores.json: corrupted or truncated" in refused(study, copied)
 
 
 def test_a_row_without_any_of_its_provenance_is_refused(study, copied):
     path = copied / "runs" / "dsr" / "seed1" / "scores.json"
-    whole = json.loads(path.read_text())
+    whole = json.loads(path.read_text(encoding="utf-8"))
     hashes = [field for field in HASHES if field in whole]
     places = [(field,) for field in (*hashes, "seed", "ema", "step", "guidance", "schema_version")] + [
         ("provenance", field) for field in whole["provenance"]

@@ -37,17 +37,17 @@ def test_rendered_table_is_the_golden_one(study, monkeypatch, tmp_path, request,
     seeds = sorted(set(GOLDEN[name]["seed"]))
     render_table(study, methods=list(FIDS), seeds=seeds, results=tmp_path, spec=SPEC, out=tmp_path / f"{name}.md")
     for suffix in (".md", ".tex", ".csv"):
-        golden, rendered = DATA / f"{name}{suffix}", (tmp_path / f"{name}{suffix}").read_text()
+        golden, rendered = DATA / f"{name}{suffix}", (tmp_path / f"{name}{suffix}").read_text(encoding="utf-8")
         if request.config.getoption("--update-golden"):
-            golden.write_text(rendered)
-        assert rendered == golden.read_text()
+            golden.write_text(rendered, encoding="utf-8")
+        assert rendered == golden.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", GOLDEN)
 def test_the_csv_alone_gives_the_same_table(study, name):
     rows = row_files.from_csv(DATA / f"{name}.csv")
     made = table.table_texts(study, rows, list(FIDS), sorted(set(rows["seed"])), specs.load_spec(SPEC))
-    assert made == tuple((DATA / f"{name}{suffix}").read_text() for suffix in (".md", ".tex"))
+    assert made == tuple((DATA / f"{name}{suffix}").read_text(encoding="utf-8") for suffix in (".md", ".tex"))
 
 
 def columns(rows):
@@ -206,7 +206,7 @@ def test_a_row_that_is_missing_is_named(study, rows, message):
 )
 def test_a_bad_spec_is_one_line(tmp_path, change, message):
     path = tmp_path / "spec.yaml"
-    path.write_text(SPEC.read_text().replace(*change))
+    path.write_text(SPEC.read_text(encoding="utf-8").replace(*change), encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         specs.load_spec(path)
     assert "\n" not in str(caught.value)
@@ -225,7 +225,7 @@ def test_real_rows_render_twice_to_the_same_bytes(study, runs, tmp_path):
         render_table(study, methods=METHODS, seeds=SEEDS, results=runs.root, spec=SPEC, out=tmp_path / name / "table1.md")
     for file in ("table1.md", "table1.csv", "table1.tex", "rows.parquet"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
-    assert "seconds" in (tmp_path / "a" / "times.csv").read_text()
+    assert "seconds" in (tmp_path / "a" / "times.csv").read_text(encoding="utf-8")
     assert not (tmp_path / "a" / "paper.csv").exists()
     kept = pd.read_parquet(tmp_path / "a" / "rows.parquet")
     pd.testing.assert_frame_equal(kept.drop(columns="seconds"), row_files.from_csv(tmp_path / "a" / "table1.csv"))
@@ -256,7 +256,8 @@ def test_latex_compiles(tmp_path):
         shutil.copy(DATA / f"{name}.tex", tmp_path)
     inputs = "".join(rf"\input{{{name}.tex}}\clearpage" for name in GOLDEN)
     (tmp_path / "main.tex").write_text(
-        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{inputs}\end{{document}}"
+        rf"\documentclass{{article}}\usepackage{{booktabs,graphicx}}\begin{{document}}{inputs}\end{{document}}",
+        encoding="utf-8",
     )
     done = subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]

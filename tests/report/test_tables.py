@@ -148,14 +148,14 @@ def test_rendered_tables_are_the_golden_ones(name, request):
         golden = DATA / "tables" / f"{name}{suffix}"
         if request.config.getoption("--update-golden"):
             golden.parent.mkdir(exist_ok=True)
-            golden.write_text(content)
-        assert content == golden.read_text()
+            golden.write_text(content, encoding="utf-8")
+        assert content == golden.read_text(encoding="utf-8")
 
 
 def test_the_csv_alone_gives_the_same_table(tmp_path):
     study, spec = load_study("digits"), specs.load_table("main")
     rows = made("digits", "main")[1]
-    (tmp_path / "main.csv").write_text(row_files.to_csv(rows))
+    (tmp_path / "main.csv").write_text(row_files.to_csv(rows), encoding="utf-8")
     again = row_files.from_csv(tmp_path / "main.csv")
     assert table.table_texts(study, again, EIGHT, [0, 1, 2], spec) == rendered("digits", "main")
 
@@ -179,7 +179,7 @@ def test_the_csv_alone_gives_the_same_table(tmp_path):
 )
 def test_a_bad_spec_is_one_line_with_the_nearest_name(tmp_path, change, message):
     path = tmp_path / "scaling.yaml"
-    path.write_text((specs.TABLES / "scaling.yaml").read_text().replace(*change, 1))
+    path.write_text((specs.TABLES / "scaling.yaml").read_text(encoding="utf-8").replace(*change, 1), encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         specs.load_spec(path)
     assert "\n" not in str(caught.value)
@@ -193,7 +193,9 @@ def test_an_unknown_table_is_one_line_with_the_nearest_name():
 
 def test_studies_that_are_measured_differently_are_refused_before_any_run(tmp_path):
     path = tmp_path / "mixed.yaml"
-    path.write_text((specs.TABLES / "scaling.yaml").read_text().replace("digits: digits_dit_s", "digits: smoke_dit_s"))
+    path.write_text(
+        (specs.TABLES / "scaling.yaml").read_text(encoding="utf-8").replace("digits: digits_dit_s", "digits: smoke_dit_s"), encoding="utf-8"
+    )
     with pytest.raises(UserError, match="studies 'smoke_dit_s' and 'digits_dit_b' cannot share its columns: data is"):
         specs.parts(specs.load_spec(path), load_study("digits"), ["baseline", "dsr"])
 
@@ -285,16 +287,16 @@ def test_all_tables_and_numbers_compile_into_one_pdf_without_wide_boxes(tmp_path
     for family in ("digits", "imagenet256"):
         study = load_study(FAMILIES[family])
         for name in specs.table_names(study):
-            (tmp_path / f"{family}-{name}.tex").write_text(rendered(family, name)[1])
+            (tmp_path / f"{family}-{name}.tex").write_text(rendered(family, name)[1], encoding="utf-8")
             inputs.append(rf"\input{{{family}-{name}.tex}}\clearpage")
-        (tmp_path / f"{family}-numbers.tex").write_text(numbers.numbers_tex(*contents(family)))
+        (tmp_path / f"{family}-numbers.tex").write_text(numbers.numbers_tex(*contents(family)), encoding="utf-8")
         inputs.insert(0, rf"\input{{{family}-numbers.tex}}")
     quoted = r"FID of DSR: \DigitsTableOneDsrFid; of the paper: \ImagenetTwoFiveSixSiglipTwoBScalingDitXlDsrFidPaper."
     head = r"\documentclass{article}\usepackage[margin=1in]{geometry}\usepackage{booktabs,graphicx}\begin{document}"
-    (tmp_path / "main.tex").write_text("\n".join([head, *inputs, quoted, r"\end{document}"]))
+    (tmp_path / "main.tex").write_text("\n".join([head, *inputs, quoted, r"\end{document}"]), encoding="utf-8")
     done = subprocess.run(["pdflatex", "-halt-on-error", "main.tex"], cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
-    log = (tmp_path / "main.log").read_text(errors="replace")
+    log = (tmp_path / "main.log").read_text(errors="replace", encoding="utf-8")
     wide = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt too wide\)", log)]
     tall = [float(height) for height in re.findall(r"(?:Overfull \\vbox|Float too large for page by) \(?([\d.]+)pt", log)]
     assert max([*wide, *tall, 0.0]) < 20

@@ -112,7 +112,7 @@ def test_a_spoiled_record_is_named(moved, content):
     path = moved / "results" / "runs" / "dsr" / "seed1" / f"denoiser.safetensors{artifacts.META}"
     path.unlink()
     if content is not None:
-        path.write_text(content)
+        path.write_text(content, encoding="utf-8")
     assert any(problem.startswith("runs/dsr/seed1/denoiser.safetensors: its record is") for problem in traced(moved)[1])
 
 
@@ -169,7 +169,7 @@ def test_an_asset_that_is_gone_is_named(moved, tmp_path):
     asset.write_bytes(b"weights")
     record = results / "assets" / "encoder.plain.weights.json"
     with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(asset)) as path:
-        path.write_text(json.dumps({"name": "encoder.plain.weights", "sha256": artifacts.sha256(asset), "bytes": 7}))
+        path.write_text(json.dumps({"name": "encoder.plain.weights", "sha256": artifacts.sha256(asset), "bytes": 7}), encoding="utf-8")
     judge = results / "judge.safetensors"
     artifacts.write_record(
         judge, artifacts.meta(judge) | {"inputs": {"results/tiny/assets/encoder.plain.weights.json": artifacts.sha256(record)}}

@@ -17,14 +17,14 @@ from harness.study.typed import UserError
 
 def make(path, text="a result"):
     with artifacts.artifact(path, stage="test", module="harness.data.stage", seed=1) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
 def test_record_says_how_it_came_about(tmp_path):
     first = make(tmp_path / "first")
     with artifacts.artifact(tmp_path / "second", stage="test", module="harness.data.stage", inputs=[first]) as temporary:
-        temporary.write_text("another")
+        temporary.write_text("another", encoding="utf-8")
     record = artifacts.meta(tmp_path / "second")
     assert record["inputs"] == {str(first): artifacts.sha256(first)}
     assert set(record["provenance"]) == {"commit", "dirty", "python", "versions", "device", "threads", "tf32"}
@@ -33,7 +33,7 @@ def test_record_says_how_it_came_about(tmp_path):
 
 def test_a_failed_stage_leaves_nothing_behind(tmp_path):
     with pytest.raises(RuntimeError), artifacts.artifact(tmp_path / "x", stage="test", module="harness.data.stage") as temporary:
-        temporary.write_text("half")
+        temporary.write_text("half", encoding="utf-8")
         raise RuntimeError
     assert list(tmp_path.iterdir()) == []
 
@@ -41,10 +41,10 @@ def test_a_failed_stage_leaves_nothing_behind(tmp_path):
 def test_a_failed_rewrite_keeps_the_old(tmp_path):
     path = make(tmp_path / "x")
     with pytest.raises(RuntimeError), artifacts.artifact(path, stage="test", module="harness.data.stage") as temporary:
-        temporary.write_text("half")
+        temporary.write_text("half", encoding="utf-8")
         raise RuntimeError
     assert artifacts.checked(path)
-    assert path.read_text() == "a result"
+    assert path.read_text(encoding="utf-8") == "a result"
 
 
 @given(position=st.integers(0, 7), bit=st.integers(0, 7))
@@ -60,8 +60,8 @@ def test_one_flipped_bit_is_refused_by_name_and_hash(tmp_path_factory, position,
 def test_a_truncated_folder_is_refused(tmp_path):
     with artifacts.artifact(tmp_path / "folder", stage="test", module="harness.data.stage") as temporary:
         temporary.mkdir()
-        (temporary / "a").write_text("aaaa")
-        (temporary / "b").write_text("bbbb")
+        (temporary / "a").write_text("aaaa", encoding="utf-8")
+        (temporary / "b").write_text("bbbb", encoding="utf-8")
     artifacts.checked(tmp_path / "folder")
     (tmp_path / "folder" / "b").unlink()
     with pytest.raises(UserError, match="corrupted or truncated"):
@@ -71,7 +71,7 @@ def test_a_truncated_folder_is_refused(tmp_path):
 def test_missing_files_and_records(tmp_path):
     with pytest.raises(UserError, match="no such file"):
         artifacts.checked(tmp_path / "none")
-    (tmp_path / "bare").write_text("x")
+    (tmp_path / "bare").write_text("x", encoding="utf-8")
     with pytest.raises(UserError, match=r"its record bare\.meta\.json is missing"):
         artifacts.checked(tmp_path / "bare")
 
@@ -124,7 +124,7 @@ def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch
         return {stage: code_hash(module) for stage, module in STAGES.items()}
 
     before = hashes()
-    with open(tmp_path / "harness" / file, "r+") as source:
+    with open(tmp_path / "harness" / file, "r+", encoding="utf-8") as source:
         source.seek(0, 2)
         source.write("\n# changed\n")
     after = hashes()
@@ -153,14 +153,14 @@ def test_others_may_read_an_artifact(tmp_path):
 def test_a_changed_record_is_refused(tmp_path):
     """It holds numbers that end in the table (the share of tokens that a mask filtered)."""
     sidecar = make(tmp_path / "x").with_name("x.meta.json")
-    sidecar.write_text(sidecar.read_text().replace('"seed": 1', '"seed": 2'))
+    sidecar.write_text(sidecar.read_text(encoding="utf-8").replace('"seed": 1', '"seed": 2'), encoding="utf-8")
     with pytest.raises(UserError, match=r"x\.meta\.json: not as it was written; delete it and .*/x, then"):
         artifacts.meta(tmp_path / "x")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "null", "{", '"record"', "[" * 100_000, "9" * 5000, '{"sha256": NaN}', "\udcff"])
 def test_what_is_no_record_is_refused(tmp_path, text):
-    make(tmp_path / "x").with_name("x.meta.json").write_text(text, errors="surrogateescape")
+    make(tmp_path / "x").with_name("x.meta.json").write_text(text, errors="surrogateescape", encoding="utf-8")
     with pytest.raises(UserError, match="not as it was written"):
         artifacts.checked(tmp_path / "x")
 
@@ -168,7 +168,7 @@ def test_what_is_no_record_is_refused(tmp_path, text):
 def test_records_give_back_what_json_can_hold(tmp_path):
     facts = {"counts": {10: 1, 9: 2}, "size": (1, 2), "share": 0.1, "nothing": float("inf")}
     with artifacts.artifact(tmp_path / "x", stage="test", module="harness.data.stage", **facts) as temporary:
-        temporary.write_text("a result")
+        temporary.write_text("a result", encoding="utf-8")
     record = artifacts.meta(tmp_path / "x")
     assert [record[key] for key in facts] == [{"10": 1, "9": 2}, [1, 2], 0.1, float("inf")]
 
@@ -246,6 +246,6 @@ def test_two_spoiled_checkpoints_mean_from_the_start(tmp_path, capfd):
 
 
 def test_a_checkpoint_of_a_killed_process_leaves_no_temporary(tmp_path):
-    (tmp_path / ".checkpoint.safetensors.1.tmp").write_text("half")
+    (tmp_path / ".checkpoint.safetensors.1.tmp").write_text("half", encoding="utf-8")
     save(tmp_path, 1)
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint.safetensors"]

@@ -64,14 +64,14 @@ def test_a_record_does_not_depend_on_where_the_asset_is(tmp_path, judge):
 def test_a_folder_stands_for_the_file_that_the_study_names(tmp_path):
     folder = tmp_path / "encoders" / "siglip2-base-patch16-256"
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
     asset = read_study("imagenet256_siglip2_b")["encoder"]["plain"]["weights"]
     study = parse_study("x", merge(read_study("imagenet256_siglip2_b"), {"encoder": {"plain": {"weights": {"sha256": None}}}}))
     assert assets.look(ENCODER, study.assets[ENCODER], tmp_path).state == "missing"  # the folder is there, its weights are not
     (folder / asset["file"]).write_bytes(b"weights")
     status = assets.look(ENCODER, study.assets[ENCODER], tmp_path)
     assert status.sha256 == artifacts.sha256(folder / asset["file"])
-    (folder / "README.md").write_text("more")
+    (folder / "README.md").write_text("more", encoding="utf-8")
     assert assets.look(ENCODER, study.assets[ENCODER], tmp_path).sha256 == status.sha256
 
 
@@ -104,7 +104,7 @@ def test_a_model_of_the_hub_is_taken_from_its_local_cache(tmp_path, monkeypatch)
     snapshot.mkdir(parents=True)
     (snapshot / asset.file).write_bytes(b"weights")
     (model / "refs").mkdir()
-    (model / "refs" / "main").write_text("abc")
+    (model / "refs" / "main").write_text("abc", encoding="utf-8")
     record_asset(study, name=ENCODER, assets=tmp_path / "assets", out=tmp_path / "r.json")
     assert assets.locate(tmp_path / "r.json") == snapshot
     own = tmp_path / "assets" / asset.path

@@ -63,7 +63,7 @@ def names(folder):
 
 def make(folder):
     with artifacts.trained_artifact(folder / "x", state=folder / "state", stage="test", module="harness.data.stage", config={}) as (out, _):
-        out.write_text("a result")
+        out.write_text("a result", encoding="utf-8")
 
 
 def test_one_that_waited_does_not_train_again(tmp_path, train):
@@ -75,7 +75,7 @@ def test_one_that_waited_does_not_train_again(tmp_path, train):
     (tmp_path / "hold").unlink()
     assert first.communicate() == ("", "")
     assert second.communicate() == (f"{tmp_path}/x: made by the process that was waited for\n", "")
-    assert (tmp_path / "log").read_text() == "trained\n"
+    assert (tmp_path / "log").read_text(encoding="utf-8") == "trained\n"
     assert artifacts.checked(tmp_path / "x")
     assert names(tmp_path) == ["log", "x", "x.meta.json"]
 
@@ -110,7 +110,7 @@ def test_waiting_ends_when_its_owner_is_killed_or_with_ctrl_c(tmp_path, train):
     third.send_signal(signal.SIGINT)
     assert third.wait() == -signal.SIGINT
     first.kill()
-    while (tmp_path / "log").read_text() != "trained\n" * 2 and second.poll() is None:
+    while (tmp_path / "log").read_text(encoding="utf-8") != "trained\n" * 2 and second.poll() is None:
         time.sleep(0.05)
     (tmp_path / "hold").unlink()
     assert second.wait() == 0
@@ -122,7 +122,7 @@ def test_without_locks_on_the_file_system_work_goes_on_with_a_line(tmp_path, mon
         raise OSError(locks.NO_LOCKS[0], "No locks available")
 
     monkeypatch.setattr(locks.fcntl, "flock", flock)
-    (tmp_path / f".x.{os.getpid() + 1}.tmp").write_text("perhaps another process is at it")
+    (tmp_path / f".x.{os.getpid() + 1}.tmp").write_text("perhaps another process is at it", encoding="utf-8")
     make(tmp_path)
     assert capfd.readouterr().err.count("\n") == 1
     assert artifacts.checked(tmp_path / "x")
@@ -154,7 +154,7 @@ rule slow:
 
 
 def test_snakemake_goes_on_after_a_kill_and_is_alone_while_it_lives(tmp_path):
-    (tmp_path / "Snakefile").write_text(SNAKEFILE)
+    (tmp_path / "Snakefile").write_text(SNAKEFILE, encoding="utf-8")
     command = [sys.executable, "-m", "snakemake", "--cores", "1"]
     quiet = {"cwd": tmp_path, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 

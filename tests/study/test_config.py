@@ -32,8 +32,10 @@ def test_all_methods_of_the_paper_are_there_and_baseline_comes_first():
 
 def test_a_method_is_one_new_file(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
-    (tmp_path / "baseline.py").write_text("from harness import Method\nMETHOD = Method(title='baseline')\n")
-    (tmp_path / "mine.py").write_text("from harness import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\n")
+    (tmp_path / "baseline.py").write_text("from harness import Method\nMETHOD = Method(title='baseline')\n", encoding="utf-8")
+    (tmp_path / "mine.py").write_text(
+        "from harness import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\n", encoding="utf-8"
+    )
     assert method_names() == ["baseline", "mine"]
 
 
@@ -51,7 +53,7 @@ def test_a_method_is_one_new_file(tmp_path, monkeypatch):
 )
 def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
-    (tmp_path / "bad.py").write_text(text)
+    (tmp_path / "bad.py").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
         load_method("bad")
     assert "\n" not in str(caught.value)
@@ -211,7 +213,7 @@ def test_a_variant_that_there_is_not_is_one_line(name, message):
 def test_a_variant_keeps_the_hook_of_its_method(tmp_path, monkeypatch):
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
     text = "from harness import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\ndef modify_denoiser(model): return model\n"
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     assert denoiser_hook("mine-count4-start1") is not None
 
 

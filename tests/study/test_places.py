@@ -18,7 +18,7 @@ def studies(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "STUDIES", tmp_path)
 
     def write(name, **values):
-        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"title": name, **values}))
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"title": name, **values}), encoding="utf-8")
         return load_study(name)
 
     return write

@@ -20,7 +20,7 @@ def folder(tmp_path, monkeypatch):
 
     def write(**files):
         for name, values in files.items():
-            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values))
+            (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
 
     return write
 
@@ -54,8 +54,8 @@ def test_a_list_of_bases_that_cannot_be_is_one_line(folder, files, message):
 
 
 def test_smoke_is_digits_with_its_budgets_cut():
-    smoke = yaml.safe_load((studies.STUDIES / "smoke.yaml").read_text())
-    cut = yaml.safe_load((studies.STUDIES / "_smoke.yaml").read_text())
+    smoke = yaml.safe_load((studies.STUDIES / "smoke.yaml").read_text(encoding="utf-8"))
+    cut = yaml.safe_load((studies.STUDIES / "_smoke.yaml").read_text(encoding="utf-8"))
     assert smoke.pop("extends") == ["digits", "_smoke"]
     assert read_study("smoke") == config.merge(config.merge(read_study("digits"), cut), smoke)
 

@@ -176,7 +176,8 @@ def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
     copy = tmp_path / "latents.safetensors"
     copy.write_bytes(built.encoders["plain"].latents.read_bytes()[:-1])
     (tmp_path / "latents.safetensors.meta.json").write_text(
-        (built.encoders["plain"].latents.parent / "latents.safetensors.meta.json").read_text()
+        (built.encoders["plain"].latents.parent / "latents.safetensors.meta.json").read_text(encoding="utf-8"),
+        encoding="utf-8",
     )
     with pytest.raises(UserError, match=r"latents\.safetensors: corrupted or truncated: sha256"):
         train_denoiser(study, method="baseline", seed=0, latents=copy, state=tmp_path / "s", out=tmp_path / "x")
@@ -234,7 +235,7 @@ def modify_denoiser(model):
 )
 def test_a_method_can_change_the_denoiser(study, tmp_path, monkeypatch, body, message):
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
-    (tmp_path / "mine.py").write_text(HOOKED.format(body=body))
+    (tmp_path / "mine.py").write_text(HOOKED.format(body=body), encoding="utf-8")
     if message:
         with pytest.raises(UserError, match=message):
             build_denoiser(study, "mine")

@@ -207,7 +207,7 @@ def test_a_mistake_in_the_config_is_one_line_before_any_job(setting, message):
 def rules():
     """(name, text, whether it is another with changes) of every rule."""
     for path in sorted((config.ROOT / "harness" / "rules").glob("*.smk")):
-        for text in re.split(r"^ *(?=(?:use )?rule )", path.read_text(), flags=re.MULTILINE)[1:]:
+        for text in re.split(r"^ *(?=(?:use )?rule )", path.read_text(encoding="utf-8"), flags=re.MULTILINE)[1:]:
             named = re.match(r"(use )?rule (?:\w+ as )?(\w+)", text)
             yield named[2], text.split("\n\n")[0], bool(named[1])
 
@@ -254,7 +254,9 @@ SCORED = {"scores", "step_scores", "guided_scores"}
 )
 def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
     """By the params of the rules; what comes after them runs again because its inputs do."""
-    drawn = re.search(r"^DRAWN = \[(.*?)\]", (config.ROOT / "harness" / "rules" / "denoiser.smk").read_text(), re.MULTILINE)[1]
+    drawn = re.search(
+        r"^DRAWN = \[(.*?)\]", (config.ROOT / "harness" / "rules" / "denoiser.smk").read_text(encoding="utf-8"), re.MULTILINE
+    )[1]
     sections = {}
     for rule, text, derived in rules():
         called = re.search(r"\*\*stage\(\s*\"\w+\"((?:,\s*(?:\*DRAWN|\"[\w.]+\"))+)", text)

@@ -17,7 +17,7 @@ def table(tmp_path, monkeypatch):
     monkeypatch.setattr(specs, "TABLES", tmp_path)
 
     def write(name, groups):
-        (tmp_path / f"{name}.yaml").write_text(f"title: {name}\ngroups: {groups}\n{PANELS}")
+        (tmp_path / f"{name}.yaml").write_text(f"title: {name}\ngroups: {groups}\n{PANELS}", encoding="utf-8")
 
     return write
 
@@ -52,7 +52,7 @@ def test_modules_are_those_of_the_studies_shown_and_of_what_they_share(table):
 
 @pytest.mark.parametrize("study", ["smoke", "imagenet256_jit_h"])
 def test_a_guided_column_asks_for_guided_scores_where_the_study_has_a_search(table, study):
-    (specs.TABLES / "guided.yaml").write_text("title: g\npanels: [{title: t, columns: [{score: fid, guided: true}]}]\n")
+    (specs.TABLES / "guided.yaml").write_text("title: g\npanels: [{title: t, columns: [{score: fid, guided: true}]}]\n", encoding="utf-8")
     searched = load_study(study).sampling.guidance_search is not None
     assert any("guided/scores.json" in path for path in targets(study, ["baseline"]).table("guided").inputs) == searched
 

@@ -43,7 +43,7 @@ class PublishedClip(ClipKind):
 
 def load_published(folder: Path) -> LoadedClip:
     """The model resizes, crops and normalises as the folder's configuration says."""
-    model, text = load_folder(folder), json.loads((folder / CONFIG).read_text())["model_cfg"]["text_cfg"]
+    model, text = load_folder(folder), json.loads((folder / CONFIG).read_text(encoding="utf-8"))["model_cfg"]["text_cfg"]
     transform = image_transform_v2(PreprocessCfg(**model.visual.preprocess_cfg), is_train=False)
 
     def preprocess(images: np.ndarray) -> Tensor:
@@ -99,7 +99,7 @@ def _folder(source: Path) -> tuple[dict, dict, Path]:
     if not source.is_dir():
         raise UserError(f"{source}: not a folder; name the architecture in evaluation.clip.model, as open_clip calls it, to use a file")
     try:
-        written = json.loads((source / CONFIG).read_text())
+        written = json.loads((source / CONFIG).read_text(encoding="utf-8"))
         config, preprocess = written["model_cfg"], written.get("preprocess_cfg", {})
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{source}: no readable {CONFIG} with model_cfg ({type(error).__name__}: {error})") from None

@@ -94,7 +94,7 @@ class TrainedWordClip(ClipKind):
 
     def load(self, folder: Path) -> LoadedClip:
         """The model takes pixels in [-1, 1]."""
-        return LoadedClip(load_folder(folder), WordTokenizer(**json.loads((folder / WORDS).read_text())), to_pixels)
+        return LoadedClip(load_folder(folder), WordTokenizer(**json.loads((folder / WORDS).read_text(encoding="utf-8"))), to_pixels)
 
     def network(self) -> Network:
         data = self.study.data

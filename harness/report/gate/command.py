@@ -86,7 +86,10 @@ def _brief(view: View) -> str:
 
 def neurons_of(rows: pd.DataFrame, results: Path) -> NeuronLists:
     """Register neurons of the methods that have some, from the files below `results` that the rows name. UserError if one is not there."""
-    lists = {artifacts.checked(path): json.loads(path.read_text())["neurons"] for path in sorted(results.glob("encoders/*/registers.json"))}
+    lists = {
+        artifacts.checked(path): json.loads(path.read_text(encoding="utf-8"))["neurons"]
+        for path in sorted(results.glob("encoders/*/registers.json"))
+    }
     named = rows[rows["registers"] != NONE].groupby("method", sort=False)["registers"].first()
     for method, sha256 in named.items():
         if sha256 not in lists:
@@ -99,7 +102,7 @@ def neurons_of(rows: pd.DataFrame, results: Path) -> NeuronLists:
 def read_neurons(path: Path) -> NeuronLists:
     """The neuron lists that `store_rows` wrote."""
     try:
-        return TypeAdapter(NeuronLists).validate_json(path.read_text())
+        return TypeAdapter(NeuronLists).validate_json(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValidationError) as error:
         raise UserError(
             f"{path}: not lists of register neurons ({type(error).__name__}); get it back, or write it again with --update"
