@@ -43,7 +43,7 @@ def train_denoiser(
     the study does not cache its latents.
     """
     config, mask = study.denoiser, load_method(method).loss_mask
-    facts = {"method": method, "seed": seed, "method_file": artifacts.sha256(method_file(method))}
+    facts = {"method": method, "seed": seed}
     images = {}
     if not study.latents.cache:
         images = {"split": load_data(data, "train"), "encoder": load_encoder(study, backbone, registers)}
@@ -57,7 +57,7 @@ def train_denoiser(
     if facts["filtered_share"] == 1:
         raise UserError(f"method '{method}': the loss mask filters every token; look at the norm it thresholds ({mask.norm})")
     inputs = [p for p in (latents, data, backbone, registers) if p is not None]
-    making = {"stage": "denoiser", "module": __name__, "config": config, "inputs": inputs, **facts}
+    making = {"stage": "denoiser", "module": __name__, "scripts": [method_file(method)], "config": config, "inputs": inputs, **facts}
     outcome: dict = {"status": "ok", "processes": processes.count()}
     artifact = artifacts.trained_artifact(out, state=state, outcome=outcome, **making)
     with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, checkpoints):

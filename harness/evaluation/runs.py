@@ -6,7 +6,8 @@ from pydantic import BaseModel
 
 from harness.results.schema import NONE, Provenance
 from harness.store import artifacts
-from harness.store.provenance import code_hash, provenance
+from harness.store.code import code_hash
+from harness.store.provenance import provenance
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
 

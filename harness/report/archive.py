@@ -21,9 +21,9 @@ import pandas as pd
 
 from harness.report import claims, hypotheses, page, table
 from harness.report import rows as row_files
+from harness.report.chain import relative
 from harness.report.page import without_places
 from harness.report.specs import TableSpec, load_spec, load_table
-from harness.report.trace import relative
 from harness.store import artifacts
 from harness.store.files import atomic
 from harness.store.provenance import commit as commit_of

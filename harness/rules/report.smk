@@ -2,7 +2,6 @@
 from functools import partial
 
 from harness.workflow import data_files, rules as shared
-from harness.store.provenance import code_hash
 
 OWN = TARGETS.run
 STUDY, REPORTS = OWN.study.name, f"reports/{OWN.study.name}"
@@ -208,7 +207,7 @@ rule compute:
         mem_mb=2000,
         runtime=10,
     params:
-        code=code_hash("harness.plan"),
+        **shared.code_of("harness.plan"),
         config=data_files.paper_sizes(),
     message:
         "Parameters, FLOPs and GPU-hours of the paper-scale denoisers, beside the paper's"

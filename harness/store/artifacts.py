@@ -1,6 +1,6 @@
 """Files that stages hand to one another: written atomically, each with a sidecar that says what it is and how it came about.
 
-`x.safetensors` has `x.safetensors.meta.json` beside it: sha256, inputs with their sha256, config and code hash, commit, versions,
+`x.safetensors` has `x.safetensors.meta.json` beside it: sha256, inputs with their sha256, config, source files with their hashes, commit, versions,
 device, precision, seconds. A reader checks the sha256 first, so a truncated or changed file is refused by name.
 """
 
@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.store import locks
+from harness.store.code import code_hash, sources
 from harness.store.files import atomic, remove_left_by_killed, sync, write_json
-from harness.store.provenance import code_hash, provenance
+from harness.store.provenance import provenance
 from harness.study.typed import UserError, digest
 
 META = ".meta.json"
@@ -39,16 +40,17 @@ def artifact(
     module: str,
     config: object = None,
     inputs: Iterable[Path | str] = (),
+    scripts: Iterable[Path] = (),
     outcome: dict | None = None,
     **facts: object,
 ) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
-    `module` is the code that makes it, `facts` are further JSON values for the sidecar (seed, count, ...). `outcome`: those that are known
+    `module` is the code that makes it, `scripts` are further source files that run (a method's); `facts` are further JSON values for the sidecar (seed, count, ...). `outcome`: those that are known
     only at the end of the block, which fills it. One process at a time: another one that makes the same is waited for.
     """
     path = Path(path)
-    with _alone(path), _recorded(path, _record(stage, module, config, inputs, facts), outcome) as temporary:
+    with _alone(path), _recorded(path, _record(stage, module, config, inputs, scripts, facts), outcome) as temporary:
         yield temporary
 
 
@@ -62,6 +64,7 @@ def trained_artifact(
     module: str,
     config: object,
     inputs: Iterable[Path | str] = (),
+    scripts: Iterable[Path] = (),
     outcome: dict | None = None,
     **facts: object,
 ) -> Iterator[tuple[Path, Path]]:
@@ -73,7 +76,7 @@ def trained_artifact(
     """
     path = Path(path)
     with _alone(path) as how:
-        record = _record(stage, module, config, inputs, facts)
+        record = _record(stage, module, config, inputs, scripts, facts)
         if how == "waited" and ready(path, record):
             raise Finished(f"{path}: made by the process that was waited for")
         folder = Path(state) / f"{stage}-{digest(record)}"
@@ -135,9 +138,13 @@ def ready(path: Path | str, record: dict) -> bool:
     return all(there.get(key) == value for key, value in _plain(record | {"provenance": provenance()}).items())
 
 
-def _record(stage: str, module: str, config: object, inputs: Iterable[Path | str], facts: dict) -> dict:
+def _record(
+    stage: str, module: str, config: object, inputs: Iterable[Path | str], scripts: Iterable[Path], facts: dict[str, object]
+) -> dict:
     config = config.model_dump(mode="json") if hasattr(config, "model_dump") else config
-    return {"stage": stage, "config": config, "inputs": {str(i): checked(i) for i in inputs}, "code": code_hash(module), **facts}
+    scripts = list(scripts)
+    code = {"code": code_hash(module, *scripts), "sources": sources(module, *scripts)}
+    return {"stage": stage, "config": config, "inputs": {str(i): checked(i) for i in inputs}, **code, **facts}
 
 
 # ----------------------------------------------------------------------------------------------------------------- reading

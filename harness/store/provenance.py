@@ -1,51 +1,11 @@
-"""What a number depends on besides its inputs and settings: the code that made it, the commit, versions, device."""
+"""What a number depends on besides its inputs, settings and code: the commit, versions, device."""
 
-import ast
-import hashlib
 import platform
 import subprocess
 from functools import cache
 from importlib import metadata
-from pathlib import Path
 
 from harness.study.typed import ROOT
-
-
-@cache
-def _imports(source: str) -> set[str]:
-    """Names of the harness modules that a file's source imports, anywhere in it."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    return {name for name in names if name.split(".")[0] == "harness"}
-
-
-def module_file(name: str) -> Path | None:
-    """The source of a module of this repository."""
-    path = ROOT.joinpath(*name.split("."))
-    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
-
-
-@cache
-def code_hash(*modules: str) -> str:
-    """Hash of the source of `modules` and of every harness module that they import, directly or not.
-
-    Snakemake does not see imported modules; this hash, as a param of each rule, makes it rerun what a change touches and no more.
-    """
-    waiting, files = list(modules), {}
-    while waiting:
-        name = waiting.pop()
-        path = module_file(name)
-        if path is not None and path not in files:
-            source = path.read_text()
-            files[path] = hashlib.sha256(source.encode()).hexdigest()
-            waiting += _imports(source)
-            waiting += [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs too
-    lines = sorted(f"{path.relative_to(ROOT).as_posix()} {value}" for path, value in files.items())
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
 
 
 def _git(*arguments: str) -> str | None:

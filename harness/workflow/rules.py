@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from harness.store.provenance import code_hash
+from harness.store import code
 from harness.workflow.run import Run
 from harness.workflow.stages import STAGES, Parameter, parameters
 
@@ -20,8 +20,9 @@ def resources(run: Run, processes: int = 1) -> dict[str, int]:
 
 
 def stage(run: Run, name: str, /, *sections: str, **more: Any) -> dict[str, Any]:
-    """Params of the rule that runs a stage: hashes of its code and of the study's `sections` that it reads, and its command.
+    """Params of the rule that runs a stage: each source file of it with its hash, a hash of the study's `sections` that it reads, and its command.
 
+    A file a param, because Snakemake prints the params that have changed.
     A parameter of the stage's function is what the rule has of that name: one of `more`, an input, or a wildcard, in this order. What is in `more` and is no
     parameter is a param alone: a number depends on it. The main output is `out`, or the first.
     """
@@ -29,7 +30,12 @@ def stage(run: Run, name: str, /, *sections: str, **more: Any) -> dict[str, Any]
     options = {key: value for key, value in more.items() if key in known}
     config = {"config": run.config(*sections)} if sections else {}
     others = {key: value for key, value in more.items() if key not in known}
-    return {"code": code_hash(STAGES[name].module), **config, **others, "command": command(run, name, options)}
+    return {**code_of(STAGES[name].module), **config, **others, "command": command(run, name, options)}
+
+
+def code_of(module: str) -> dict[str, str]:
+    """Params of a rule that runs `module`: the version of Python, and each source file with its hash, as Snakemake prints them."""
+    return {"python": code.PYTHON} | {f"code_of_{file}": f"{file} {value}" for file, value in code.sources(module).items()}
 
 
 def command(run: Run, name: str, options: Mapping[str, Any]) -> Callable[..., str]:

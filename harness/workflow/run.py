@@ -8,12 +8,13 @@ from pathlib import Path
 
 from pydantic_core import to_jsonable_python
 
-from harness.store.artifacts import sha256
+from harness.store import code
 from harness.store.assets import ASSETS_FOLDER, missing
 from harness.study import places
 from harness.study.method import EncoderRegisters, load_method, method_file
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
+from harness.workflow.stages import STAGES
 
 
 @dataclass(frozen=True)
@@ -149,9 +150,11 @@ class Run:
         """
         return digest({name: to_jsonable_python(places.field(self.study, name)) for name in sections or type(self.study).model_fields})
 
-    def method(self, name: str) -> str:
-        """Hash of a method's file."""
-        return sha256(method_file(name))[:16]
+    def method(self, name: str) -> list[str]:
+        """The file of a method, and what it imports beyond what training does, each with a hash of what runs in it."""
+        training = STAGES["denoiser"].module
+        known = code.sources(training)
+        return [f"{file} {value}" for file, value in code.sources(training, method_file(name)).items() if file not in known]
 
 
 def run_of(config: dict) -> Run:

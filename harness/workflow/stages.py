@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-from harness.store.provenance import module_file
+from harness.store.code import module_file
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import pytest
 from conftest import METHODS, SEEDS
 
 from harness.report import rows as row_files
-from harness.report.trace import ORDER, relative, trace_score
+from harness.report.chain import ORDER, relative
+from harness.report.trace import trace_score
 from harness.store import artifacts
 from harness.store.files import write_text
 from harness.study.typed import UserError
@@ -179,3 +180,28 @@ def test_an_asset_that_is_gone_is_named(moved, tmp_path):
     assert f"asset {artifacts.sha256(asset)[:12]}" in text
     asset.unlink()
     assert any("no longer at" in problem for problem in traced(moved)[1])
+
+
+def test_code_that_has_changed_since_is_named_with_the_stages_it_made(moved):
+    assert "code that has changed" not in traced(moved)[0]
+    for name in ("denoiser", "samples"):
+        path = moved / "results" / "runs" / "dsr" / "seed1" / f"{name}.{'npz' if name == 'samples' else 'safetensors'}"
+        record = artifacts.meta(path)
+        assert {"baselines/dsr.py", "harness/denoiser/train.py"} <= set(record["sources"]) or name == "samples"
+        artifacts.write_record(path, record | {"sources": record["sources"] | {"harness/denoiser/flow.py": "0" * 16}})
+    text, problems = traced(moved)
+    assert problems == []  # it is what it was made to be
+    assert "  harness/denoiser/flow.py: denoiser, samples" in text
+    marked = {line.split()[1] for line in text.splitlines() if line.endswith("code has changed since")}
+    assert marked == {"samples", "denoiser"}
+
+
+def test_code_of_another_version_of_python_is_not_compared(moved):
+    path = moved / "results" / "judge.safetensors"
+    record = artifacts.meta(path)
+    old = {"sources": {"harness/data/stage.py": "0" * 16}, "provenance": record["provenance"] | {"python": "3.10.4"}}
+    artifacts.write_record(path, record | old)
+    text, problems = traced(moved)
+    assert problems == []
+    assert "made under Python 3.10; this is Python 3." in text
+    assert "harness/data/stage.py" not in text

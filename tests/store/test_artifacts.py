@@ -1,6 +1,5 @@
 import io
 import os
-import shutil
 from contextlib import redirect_stderr
 
 import pytest
@@ -8,10 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.store import artifacts, provenance
-from harness.store.provenance import code_hash
+from harness.store import artifacts
+from harness.store.code import code_hash
 from harness.store.tensors import load_checkpoint, load_tensors, load_weights, save_checkpoint, save_tensors
-from harness.study import typed as config
 from harness.study.typed import UserError
 
 
@@ -87,49 +85,6 @@ def test_not_safetensors(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"nonsense")
     with pytest.raises(UserError, match="not a readable safetensors file"):
         load_tensors(tmp_path / "x.safetensors", check=False)
-
-
-STAGES = {
-    "data": "harness.data.stage",
-    "latents": "harness.encoder.encode",
-    "decoder": "harness.decoder.decode",
-    "denoiser": "harness.denoiser.train",
-    "samples": "harness.denoiser.sample",
-    "scores": "harness.evaluation.scores",
-    "outliers": "harness.evaluation.outliers",
-    "table": "harness.report.table",
-    "figures": "harness.report.figures",
-}
-
-
-@pytest.mark.parametrize(
-    ("file", "rerun"),
-    [
-        ("evaluation/kid.py", {"scores"}),
-        ("evaluation/clip_score.py", {"scores"}),
-        ("report/table.py", {"table"}),
-        ("denoiser/flow.py", {"denoiser", "samples", "scores", "outliers"}),
-        ("encoder/register_search.py", {"latents"}),
-        ("encoder/planting.py", {"latents", "decoder", "denoiser", "samples", "scores"}),
-        ("results/scores.py", {"scores", "outliers", "table", "figures"}),
-        ("cli/main.py", set()),
-    ],
-)
-def test_a_changed_line_reruns_what_imports_it_and_no_more(tmp_path, monkeypatch, file, rerun):
-    shutil.copytree(config.ROOT / "harness", tmp_path / "harness", ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(provenance, "ROOT", tmp_path)
-
-    def hashes():
-        provenance.code_hash.cache_clear()
-        return {stage: code_hash(module) for stage, module in STAGES.items()}
-
-    before = hashes()
-    with open(tmp_path / "harness" / file, "r+", encoding="utf-8") as source:
-        source.seek(0, 2)
-        source.write("\n# changed\n")
-    after = hashes()
-    provenance.code_hash.cache_clear()
-    assert {stage for stage in STAGES if before[stage] != after[stage]} == rerun
 
 
 def test_the_same_tensors_and_facts_are_the_same_bytes(tmp_path):

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from snakemake.iocontainers import Namedlist
 
-from harness.store.provenance import code_hash
+from harness.store import code
 from harness.study.study import load_study
 from harness.workflow import rules
 from harness.workflow.run import Run
@@ -49,7 +49,9 @@ def test_what_a_rule_says_comes_before_inputs_and_is_filled_in():
 
 def test_what_is_no_option_is_a_param_that_numbers_depend_on():
     params = rules.stage(RUN, "registers", "search", lists="neurons")
-    assert params["code"] == code_hash("harness.encoder.encode")
+    files = {value for key, value in params.items() if key.startswith("code_of_")}
+    assert files == {f"{name} {value}" for name, value in code.sources("harness.encoder.encode").items()}
+    assert params["python"] == code.PYTHON
     assert params["config"] == RUN.config("search")
     assert params["lists"] == "neurons"
 

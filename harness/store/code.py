@@ -1,0 +1,126 @@
+"""What code a number depends on: every source file that its stage imports, each with a hash of what runs in it.
+
+What runs is the syntax tree without docstrings: comments, blank lines and formatting are not in it. The grammar, and with it the tree, differs between
+minor versions of Python, so that hashes of two versions are not compared: a version is part of the code.
+"""
+
+import ast
+import hashlib
+import platform
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from harness.study.typed import ROOT
+
+PACKAGES = ("harness", "baselines")
+
+# What is imported and can change no number, each with the reason. Whatever is not named here counts.
+CHANGES_NO_NUMBER = {
+    "harness.machine.progress": "prints, and hands nothing on",
+    "harness.store.code": "makes these hashes: where they come out otherwise, everything runs again by itself",
+    "harness.store.locks": "says who writes an artifact first, not what is in it",
+}
+
+
+def python(version: str) -> str:
+    """The minor version of Python, of 3.11.7 say, whose grammar the hashes follow."""
+    return "Python " + ".".join(version.split(".")[:2])
+
+
+PYTHON = python(platform.python_version())
+
+
+def module_file(name: str) -> Path | None:
+    """The source of a module of this repository."""
+    path = ROOT.joinpath(*name.split("."))
+    return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
+
+
+def sources(module: str, *files: Path) -> dict[str, str]:
+    """File -> hash of what runs in it: of `module`, of `files` (of methods), and of all of this repository that they import, directly or not."""
+    found = dict(_closure(module))
+    for file in files:
+        source = _read(file.read_bytes())
+        found[_name(file)] = source.runs
+        for name in source.imports(f"baselines.{file.stem}"):
+            found |= _closure(name)
+    return dict(sorted(found.items()))
+
+
+def code_hash(module: str, *files: Path) -> str:
+    """One hash of `sources` and of the version of Python, which a row and the record of an artifact name."""
+    return _digest("\n".join([PYTHON, *(f"{name} {value}" for name, value in sources(module, *files).items())]))
+
+
+def changed(recorded: dict[str, str]) -> list[str]:
+    """Those of the files of earlier `sources` in which something else runs now, or that are gone."""
+
+    def now(name: str) -> str | None:
+        with suppress(OSError, SyntaxError, ValueError):
+            return _read((ROOT / name).read_bytes()).runs
+        return None
+
+    return [name for name, value in recorded.items() if now(name) != value]
+
+
+@cache
+def _closure(module: str) -> dict[str, str]:
+    waiting, found = [module], {}
+    while waiting:
+        name = waiting.pop()
+        path = module_file(name)
+        if path is None or name in CHANGES_NO_NUMBER or _name(path) in found:
+            continue
+        source = _read(path.read_bytes())
+        found[_name(path)] = source.runs
+        waiting += source.imports(f"{name}.__init__" if path.name == "__init__.py" else name)
+        waiting += [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs too
+    return found
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+
+
+class _Source(NamedTuple):
+    """What is asked of a source file: the hash of what runs, and (dots before the name, module, names) of each import in it."""
+
+    runs: str
+    imported: tuple[tuple[int, str, tuple[str, ...]], ...]
+
+    def imports(self, importer: str) -> Iterator[str]:
+        """Names that may be modules of this repository, imported by the module `importer`."""
+        for dots, module, names in self.imported:
+            parents = importer.split(".")[:-dots] if dots else []
+            whole = ".".join([*parents, *([module] if module else [])])
+            if whole.partition(".")[0] in PACKAGES:
+                yield whole
+                yield from (f"{whole}.{name}" for name in names)
+
+
+@cache
+def _read(source: bytes) -> _Source:
+    tree, imported = ast.parse(source), []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imported += [(0, alias.name, ()) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            imported.append((node.level, node.module or "", tuple(alias.name for alias in node.names)))
+        elif isinstance(node, ast.Constant):
+            node.kind = None  # u"..."
+        for block in ("body", "orelse", "finalbody"):
+            if isinstance(statements := getattr(node, block, None), list):
+                setattr(node, block, [one for one in statements if not _prose(one)] or (statements and [ast.Pass()]))
+    return _Source(_digest(ast.dump(tree)), tuple(imported))
+
+
+def _prose(statement: ast.stmt) -> bool:
+    """A docstring, or a string that stands alone elsewhere."""
+    return isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant) and isinstance(statement.value.value, str)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()[:16]
