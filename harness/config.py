@@ -7,7 +7,8 @@ from harness.study.method import DiffusionRegisters, EncoderRegisters, LossMask,
 __all__ = ["DiffusionRegisters", "EncoderRegisters", "LossMask", "Method"]
 
 warnings.warn(
-    "harness.config goes with the next version: in method files, write `from harness import Method, EncoderRegisters, DiffusionRegisters, LossMask`",
+    "harness.config goes with the next version: in method files, write "
+    "`from harness import Method, EncoderRegisters, DiffusionRegisters, LossMask`",
     FutureWarning,  # a DeprecationWarning is hidden in method files
     stacklevel=2,
 )

@@ -138,5 +138,6 @@ def test_twenty_kills_change_no_byte(tree, reference):
     assert "denoiser" in hit
     assert not [path for path in tree.glob("results/**/.*") if path.suffix in (".tmp", ".lock")]
     print(
-        f"killed in the midst of {', '.join(sorted(hit))}; resumed {(tree / 'log.txt').read_text(encoding='utf-8').count('resumed at step')} times"
+        f"killed in the midst of {', '.join(sorted(hit))}; "
+        f"resumed {(tree / 'log.txt').read_text(encoding='utf-8').count('resumed at step')} times"
     )

@@ -80,7 +80,10 @@ def parity_report(paths: Sequence[Path]) -> tuple[str, bool]:
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """|ours - theirs| / |theirs| of two tensors of one shape (...), L2 norms over all values in float64; where theirs is all zero, 0 for equal tensors and infinity for others."""
+    """|ours - theirs| / |theirs| of two tensors of one shape (...), L2 norms over all values in float64.
+
+    Where theirs is all zero: 0 for equal tensors and infinity for others.
+    """
     distance, size = (ours.double() - theirs.double()).norm().item(), theirs.double().norm().item()
     return distance / size if size else math.inf if distance else 0.0
 

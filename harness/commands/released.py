@@ -118,7 +118,8 @@ def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
 def denoiser_outputs(path: Path, config: DenoiserConfig, tensors: Tensors) -> Tensors:
     """Of `in.x` (B, C, H, W), `in.t` and `in.y` (B,): `out` (B, C, H, W), `block.i` (B, N, D).
 
-    Of the loss the shifted time (B,), the prediction, its value per element (B, C, H, W), per sample (B,) and mean (); of the ODE its states.
+    Of the loss the shifted time (B,), the prediction, its value per element (B, C, H, W), per sample (B,) and mean (); of the ODE its
+    states.
     """
     model = _loaded(released_denoiser(config), tensors, path)
     x, t, y = _inputs(path, tensors, "in.x", "in.t", "in.y")
@@ -189,7 +190,7 @@ class EncoderConfig(Described):
 
 
 def encoder_outputs(path: Path, config: EncoderConfig, tensors: Tensors) -> Tensors:
-    """Hidden states (the embeddings, then after each layer) and the final norm's output: `plain.*`, and with test-time registers `ttr.*`."""
+    """Hidden states (embeddings, then after each layer) and the final norm's output: `plain.*`, and with test-time registers `ttr.*`."""
     from harness.encoder.test_time_registers import TestTimeRegisters
     from harness.encoder.tower import build_tower  # imports transformers, which takes seconds
 

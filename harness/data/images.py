@@ -40,7 +40,10 @@ class InMemory(Split):
 
 
 def centre_crop(image: "Image", size: int) -> np.ndarray:
-    """(size, size, 3) uint8. ADM's centre crop: halve with a box filter while twice too large, resize the short side bicubically, cut the middle square out."""
+    """(size, size, 3) uint8.
+
+    ADM's centre crop: halve with a box filter while twice too large, resize the short side bicubically, cut the middle square out.
+    """
     from PIL.Image import Resampling
 
     while min(image.size) >= 2 * size:

@@ -170,7 +170,10 @@ def example(label: int, split: str, index: int, image_size: int) -> tuple[np.nda
 
 
 def labels_of(data: Shapes, split: str) -> list[int]:
-    """Of every image of a split. Training: the kinds in turn, and the seen prompts of a kind; reference: all prompts, as samples have them."""
+    """Of every image of a split.
+
+    Training: the kinds in turn, and the seen prompts of a kind; reference: all prompts, as samples have them.
+    """
     if split == "reference":
         return [i % len(PROMPTS) for i in range(data.reference)]
     of_kind = [[label for label, prompt in enumerate(PROMPTS) if prompt.seen and prompt.kind == kind] for kind in KINDS]

@@ -70,7 +70,10 @@ class Losses:
         return self.config.adversarial.weight * weight * adversarial
 
     def against(self, _step: int, generator: torch.Generator) -> Iterator[Tensor]:
-        """Of the discriminator: a scalar for each micro-batch. It sees what the updated decoder makes of clean latents, rounded as a stored image would be."""
+        """Of the discriminator: a scalar for each micro-batch.
+
+        It sees what the updated decoder makes of clean latents, rounded as a stored image would be.
+        """
         from harness.decoder.discriminator import diff_augment, discretise, hinge_loss
 
         self.discriminator.train()

@@ -123,7 +123,7 @@ class RaeDecoder(DecoderKind):
 
             epochs, adversarial = section.training.in_epochs(self.study.data.train_images), section.adversarial
             fooled, against = (max(0.0, 1 - start / epochs) for start in (adversarial.generator_from, adversarial.discriminator_from))
-            # forward, and the gradient to the image twice, since its weight in the loss is adaptive; a true image and a fresh reconstruction
+            # forward, and the gradient to the image twice, since its weight in the loss is adaptive; a true and a reconstructed image
             network = Network(lambda: Discriminator(**shape_of(adversarial)), (1, 3, size, size))
             losses.append(LossNetwork(network, 3 * fooled + 2 * against, decoder_passes=against, trained=True))
         return losses

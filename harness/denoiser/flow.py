@@ -46,8 +46,8 @@ def at_time(data: Tensor, noise: Tensor, t: Tensor) -> Tensor:
 class Prediction:
     """What a model's output stands for.
 
-    `velocity`: (x_t (B, C, H, W), output (B, C, H, W), t (B, 1, 1, 1), t_min) -> the velocity noise - data (B, C, H, W). `end`: 1 - the last
-    time, before the shift, at which it is sampled from.
+    `velocity`: (x_t (B, C, H, W), output (B, C, H, W), t (B, 1, 1, 1), t_min) -> the velocity noise - data (B, C, H, W). `end`: 1 - the
+    last time, before the shift, at which it is sampled from.
     """
 
     velocity: Callable[[Tensor, Tensor, Tensor, float], Tensor]

@@ -15,8 +15,9 @@ from harness.training.loop import Loss
 
 
 def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
-    """The flow-matching loss of a step, (), micro-batch by micro-batch; tokens whose norm exceeds `limit` do not count where there is a mask.
+    """The flow-matching loss of a step, (), micro-batch by micro-batch.
 
+    Tokens whose norm exceeds `limit` do not count where there is a mask.
     `batches` gives this process's share of the batch, but every draw is for the whole, so that its split changes nothing but rounding.
     """
     config = study.denoiser

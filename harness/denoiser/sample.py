@@ -93,10 +93,10 @@ def draw_samples(
     """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz; beside it those of the further averages that the study samples.
 
     `decoder`: its weights, or the folder of an encoder that decodes itself. `steps`: of the snapshots of the training instead, below
-    `step<n>` beside `out`. `guidance`: with the one that was chosen there (stage guidance). Shards that are done wait below `state`, so that
-    a run that was killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged` with
-    a `reason` where the denoiser is, or an image is not finite. Where no weights or no guidance are to be had for that reason, there are no
-    images. Returns what is printed: nothing but in the first process.
+    `step<n>` beside `out`. `guidance`: with the one that was chosen there (stage guidance). Shards that are done wait below `state`, so
+    that a run that was killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged`
+    with a `reason` where the denoiser is, or an image is not finite. Where no weights or no guidance are to be had for that reason, there
+    are no images. Returns what is printed: nothing but in the first process.
     """
     chosen = [guidance] if guidance else []
     for path in chosen:
@@ -130,7 +130,8 @@ def draw_samples(
 def views_of(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
     """(facts, where the file is that a given one is of the last step and sampled average) of what is drawn, or scored, in one go.
 
-    `steps`: the snapshots; UserError where the study keeps none. `guided`: the sampled average alone. Otherwise every average that it samples.
+    `steps`: the snapshots; UserError where the study keeps none. `guided`: the sampled average alone. Otherwise every average that it
+    samples.
     """
     if steps and not study.snapshots:
         raise UserError(f"study '{study.name}' keeps no weights of earlier steps; give it denoiser.snapshots")

@@ -1,6 +1,7 @@
 """From noise (t = 1) to data (t = 0): the times of the steps, and integrators of the flow.
 
-Batches are (B, C, H, W); times are one decreasing sequence (points,) for the whole batch. An element's result does not depend on the others.
+Batches are (B, C, H, W); times are one decreasing sequence (points,) for the whole batch. An element's result does not depend on the
+others.
 """
 
 import itertools
@@ -60,7 +61,7 @@ def sde_times(points: int, shift: float, _prediction: str | None = None, *, last
 
 @torch.no_grad()
 def euler(velocity_at: Field, noise: Tensor, times: Tensor, _noise_at: NoiseAt | None = None) -> Tensor:
-    """State (B, C, H, W) at the last time of the ODE dx/dt = velocity_at(x, t), from `noise` at the first: one evaluation a step, order 1."""
+    """State (B, C, H, W) at the last time of dx/dt = velocity_at(x, t), from `noise` at the first: one evaluation a step, order 1."""
     x = noise
     for now, then in itertools.pairwise(times.to(noise.device)):
         x = x + (then - now) * velocity_at(x, now.expand(len(x)))

@@ -100,7 +100,7 @@ def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tenso
 
 
 def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | None = None, out: Path) -> dict:
-    """Stage `latents`: whitening statistics from the training split only; the latents of the held-out images; cached, those for training."""
+    """Stage `latents`: whitening statistics, from the training split only; latents of the held-out images; cached, those for training."""
     inputs = [data, backbone, *([registers] if registers else [])]
     section = study.latents
     facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}

@@ -30,7 +30,10 @@ AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 
 
 @dataclass(frozen=True)
 class HeldOut:
-    """The reference split: whitened latents (N, C, H, W), labels (N,), norms (N, depth + 1, P) of the encoder's residual stream (None: no tokens)."""
+    """The reference split: whitened latents (N, C, H, W), labels (N,), and norms (N, depth + 1, P).
+
+    The norms are those of the encoder's residual stream; None: it has no tokens.
+    """
 
     latents: Tensor
     labels: Tensor
@@ -68,10 +71,10 @@ class Batch:
 
 
 class Batches:
-    """This process's share of each training batch, a function of (seed, step) and the share. Cached latents, or images encoded as they come.
+    """This process's share of each training batch, a function of (seed, step) and the share.
 
-    `norms` are those of the images that the statistics were taken over; a loss mask's threshold comes from them.
-    UserError from the first batch if the processes do not divide it.
+    Cached latents, or images encoded as they come. `norms` are those of the images that the statistics were taken over; a loss mask's
+    threshold comes from them. UserError from the first batch if the processes do not divide it.
     """
 
     def __init__(self, path: Path, *, seed: int, batch: int, split: Split | None = None, encoder: Encoder | None = None) -> None:

@@ -2,7 +2,8 @@
 
 Each population fires on the tokens that score highest along one direction of the MLP's input: the first along "background minus ink",
 the next along the background's principal components. What tells whole images apart is taken out of these directions, so that a few tokens
-of many images fire rather than most tokens of one class. A population adds a large vector of its own to the residual stream of those tokens.
+of many images fire rather than most tokens of one class. A population adds a large vector of its own to the residual stream of those
+tokens.
 """
 
 import torch

@@ -24,7 +24,10 @@ ImageBatches = Tensor | Callable[[], Iterable[Tensor]]  # (N, 3, H, W), or what 
 
 @dataclass(frozen=True)
 class Round:
-    """One round of search. `neurons` are the best, sorted by score; `scores` (layers, neurons) are of all; `threshold` is a norm; shares are of patch tokens."""
+    """One round of search.
+
+    `neurons` are the best, sorted by score; `scores` (layers, neurons) are of all; `threshold` is a norm; shares are of patch tokens.
+    """
 
     threshold: float
     outlier_share: float
@@ -94,8 +97,8 @@ def score_neurons(encoder: VisionEncoder, images: ImageBatches, search: Search, 
     """One round: mean over images of the mean |activation| at the image's outlier tokens, for every neuron up to `highest_layer`.
 
     An outlier is a patch token whose norm after `search.layer` exceeds `search.threshold` (released: 30 or 150), or, without one,
-    `factor` times the median of all patch tokens there. `images` is a tensor, or a function that starts a pass over batches: it is called once
-    with a threshold and twice without, and must give the same images each time.
+    `factor` times the median of all patch tokens there. `images` is a tensor, or a function that starts a pass over batches: it is called
+    once with a threshold and twice without, and must give the same images each time.
     """
     device = next(encoder.parameters()).device
     batches = images if callable(images) else lambda: images.split(search.batch)

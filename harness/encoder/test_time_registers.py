@@ -106,6 +106,7 @@ def load_neurons(path: Path | str, encoder: VisionEncoder | None = None) -> Neur
         depth, own = encoder.depth, mlp_output_layer(encoder.layers[0]).in_features
         if (layers, width) != (depth, own):
             raise UserError(
-                f"{path}: register neurons of {record.get('encoder')} ({layers} layers of {width} neurons); this encoder has {depth} of {own}"
+                f"{path}: register neurons of {record.get('encoder')} ({layers} layers of {width} neurons); "
+                f"this encoder has {depth} of {own}"
             )
     return neurons

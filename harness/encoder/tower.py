@@ -142,7 +142,7 @@ class VisionEncoder(nn.Module):
         return tokens[:, : self.family.cls_tokens]
 
     def all_hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """depth + 1 tensors (B, prefix + P + extra tokens, C): embeddings, then the residual stream after each layer, before the final norm."""
+        """depth + 1 tensors (B, prefix + P + extra tokens, C): embeddings, then the residual stream after each layer; no final norm."""
         return tuple(self.states(pixels))
 
     def hidden_states(self, pixels: Tensor) -> tuple[Tensor, ...]:

@@ -71,7 +71,8 @@ class TrainedTower(TokenEncoder):
                 planted = plant(model, pixels, study.planted, stream(SEED, "planting"))
                 for record in planted:
                     print(
-                        f"planted: layer {record['layer']}, neurons {record['neurons']}, on {record['share']:.1%} of tokens, {record['strength']}x median"
+                        f"planted: layer {record['layer']}, neurons {record['neurons']}, "
+                        f"on {record['share']:.1%} of tokens, {record['strength']}x median"
                     )
             save_tower(model, emptied(folder))
             write_json(folder / PLANTED, planted)

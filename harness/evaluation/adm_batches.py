@@ -1,4 +1,4 @@
-"""ADM reference batches (guided-diffusion, evaluations): `.npz` files with `mu` and `sigma` of a whole training set, and images in `arr_0`."""
+"""ADM reference batches (guided-diffusion, evaluations): `.npz` with `mu` and `sigma` of a whole training set, and images in `arr_0`."""
 
 import zipfile
 import zlib

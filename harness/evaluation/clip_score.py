@@ -1,4 +1,4 @@
-"""CLIP score with an open_clip model: max(100 cos(image, caption), 0) (Hessel et al. 2021, w = 100); a run's is the mean over its samples."""
+"""CLIP score with an open_clip model: max(100 cos(image, caption), 0) (Hessel et al. 2021, w = 100); a run's is its samples' mean."""
 
 import numpy as np
 import torch

@@ -79,10 +79,10 @@ class Frechet:
     def line(self) -> tuple[float, float]:
         """Intercept at 1/N = 0 of the distances of parts against 1 / their size, and its standard error in the fit.
 
-        Chong and Forsyth 2020 fit one random part at each of 15 sizes. Here the samples, shuffled once, are 30 blocks on a circle; the parts
-        are all arcs of 16 to 30 blocks (15 sizes, evenly in N) that start at three points a third apart, and each size has the mean of its
-        three. Every sample is in about as many of them, so what a single sample does cancels in the slope: the intercept then
-        varies no more than FID itself does (one random part a size: a fifth to two fifths more).
+        Chong and Forsyth 2020 fit one random part at each of 15 sizes. Here the samples, shuffled once, are 30 blocks on a circle; the
+        parts are all arcs of 16 to 30 blocks (15 sizes, evenly in N) that start at three points a third apart, and each size has the mean
+        of its three. Every sample is in about as many of them, so what a single sample does cancels in the slope: the intercept then varies
+        no more than FID itself does (one random part a size: a fifth to two fifths more).
         """
         order = torch.randperm(self.n, generator=stream(SEED, "fid_infinity", self.n))
         blocks = [self.sums(rows) for rows in order.tensor_split(BLOCKS)]

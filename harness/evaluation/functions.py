@@ -1,6 +1,7 @@
 """The functions of stage `scores`, each under the name of its description (harness/results/scores.py): a subject in, an outcome out.
 
-A new score: its description there, and its function here, which asks the subject that the description's `of` names (harness/evaluation/subjects.py).
+A new score: its description there, and its function here, which asks the subject that the description's `of` names
+(harness/evaluation/subjects.py).
 """
 
 from collections.abc import Callable

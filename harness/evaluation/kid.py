@@ -33,7 +33,10 @@ def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> Measured:
 
 
 def projections(samples: Tensor, reference: Tensor) -> Tensor:
-    """(N, D) and (M, D) features -> (N,) float64: 2 (mean kernel with the other samples - mean kernel with the reference). The distance varies with their mean in first order."""
+    """(N, D) and (M, D) features -> (N,) float64: 2 (mean kernel with the other samples - mean kernel with the reference).
+
+    The distance varies with their mean in first order.
+    """
     samples, reference = samples.to(device()).double(), reference.to(device()).double()
 
     def kernel(one: Tensor, other: Tensor) -> Tensor:

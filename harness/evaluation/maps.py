@@ -1,7 +1,7 @@
 """Stages `maps` and `encoder_maps`: every token for a few held-out images: norm, first principal component, and attention received.
 
-Of a denoiser, noise, noise levels and images are those of stage `outliers`. As in the released visualize_hook.py, tokens are taken after each block,
-and once more from the output, which is decoded too; unlike there, registers are kept, apart from the patches.
+Of a denoiser, noise, noise levels and images are those of stage `outliers`. As in the released visualize_hook.py, tokens are taken after
+each block, and once more from the output, which is decoded too; unlike there, registers are kept, apart from the patches.
 """
 
 from collections.abc import Callable
@@ -89,7 +89,10 @@ def watch_encoder(model: "VisionEncoder", pixels: Tensor) -> tuple[list[Tensor],
 
 
 def received(query: Tensor, key: Tensor) -> Tensor:
-    """(B, heads, N, D) each -> (B, N): attention that a token receives, mean over heads and queries, sum 1. The fused kernel does not tell."""
+    """(B, heads, N, D) each -> (B, N): attention that a token receives, mean over heads and queries, sum 1.
+
+    The fused kernel does not tell.
+    """
     return (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=(1, 2))
 
 
@@ -100,11 +103,11 @@ def cut(maps: Tensor, grid: int) -> Tensor:
 
 
 def first_components(tokens: Tensor, bright: Tensor, factor: float) -> tuple[Tensor, Tensor]:
-    """(B, P, C) patch tokens -> their coordinates (B, P) along the first principal component of their own image, its share (B,) of the variance.
+    """(B, P, C) patch tokens -> coordinates (B, P) along the first principal component of their own image, its share (B,) of variance.
 
-    A component's sign is arbitrary. Here it is positive at the image's largest token, where that is an outlier (norm above `factor` times the
-    median of all B images); elsewhere the coordinates correlate with `bright` (B, P), not against it. So the sign is one and the same for
-    every layer, noise level and method. NaN where a token is not finite.
+    A component's sign is arbitrary. Here it is positive at the image's largest token, where that is an outlier (norm above `factor` times
+    the median of all B images); elsewhere the coordinates correlate with `bright` (B, P), not against it. So the sign is one and the same
+    for every layer, noise level and method. NaN where a token is not finite.
     """
     if not tokens.isfinite().all():
         return torch.full(tokens.shape[:2], torch.nan), torch.full(tokens.shape[:1], torch.nan)
@@ -177,9 +180,10 @@ def rows_of(study: Study, held_out: int) -> np.ndarray:
 
 
 def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: Path, latents: Path, data: Path, out: Path) -> dict:
-    """npz: the arrays of `at_level` with the noise levels `times` (T,) as first axis, `rows` (B,) of the held-out images, `labels` (B,), and
-    `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts. `decoder`: its weights, or the folder of an encoder that decodes
-    itself.
+    """Stage `maps`, for a run; npz with the arrays of `at_level`, the noise levels `times` (T,) their first axis, and images.
+
+    `rows` (B,) of the held-out images, `labels` (B,), and `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts.
+    `decoder`: its weights, or the folder of an encoder that decodes itself.
 
     Of a denoiser that diverged, or whose norms are not finite, only `times`, `rows` and `labels` are there; the record has `status` and
     `reason`.
@@ -220,12 +224,12 @@ def decoded(study: Study, decode: Decoder, whitening: Whitening, clean: Tensor, 
 
 
 def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Path | None = None, out: Path) -> dict:
-    """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make`, norms, components (depth + 2, B, P), explained (depth +
-    2, B).
+    """Stage `encoder_maps`, for an encoder variant; npz with `rows` (B,) as in `make_maps`.
 
-    These are of patch tokens of the embeddings, after each layer, and of the output, which is what the final norm gives. As of a denoiser's
-    blocks: entering, attention (depth, B, P), register_norms, register_attention (depth, B, R), context_norms, context_attention (depth, B,
-    K); registers are those that the encoder was trained with, and test-time ones; the other token is CLS.
+    Norms, components (depth + 2, B, P) and explained (depth + 2, B) are of patch tokens of the embeddings, after each layer, and of the
+    output, which is what the final norm gives. As of a denoiser's blocks: entering, attention (depth, B, P), register_norms,
+    register_attention (depth, B, R), context_norms, context_attention (depth, B, K); registers are those that the encoder was trained with,
+    and test-time ones; the other token is CLS.
     """
     split = load_data(data, "reference")
     rows = rows_of(study, len(split))

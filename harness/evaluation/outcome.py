@@ -1,4 +1,7 @@
-"""What a scoring function returns, and how that becomes a score of a file: what cannot be computed, or is not finite, says so, and the others stand."""
+"""What a scoring function returns, and how that becomes a score of a file.
+
+What cannot be computed, or is not finite, says so, and the others stand.
+"""
 
 import math
 from collections.abc import Callable, Iterable, Mapping

@@ -42,7 +42,7 @@ def noise_of(study: Study, seed: int, images: Iterable[int]) -> Tensor:
 
 @torch.no_grad()
 def denoiser_norms(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Tensor, t: float) -> list[Tensor]:
-    """Norms (B, P) of the patch tokens after each block, and of the final layer, at noise level t; registers are the first rows and are cut off."""
+    """Norms (B, P) of the patch tokens after each block, and of the final layer, at noise level t; registers, which come first, cut off."""
     patches, outputs = model.side**2, []
     handles = [
         module.register_forward_hook(lambda _m, _a, out: outputs.append(out[:, -patches:].norm(dim=-1).cpu()))
@@ -61,8 +61,9 @@ def _in_batches(model: torch.nn.Module, clean: Tensor, noise: Tensor, labels: Te
 
 
 def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: list[Path], latents: Path, out: list[Path]) -> dict:
-    """Statistics of every seed of a method: JSON for the table; parquet (same name) with a line per layer (-1: embeddings), and per block and noise level.
+    """Statistics of every seed of a method: JSON for the table, and parquet of the same name.
 
+    The parquet has a line per layer (-1: embeddings), and per block and noise level.
     Of a denoiser that diverged there are no lines, and its scores say so.
     """
     config, source = study.outlier_statistics, load_held_out(latents)

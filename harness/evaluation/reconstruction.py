@@ -23,7 +23,10 @@ def psnr(images: np.ndarray, truth: Split, resampled: int) -> Measured:
 
 
 def rfid(features: Tensor, reference: ReferenceStatistics, resampled: int) -> Measured:
-    """FID of reconstructions by their (N, D) features. A resample takes each image with its reconstruction, as both are of the same image."""
+    """FID of reconstructions by their (N, D) features.
+
+    A resample takes each image with its reconstruction, as both are of the same image.
+    """
     value = fid(features, reference)["fid"]
     return by_resampling(value, paired(features, reference.features, resampled), OF)
 

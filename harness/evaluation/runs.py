@@ -42,7 +42,8 @@ def check_run(path: Path, method: str, seed: int, step: int | None = None) -> No
     record = artifacts.meta(path)
     if (record.get("method"), record.get("seed")) != (method, seed):
         raise UserError(
-            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method}/seed{seed}; delete it and run the same command again"
+            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method}/seed{seed}; "
+            "delete it and run the same command again"
         )
     if record.get("step") != step:
         raise UserError(f"{path}: is of step {record.get('step', 'last')}, not {step or 'last'}; delete it and run the same command again")

@@ -33,7 +33,10 @@ from harness.study.typed import UserError
 
 
 class Instruments:
-    """What the images of a study are looked at with, for all runs. The first reference is that of plain `fid`; `clip`: None without a CLIP score."""
+    """What the images of a study are looked at with, for all runs.
+
+    The first reference is that of plain `fid`; `clip`: None without a CLIP score.
+    """
 
     def __init__(self, study: Study, judge: Path, references: dict[str, ReferenceStatistics], clip: Path | None) -> None:
         self.study, self.extract, self.references = study, Extractor(study, judge), references

@@ -131,5 +131,6 @@ def _together() -> Iterator[None]:
         yield
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} lost the others ({' '.join(str(error).split())[:200]}); see what ended them"
+            f"process {os.environ.get('RANK')} of {os.environ.get('WORLD_SIZE')} lost the others "
+            f"({' '.join(str(error).split())[:200]}); see what ended them"
         ) from None

@@ -82,12 +82,15 @@ def compute_table(studies: list[str], utilisation: float = UTILISATION) -> str:
     verdict = f"Mismatches: {', '.join(missed)}." if missed else "Every value that the paper prints is matched at its printed precision."
     notes = [
         f"{verdict} Paper: {'; '.join(sources)}. Empty: not printed there.",
-        "GFLOPs: one forward pass of one image, counted by torch (2 per multiply-add, attention included). Registers: count @ the block before "
-        "which they are prepended. The paper states 36 @ 8; its GFLOPs of the two models with 12 blocks are those of 36 @ 4.",
-        "Parameters: trainable ones; `all` adds the fixed position table and Fourier frequencies, which are parameters in the released code. "
-        "The paper's 676M is the trainable count with its decimals cut off, its 839M the count of all, rounded; no one convention gives both.",
-        f"Training: 3 forward passes an image and one of the encoder, where there is one; in brackets GPU-hours on an H100 (TF32 {PEAKS['tf32']:g}, bf16 "
-        f"{PEAKS['bf16']:g} TFLOP/s) at a utilisation of {utilisation:g}, which training DiT-XL in TF32 reached on one. An epoch is what is left of {counted[0].study.data.train_images:,} images in whole batches.",
+        "GFLOPs: one forward pass of one image, counted by torch (2 per multiply-add, attention included). "
+        "Registers: count @ the block before which they are prepended. The paper states 36 @ 8; its GFLOPs of the two models with 12 "
+        "blocks are those of 36 @ 4.",
+        "Parameters: trainable ones; `all` adds the fixed position table and Fourier frequencies, which are parameters in the released "
+        "code. The paper's 676M is the trainable count with its decimals cut off, its 839M the count of all, rounded; no one convention "
+        "gives both.",
+        "Training: 3 forward passes an image and one of the encoder, where there is one; in brackets GPU-hours on an H100 "
+        f"(TF32 {PEAKS['tf32']:g}, bf16 {PEAKS['bf16']:g} TFLOP/s) at a utilisation of {utilisation:g}, which training DiT-XL in TF32 "
+        f"reached on one. An epoch is what is left of {counted[0].study.data.train_images:,} images in whole batches.",
     ]
     return (
         "# Compute: this code beside the paper\n\n"

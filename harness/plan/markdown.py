@@ -58,7 +58,11 @@ def _methods(plan: Plan) -> str:
         rows.append([name, *[""] * 6, hours_text(total_hours(stages)) if gpu else flops_text(sum(s.flops * times for s, times in stages))])
     train, sample = base.stage("denoiser"), base.stage("samples")
     most, micro = max(method.stage("denoiser").memory for method in plan.methods), plan.study.denoiser.training.micro_batch
-    under = f"Training: {train.what}, {train.images:,} images, {train.precision}; a step{f' in micro-batches of {micro}' if micro else ''} holds {bytes_text(most)} in fp32 without compilation. Sampling: {plan.study.sampling.count:,} images, {sample.what}, {sample.precision}."
+    step = f"a step in micro-batches of {micro}" if micro else "a step"
+    under = (
+        f"Training: {train.what}, {train.images:,} images, {train.precision}; {step} holds {bytes_text(most)} in fp32 without compilation. "
+        f"Sampling: {plan.study.sampling.count:,} images, {sample.what}, {sample.precision}."
+    )
     return markdown_table([*heading, total], rows, "ll") + f"\n\nColumns before the last are of one seed. {under}"
 
 
@@ -115,9 +119,9 @@ def _notes(plan: Plan) -> list[str]:
             else "that of an H100 SXM without sparsity: " + ", ".join(f"{peak:g} TFLOP/s in {name}" for name, peak in PEAKS.items())
         )
         lines += [
-            f"GPU-hours = FLOPs / (utilisation × peak), utilisation {plan.utilisation:g}: the share of the peak that a job reaches. Training DiT-XL "
-            "reached 0.25 to 0.27 in TF32 on one H100, sampling in bf16 0.41. `dsr benchmark` measures yours, `--utilisation` takes it; the "
-            "hours scale with its inverse.",
+            f"GPU-hours = FLOPs / (utilisation × peak), utilisation {plan.utilisation:g}: the share of the peak that a job reaches. "
+            "Training DiT-XL reached 0.25 to 0.27 in TF32 on one H100, sampling in bf16 0.41. `dsr benchmark` measures yours, "
+            "`--utilisation` takes it; the hours scale with its inverse.",
             f"Peak: {peaks}. fp32 without TF32: encoding for statistics, scoring, and sampling where the study says so.",
         ]
         over = [stage for stage, _ in plan.stages if stage.hours * 60 > study.job.minutes]
@@ -128,7 +132,8 @@ def _notes(plan: Plan) -> list[str]:
             )
     online = "" if study.latents.cache else ", and one of the encoder, which encodes at every step"
     lines += [
-        f"FLOPs count 2 per multiply-add in matrix products, convolutions and attention, by torch's counter. Training: 3 forward passes an image{online}.",
+        f"FLOPs count 2 per multiply-add in matrix products, convolutions and attention, by torch's counter. "
+        f"Training: 3 forward passes an image{online}.",
         "Sampling: every evaluation of the velocity is one forward pass, two inside the interval of guidance; then one of the decoder.",
         "Not counted: reading and decoding images, the optimiser and the averages, compilation, training that is repeated or tuned, "
         "the text tower of CLIP, FID's matrix root, and waiting for the file system.",

@@ -42,13 +42,14 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # of every member: the same study gives the same 
 
 README = """What is in here: the numbers of study '{study}', and what they rest on. Commit {commit}.
 
-reports/        table1.csv (a line for each method, seed and score), the tables and the claims made from it, the further tables that index.html
-                shows with their rows, which may be of other studies too, figures, and index.html, which shows all
+reports/        table1.csv (a line for each method, seed and score), the tables and the claims made from it, the further tables that
+                index.html shows with their rows, which may be of other studies too, figures, and index.html, which shows all
 specs/          what the tables and the claims consist of
 methods/        the file of each method
 study.json      every setting of the study
 samples.csv     sha256 of each run's samples
-records/        the record of each artifact of this study: sha256, inputs with their sha256, settings, code, commit, versions, device, seconds
+records/        the record of each artifact of this study: sha256, inputs with their sha256, settings, code, commit, versions, device,
+                seconds
 environment.json, constraints.txt   the machine that exported this, and the versions that an installation is held to
 manifest.json   sha256 of each of these files
 
@@ -196,7 +197,10 @@ def _rendered_anew(members: dict[str, bytes]) -> tuple[str, list[str]]:
     facts, values = json.loads(members["environment.json"]), json.loads(members["study.json"])
     theirs, ours = _revision(facts["commit"], facts["dirty"]), _revision(*commit_of())
     rows = _read(members, "reports/table1.csv", row_files.from_csv)
-    reports, specs = ({name.removeprefix(f"{folder}/"): content for name, content in members.items() if name.startswith(f"{folder}/")} for folder in ("reports", "specs"))  # fmt: skip
+    reports, specs = (
+        {name.removeprefix(f"{folder}/"): content for name, content in members.items() if name.startswith(f"{folder}/")}
+        for folder in ("reports", "specs")
+    )
     try:
         problems = methods_differ([rows, *(its_rows for _, its_rows in further(reports, specs).values())], members)
         problems += differing(parse_study(values.pop("name"), values), rows, reports, specs)

@@ -29,9 +29,10 @@ TITLES = {
     "epochs": "epochs",
 }
 NOTES = [
-    "Paper beside measured: the paper's values are as printed, each of a single run without an interval, so the interval of a difference knows the "
-    "measured spread alone. Comparable: yes, where data, judge, reference statistics, N, labels, NFE, guidance, EMA decay and epochs are the same; "
-    "unknown, where the paper and its released code do not give all of them; no, where one differs, and then no difference is shown."
+    "Paper beside measured: the paper's values are as printed, each of a single run without an interval, so the interval of a difference "
+    "knows the measured spread alone. Comparable: yes, where data, judge, reference statistics, N, labels, NFE, guidance, EMA decay and "
+    "epochs are the same; unknown, where the paper and its released code do not give all of them; no, where one differs, and then no "
+    "difference is shown."
 ]
 
 
@@ -85,7 +86,10 @@ def _measured(study: Study, rows: pd.DataFrame, guided: bool) -> tuple[pd.DataFr
 def comparable(
     study: Study, score: str, printed: paper.Printed, guidance: str | None = None
 ) -> tuple[Literal["yes", "no", "unknown"], str]:
-    """Whether a value of the paper and one of `study` were measured alike, and because of what not. `guidance`: one that was searched for."""
+    """Whether a value of the paper and one of `study` were measured alike, and because of what not.
+
+    `guidance`: one that was searched for.
+    """
     if score_info(score).of == "network":  # depends on nothing but the method
         other = score == "parameters" and printed.counts == "all"
         return ("no", "the paper counts parameters that are not trained, too") if other else ("yes", "")

@@ -17,7 +17,7 @@ EMPTY = "–"
 
 @dataclass(frozen=True)
 class Cell:
-    """Formatted. `half` is of the interval over seeds; `within` are the ends of that within the only run; `why`: the reason for no value."""
+    """A formatted value. `half` is of the interval over seeds; `within`, the ends of that within the only run; `why`: why there is none."""
 
     mean: str
     half: str = ""

@@ -13,7 +13,8 @@ from harness.study.typed import UserError
 
 # Inputs are listed from the samples back to the data, so that each artifact is met first where it belongs.
 ORDER = (
-    "outliers", "samples", "guidance", "denoiser", "decoder", "latents", "registers", "encoder", "references", "judge", "clip", "data", "asset",
+    "outliers", "samples", "guidance", "denoiser", "decoder", "latents", "registers", "encoder",
+    "references", "judge", "clip", "data", "asset",
 )  # fmt: skip
 
 

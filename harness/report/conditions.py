@@ -24,8 +24,9 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What the values of all seeds say, before Holm's correction. `effect` is in the score's units; `relative` its mean over that of `against`.
+    """What the values of all seeds say, before Holm's correction.
 
+    `effect` is in the score's units; `relative` its mean over that of `against`.
     Of a test: `p`, two-sided; `side`, the mean that is tested against 0; `holds`, whether it lies on the claim's side.
     """
 
@@ -111,7 +112,10 @@ class Tested(Condition):
     """A two-sided Student t-test over seeds, by the side that is further from chance."""
 
     def sides(self, m: np.ndarray, b: np.ndarray, span: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """By seed, (S,) each, of arrays as `measure` takes them: the effect, what has a mean above 0 if the condition holds, and what has one below 0 if it is refuted."""
+        """By seed, (S,) each, of arrays as `measure` takes them: the effect, and two values that test it.
+
+        The first has a mean above 0 if the condition holds, the second one below 0 if it is refuted.
+        """
         raise NotImplementedError
 
     def measure(self, m: np.ndarray, b: np.ndarray, span: np.ndarray) -> Measurement:

@@ -14,7 +14,7 @@ SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
 
 
 def render_gallery(study: Study, *, reports: Path, out: Path) -> dict:
-    """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the section of the README where it has one of this study.
+    """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the README's section where it has one of this study.
 
     The section has the figures that reports/figures.yaml marks so, the page all. UserError where there is no figure.
     """

@@ -61,7 +61,10 @@ def to_markdown(table: TextTable, numbers: dict[str, int]) -> str:
 
 
 def floating(tables: list[TextTable], numbers: dict[str, int], *, caption: Iterable[str], notes: Iterable[str], label: str) -> str:
-    """A LaTeX float; below its caption, in small letters, the footnotes of its own tables and `notes`. Needs \\usepackage{booktabs,graphicx}."""
+    """A LaTeX float; below its caption, in small letters, the footnotes of its own tables and `notes`.
+
+    Needs \\usepackage{booktabs,graphicx}.
+    """
     width = r"\ifdim\width>\textwidth\textwidth\else\width\fi"  # as it is, or shrunk to the page
     tabulars = [f"\\resizebox{{{width}}}{{!}}{{%\n{latex(table, numbers)}}}" for table in tables]
     feet = [f"\\textsuperscript{{{numbers[reason]}}} {escape(reason)}." for reason in footnotes(tables)]

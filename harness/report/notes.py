@@ -22,7 +22,8 @@ def notes(parts: list[Part], rows: pd.DataFrame, seeds: list[int], columns: list
     lines = spread(rows, seeds, grouped=len(parts) > 1, differences=any(column.difference for column in columns))
     if methods & {"dsr", "dsr_trained"}:
         lines.append(
-            "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; DSR (trained): trained encoder registers instead of TTR."
+            "DSR: recursive TTR in the encoder and diffusion registers in the denoiser; "
+            "DSR (trained): trained encoder registers instead of TTR."
         )
     of_samples = any(not of_outliers(score) for score in scores)
     if of_samples:
@@ -70,9 +71,10 @@ def spread(table: pd.DataFrame, seeds: list[int], *, grouped: bool, differences:
         column, whose = ("group in a column", "of the group in the column") if grouped else ("column", "of the column")
         return [
             f"Mean ± half-width of the 95 % Student-t interval over {len(seeds)} seeds ({', '.join(map(str, seeds))}){paired}. "
-            f"Bold: best value of a {column} whose difference to the baseline, paired by seed, is not zero at 95 % after Holm's correction over the "
-            f"methods {whose}.",
-            "Values without an interval are the same for every seed: encoder and decoder are trained once per study, and cost does not vary.",
+            f"Bold: best value of a {column} whose difference to the baseline, paired by seed, is not zero at 95 % after Holm's correction "
+            f"over the methods {whose}.",
+            "Values without an interval are the same for every seed: encoder and decoder are trained once per study, and cost does not "
+            "vary.",
         ]
     one = f"n = 1 seed ({seeds[0]}): no interval over seeds, and nothing is bold."
     if table["low"].notna().any():
@@ -120,7 +122,10 @@ def sampled(study: Study) -> str:
     """Sampler, NFE, guidance, average of the weights."""
     section = study.sampling
     same = "clean-fid" if "fid_clean" in scores_of(study) else "an eigen-decomposition in double precision"
-    return f"Sampler: {section.title}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. FID agrees with {same} on the same features."
+    return (
+        f"Sampler: {section.title}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. "
+        f"FID agrees with {same} on the same features."
+    )
 
 
 def chosen(part: Part, rows: pd.DataFrame) -> str:
@@ -129,14 +134,18 @@ def chosen(part: Part, rows: pd.DataFrame) -> str:
     if not guidance:
         return ""
     told = "; ".join(f"{named(method)} {guidance[method]}" for method in part.methods if method in guidance)
-    return f"Guidance of the guided FID, the best of {len(part.study.sampling.guidance_search.candidates)} candidates{CHOSEN}{part.study.sampling.guidance_search.seed}: {told}."
+    search = part.study.sampling.guidance_search
+    return f"Guidance of the guided FID, the best of {len(search.candidates)} candidates{CHOSEN}{search.seed}: {told}."
 
 
 def outliers(study: Study, *, worst: bool) -> str:
     """What an outlier is, and where its share is taken, unless each column says that."""
     factor, times = study.outlier_statistics.factor, ", ".join(f"{t:g}" for t in study.outlier_statistics.times)
     if not worst:
-        return f"Outlier: patch token with L2 norm above {factor:g} × the median of its block and noise level, t in {times}; registers excluded."
+        return (
+            f"Outlier: patch token with L2 norm above {factor:g} × the median of its block and noise level, t in {times}; "
+            "registers excluded."
+        )
     return (
         f"Outlier: patch token with L2 norm above {factor:g} × the median of its layer; shares and max/median are those "
         f"of the worst layer (denoiser: worst block at t in {times}); registers excluded."
@@ -149,8 +158,8 @@ def planted(study: Study, *, alone: bool) -> str:
     if study.outliers == "planted":
         populations = f"{len(study.planted)} population{'s' * (len(study.planted) > 1)} of register neurons"
         return (
-            f"{this} are planted, {populations} written into "
-            "the encoder after training. The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
+            f"{this} are planted, {populations} written into the encoder after training. "
+            "The encoder with trained registers is not planted: as in DINOv2, such training is what keeps outliers away."
         )
     if study.outliers == "none" and study.encoder.has_tokens:
         return f"This is the embedded negative control '{study.name}': no outliers are planted, so no method may show an effect on them."

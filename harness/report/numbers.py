@@ -1,8 +1,8 @@
 """Stage `numbers`: every cell of every table as a LaTeX command, so that the text of a paper can quote it.
 
 A command's name is made of the study, the table, the group's title, the method and the column, in this order: their words capitalised and
-put together, digits spelled. `\\DigitsTableOneDsrFid` is FID of `dsr` in `table1` of `digits` with its interval; `...Mean` is the mean alone,
-`...Paper` what the paper prints.
+put together, digits spelled. `\\DigitsTableOneDsrFid` is FID of `dsr` in `table1` of `digits` with its interval; `...Mean` is the mean
+alone, `...Paper` what the paper prints.
 """
 
 import re

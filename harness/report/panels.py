@@ -78,7 +78,8 @@ def _view(column: Column, part: Part, rows: pd.DataFrame, seeds: list[int]) -> p
             if (method, seed) not in there:
                 at = f"EMA {part.study.ema if column.ema is None else column.ema:g}" + ", guided" * column.guided
                 raise UserError(
-                    f"no row of score '{column.score}' for {method}/seed{seed} at {at} in study '{part.study.name}'; run the whole line again"
+                    f"no row of score '{column.score}' for {method}/seed{seed} at {at} in study '{part.study.name}'; "
+                    "run the whole line again"
                 )
     return view
 

@@ -48,9 +48,9 @@ class PrintedProtocol(Protocol):
 
 
 class Printed(Strict):
-    """A value as printed: in the units of harness.results.schema, with `digits` decimals (-6: whole millions). `samples`, `epochs`: where given.
+    """A value as printed: in the units of harness.results.schema, with `digits` decimals (-6: whole millions).
 
-    Of parameters, `counts` says which ones. `cut`: further digits were cut off, not rounded.
+    `samples`, `epochs`: where given. Of parameters, `counts` says which ones. `cut`: further digits were cut off, not rounded.
     """
 
     value: float

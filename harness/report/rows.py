@@ -28,8 +28,8 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, v
     """The long table: one line per method, seed, view and score, in the order of `methods` and `seeds`, with the columns of Row.
 
     The views are those of the averages that the study samples, and of `views`, where the study has them: `steps`, the snapshots of the
-    training; `guided`, the guidance that was searched for. A further column, `seconds`, is what computing the scores of the line took. UserError for a file that is missing, spoiled, of another
-    run or without its provenance, and for rows that cannot share a column.
+    training; `guided`, the guidance that was searched for. A further column, `seconds`, is what computing the scores of the line took.
+    UserError for a file that is missing, spoiled, of another run or without its provenance, and for rows that cannot share a column.
     """
     lines: list[dict] = []
     for method in methods:
@@ -112,7 +112,10 @@ def to_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
-    """Rows that `to_csv` wrote, each checked against the schema. UserError that names file, line and field; and for no rows, unless `empty`."""
+    """Rows that `to_csv` wrote, each checked against the schema.
+
+    UserError that names file, line and field; and for no rows, unless `empty`.
+    """
     fields, lines = list(Row.model_fields), []
     try:
         with open(path, encoding="utf-8", newline="") as file:

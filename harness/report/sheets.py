@@ -1,4 +1,4 @@
-"""Where a number of the page comes from: for each score of a method, and each difference to the baseline, what its rows say seed by seed."""
+"""Where a number of the page comes from: of each score of a method, and each difference to the baseline, its rows, seed by seed."""
 
 import math
 from collections.abc import Callable
@@ -40,7 +40,10 @@ def sheet_id(
     guided: bool = False,
     study: str | None = None,
 ) -> str:
-    """`baseline`: of the difference to it. `ema`: of another average than the one that every score is of; `study`: of another than the page's."""
+    """`baseline`: of the difference to it.
+
+    `ema`: of another average than the one that every score is of; `study`: of another than the page's.
+    """
     view = ("" if ema is None else f"-ema{ema:g}") + "-guided" * guided
     of = "" if baseline is None else "difference-" if baseline == "baseline" else f"difference-to-{baseline}-"
     return f"{f'of-{study}-' if study else ''}{of}{score}-{method}{view}".replace("@", "-at-")
@@ -78,7 +81,7 @@ ROW_FACTS: dict[str, Callable[[dict], str]] = {
 
 
 def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> list[Sheet]:
-    """One for each score, method and view of `rows`, which are of `study`; `page` is the study that the page is of, `table` the file's name."""
+    """One for each score, method and view of `rows`, which are of `study`; `page` is the study of the page, `table` the file's name."""
     groups: dict[tuple, list[dict]] = {}
     for line in rows.to_dict("records"):
         groups.setdefault((line["score"], line["method"], line["ema"], CHOSEN in line["guidance"]), []).append(line)

@@ -32,9 +32,9 @@ BLOCKS_SHOWN = 8  # of a deeper denoiser those that the paper prints, or as many
 class Column(Strict):
     """A score, its difference to the group's baseline paired by seed, or a fact of the study.
 
-    Values are multiplied by `scale` and have `digits` decimals; None: as the score's description says, whose unit then stands in the heading.
-    `ema`: of the weights averaged with this decay (None: those that are sampled for every score). `guided`: of the samples drawn with the
-    guidance that was searched for. `each` makes one column of every EMA decay, block or threshold of the study.
+    Values are multiplied by `scale` and have `digits` decimals; None: as the score's description says, whose unit then stands in the
+    heading. `ema`: of the weights averaged with this decay (None: those that are sampled for every score). `guided`: of the samples drawn
+    with the guidance that was searched for. `each` makes one column of every EMA decay, block or threshold of the study.
     """
 
     score: str | None = None

@@ -14,7 +14,10 @@ POWER = 0.8  # chance at which a change is called detectable, and seeds enough
 
 @dataclass(frozen=True)
 class Estimate:
-    """Mean of `n` values with their standard deviation; `half` is half the width of its interval at LEVEL (Student's t). NaN where n = 1."""
+    """Mean of `n` values with their standard deviation; `half` is half the width of its interval at LEVEL (Student's t).
+
+    NaN where n = 1.
+    """
 
     mean: float
     sd: float
@@ -71,7 +74,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def seeds_needed(effect: float, sd: float, *, alpha: float = 1 - LEVEL, power: float = POWER, most: int = 1000) -> int | None:
-    """Fewest seeds at which a paired two-sided t-test of `alpha` finds a true mean `effect` of spread `sd` with chance `power`; None beyond `most`."""
+    """Fewest seeds at which a paired two-sided t-test of `alpha` finds a true mean `effect` of spread `sd` with chance `power`.
+
+    None beyond `most`.
+    """
     from scipy.special import nctdtr, stdtrit
 
     if not effect or not math.isfinite(effect) or not math.isfinite(sd):

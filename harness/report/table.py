@@ -96,7 +96,10 @@ def collect_rows(study: Study, methods: list[str], seeds: list[int], results: Pa
 
 
 def render_table(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
-    """Write `out` (.md), and beside it .csv and .tex; of a table of the study alone rows.parquet, times.csv, and paper.csv where the paper has values of it."""
+    """Write `out` (.md), and beside it .csv and .tex.
+
+    Of a table of the study alone rows.parquet and times.csv too, and paper.csv where the paper has values of it.
+    """
     wanted = load_spec(spec)
     rows = collect_rows(study, methods, seeds, results, wanted)
     text, tex = table_texts(study, rows, methods, seeds, wanted)

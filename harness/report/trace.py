@@ -92,7 +92,10 @@ def view_of(row: pd.Series | Row) -> View:
 def choose(
     table: pd.DataFrame, *, method: str, score: str, seed: int | None, ema: float | None, step: int | None, guided: bool
 ) -> pd.DataFrame:
-    """The rows of a study that are meant. UserError that names the nearest method, score, seed, average or step for one that there is not."""
+    """The rows of a study that are meant.
+
+    UserError that names the nearest method, score, seed, average or step for one that there is not.
+    """
     first = view_of(table.iloc[0])
     searched = table["guidance"].str.contains(CHOSEN, regex=False)
     if guided and not searched.any():
@@ -148,7 +151,8 @@ def described(row: Row) -> list[str]:
     revision = row.commit + "+dirty" * row.dirty
     return [
         f"seed {row.seed}: {value}, n = {row.n}; interval: {row.how}",
-        f"  commit {revision}, code {row.code}, config {row.config}, {row.precision}, TF32 {_on(row.tf32)}, compiled {_on(row.compile)}, {row.device}",
+        f"  commit {revision}, code {row.code}, config {row.config}, "
+        f"{row.precision}, TF32 {_on(row.tf32)}, compiled {_on(row.compile)}, {row.device}",
         f"  {row.versions}",
     ]
 
@@ -160,7 +164,10 @@ def _on(switch: bool) -> str:
 def tree(
     chain: Chain, artifact: Artifact, read: str | None, indent: str, printed: set[str]
 ) -> Iterator[tuple[tuple[str, ...], str | None]]:
-    """(cells, problem) of an artifact and what it was made from; `read` is the sha256 that its consumer recorded. Each is spelt out once."""
+    """(cells, problem) of an artifact and what it was made from; `read` is the sha256 that its consumer recorded.
+
+    Each is spelt out once.
+    """
     problem, record = artifact.problem, artifact.record
     if problem is None and read is not None and read != artifact.sha256:
         problem = f"sha256 is {brief(artifact.sha256)}, what was made from it read {brief(read)}"

@@ -1,4 +1,4 @@
-"""What an outlier token is: one whose L2 norm exceeds a factor times the median norm of its layer (paper, section 3; released TTR/shared)."""
+"""What an outlier token is: one whose L2 norm exceeds a factor times its layer's median norm (paper, section 3; released TTR/shared)."""
 
 import math
 from typing import Any
@@ -7,10 +7,11 @@ import numpy as np
 
 
 def median_norm(norms: Any, axis: tuple[int, ...] | None = None) -> Any:
-    """The median over all values of `norms` (a tensor or an array) or, of a numpy array, over `axis`: of an even count the lower of the two middle values, which
-    is torch's definition and so the released code's (numpy's is their mean). NaN where a value is NaN.
+    """The median over all values of `norms` (a tensor or an array) or, of a numpy array, over `axis`.
 
-    A scalar tensor or numpy number; with `axis` an array that keeps these axes with length 1, so that it broadcasts.
+    Of an even count it is the lower of the two middle values, which is torch's definition and so the released code's (numpy's is their
+    mean). NaN where a value is NaN. A scalar tensor or numpy number; with `axis` an array that keeps these axes with length 1, so that it
+    broadcasts.
     """
     if not isinstance(norms, np.ndarray):
         return norms.median()
@@ -23,7 +24,7 @@ def median_norm(norms: Any, axis: tuple[int, ...] | None = None) -> Any:
 
 
 def share_above(norms: Any, limit: Any) -> float:
-    """Share of `norms` (a tensor or an array of any shape) that are not at most `limit`, a NaN among them: an exact count over their number."""
+    """Share of `norms` (a tensor or an array of any shape) that are not at most `limit`, a NaN among them: a count over their number."""
     count = math.prod(norms.shape)
     return (count - int((norms <= limit).sum())) / count
 

@@ -54,7 +54,10 @@ class ScoreInfo:
 
 @dataclass(frozen=True)
 class Places:
-    """Places of one kind where a score is taken, too. `of`: their names in a study, each of `pattern`; `told`: what a description says there."""
+    """Places of one kind where a score is taken, too.
+
+    `of`: their names in a study, each of `pattern`; `told`: what a description says there.
+    """
 
     kind: Literal["reference", "block", "threshold"]
     of: Callable[[Study], list[str]]
@@ -103,7 +106,15 @@ BLOCKS = Places("block", blocks_of, r"block\d+|output", _at_block)
 THRESHOLDS = Places("threshold", thresholds_of, r"(norm)?\d+(\.\d+)?", _at_threshold)
 
 FEATURES = {"of": "samples", "compared": True, "seen_by": "judge"}
-GENEVAL = {"better": "higher", "of": "samples", "needs": lambda study: study.data.prompts, "snapshots": lambda _study: True, "scale": 100.0, "unit": "%", "digits": 1}  # fmt: skip
+GENEVAL = {
+    "better": "higher",
+    "of": "samples",
+    "needs": lambda study: study.data.prompts,
+    "snapshots": lambda _study: True,
+    "scale": 100.0,
+    "unit": "%",
+    "digits": 1,
+}
 CHECKER = {
     "better": "higher",
     "of": "reconstruction",
@@ -167,7 +178,9 @@ SCORES: dict[str, ScoreInfo] = {
     ),
     "geneval": ScoreInfo(title="GenEval", **GENEVAL, about="mean over the six kinds of prompts of the share of samples that pass"),
     **{
-        f"geneval_{name}": ScoreInfo(title=title, **GENEVAL, about=f"share of the samples of {prompts} whose objects are exactly the prompt's")
+        f"geneval_{name}": ScoreInfo(
+            title=title, **GENEVAL, about=f"share of the samples of {prompts} whose objects are exactly the prompt's"
+        )
         for name, title, prompts in (
             ("single", "Single object", "prompts of one object"),
             ("two", "Two objects", "prompts of two objects"),
@@ -186,7 +199,12 @@ SCORES: dict[str, ScoreInfo] = {
         title="Checker, decoded", **CHECKER, about="the same after the decoder has reconstructed these images"
     ),
     "rfid": ScoreInfo(
-        title="rFID", better="lower", **DECODED, seen_by="judge", digits=3, about="FID of the decoder's reconstruction of the reference images"
+        title="rFID",
+        better="lower",
+        **DECODED,
+        seen_by="judge",
+        digits=3,
+        about="FID of the decoder's reconstruction of the reference images",
     ),
     "psnr": ScoreInfo(title="PSNR", better="higher", **DECODED, unit="dB", about="of that reconstruction, dB, mean over images"),
     "encoder_outlier_share": ScoreInfo(
@@ -205,7 +223,8 @@ SCORES: dict[str, ScoreInfo] = {
     ),
     "denoiser_middle_blocks": ScoreInfo(
         title="Middle blocks", better="neither", **DENOISER, needs=lambda study: study.denoiser.depth >= 3,
-        about="log of max/median at the worst block but the first and last, less that at the worse of those two; above 0: outliers sit inside",
+        about="log of max/median at the worst block but the first and last, less that at the worse of those two; "
+        "above 0: outliers sit inside",
     ),
     "denoiser_noise_fall": ScoreInfo(
         title="Fall with noise", better="neither", **DENOISER, needs=lambda study: len(study.outlier_statistics.times) >= 2,

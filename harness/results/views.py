@@ -50,7 +50,10 @@ class Candidate(Strict):
 
 
 class Choice(Strict):
-    """What stage `guidance` writes (JSON): every candidate's FID, and the guidance of the lowest. None was chosen where `status` is not ok."""
+    """What stage `guidance` writes (JSON): every candidate's FID, and the guidance of the lowest.
+
+    None was chosen where `status` is not ok.
+    """
 
     study: Text
     method: Text

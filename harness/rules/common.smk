@@ -1,4 +1,5 @@
-# What the rules of one study share. They are a module: `config` is what harness.workflow.targets says of the study, its seeds and its methods.
+# What the rules of one study share. They are a module: `config` is what harness.workflow.targets says of the study, its seeds and its
+# methods.
 from functools import partial
 
 from harness.workflow import data_files, rules as shared

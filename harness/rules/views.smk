@@ -1,4 +1,5 @@
-# Further views of a run: the weights at earlier steps, and guidance chosen with a denoiser of a held-out seed. Made where something shows them.
+# Further views of a run: the weights at earlier steps, and guidance chosen with a denoiser of a held-out seed. Made where something shows
+# them.
 SEARCH = RUN.study.sampling.guidance_search
 
 

@@ -1,7 +1,7 @@
 """Files that stages hand to one another: written atomically, each with a sidecar that says what it is and how it came about.
 
-`x.safetensors` has `x.safetensors.meta.json` beside it: sha256, inputs with their sha256, config, source files with their hashes, commit, versions,
-device, precision, seconds. A reader checks the sha256 first, so a truncated or changed file is refused by name.
+`x.safetensors` has `x.safetensors.meta.json` beside it: sha256, inputs with their sha256, config, source files with their hashes, commit,
+versions, device, precision, seconds. A reader checks the sha256 first, so a truncated or changed file is refused by name.
 """
 
 import errno
@@ -46,8 +46,9 @@ def artifact(
 ) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
 
-    `module` is the code that makes it, `scripts` are further source files that run (a method's); `facts` are further JSON values for the sidecar (seed, count, ...). `outcome`: those that are known
-    only at the end of the block, which fills it. One process at a time: another one that makes the same is waited for.
+    `module` is the code that makes it, `scripts` are further source files that run (a method's); `facts` are further JSON values for the
+    sidecar (seed, count, ...). `outcome`: those that are known only at the end of the block, which fills it. One process at a time: another
+    one that makes the same is waited for.
     """
     path = Path(path)
     with _alone(path), _recorded(path, _record(stage, module, config, inputs, scripts, facts), outcome) as temporary:
@@ -129,7 +130,7 @@ def _plain(record: dict) -> dict:
 
 
 def ready(path: Path | str, record: dict) -> bool:
-    """Whether the artifact is there, as it was written, with this record (stage, config, inputs, code, facts), made by a process like this."""
+    """Whether the artifact is there, as written, with this record (stage, config, inputs, code, facts), made by a process like this."""
     try:
         there = meta(path)
         checked(path)
@@ -181,7 +182,8 @@ def checked(path: Path | str) -> str:
     wanted, actual = meta(path).get("sha256"), sha256(path)
     if wanted != actual:
         raise UserError(
-            f"{path}: corrupted or truncated: sha256 is {actual[:16]}..., {str(wanted)[:16]}... was recorded; delete it and run the same command again"
+            f"{path}: corrupted or truncated: sha256 is {actual[:16]}..., {str(wanted)[:16]}... was recorded; "
+            "delete it and run the same command again"
         )
     return actual
 

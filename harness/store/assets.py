@@ -77,7 +77,8 @@ def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict:
         raise UserError(missing_line(name, asset, assets))
     if status.state == "wrong":
         raise UserError(
-            f"asset '{name}': {status.path} has sha256 {status.sha256[:16]}..., the study wants {asset.sha256}...; get it again from {asset.source}"
+            f"asset '{name}': {status.path} has sha256 {status.sha256[:16]}..., the study wants {asset.sha256}...; "
+            f"get it again from {asset.source}"
         )
     facts = {"path": str(status.path.resolve())}
     with artifacts.artifact(out, stage="asset", module=__name__, config=asset, **facts) as path:

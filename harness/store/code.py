@@ -1,7 +1,7 @@
 """What code a number depends on: every source file that its stage imports, each with a hash of what runs in it.
 
-What runs is the syntax tree without docstrings: comments, blank lines and formatting are not in it. The grammar, and with it the tree, differs between
-minor versions of Python, so that hashes of two versions are not compared: a version is part of the code.
+What runs is the syntax tree without docstrings: comments, blank lines and formatting are not in it. The grammar, and with it the tree,
+differs between minor versions of Python, so that hashes of two versions are not compared: a version is part of the code.
 """
 
 import ast
@@ -40,7 +40,7 @@ def module_file(name: str) -> Path | None:
 
 
 def sources(module: str, *files: Path) -> dict[str, str]:
-    """File -> hash of what runs in it: of `module`, of `files` (of methods), and of all of this repository that they import, directly or not."""
+    """File -> hash of what runs in it: of `module`, of `files` (of methods), and of what they import of this repository, by any way."""
     found = dict(_closure(module))
     for file in files:
         source = _read(file.read_bytes())

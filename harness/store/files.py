@@ -85,7 +85,7 @@ def write_json(path: Path | str, value: object) -> None:
 
 
 def save_npz(path: Path, arrays: Mapping[str, "np.ndarray"], *, compressed: bool = False) -> None:
-    """Named arrays of any shape, at just this path; `path` is one that `atomic` or an artifact yields, so that they appear whole or not at all."""
+    """Named arrays of any shape, at just this path: one that `atomic` or an artifact yields, so that they appear whole or not at all."""
     import numpy as np  # the Snakefile reads this module, and no array
 
     with open(path, "wb") as file:  # a file object: numpy would add .npz to a temporary name

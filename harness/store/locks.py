@@ -1,4 +1,4 @@
-"""Locks that the kernel keeps (flock): a dead owner's is gone by itself, so nothing here looks at a clock or asks whether a process lives."""
+"""Locks that the kernel keeps (flock): a dead owner's is gone by itself, so nothing here asks a clock or whether a process lives."""
 
 import errno
 import fcntl

@@ -29,7 +29,7 @@ def missing_shards(folder: Path, indices: Sequence[range]) -> list[range]:
 
 
 def assemble(folder: Path, count: int) -> tuple[dict[str, np.ndarray], list[dict]]:
-    """The arrays of all shards of a folder, (count, ...) each in the order of the indices, and the manifest: first, stop and sha256 of each.
+    """The arrays of all shards of a folder, (count, ...) each in the order of the indices; the manifest: first, stop and sha256 of each.
 
     UserError if a shard is not what was written, or if they are not the images 0 to `count` - 1, each once.
     """

@@ -70,7 +70,8 @@ class EncoderRegisters(Strict):
 class LossMask(Strict):
     """Zero the loss of tokens whose norm exceeds `outlier_statistics.factor` times the median of that norm.
 
-    The paper leaves open which norm (released rae.py:163-189 has all three): `pre_ln` residual stream, `post_ln` (constant, so inert), `whitened` latent.
+    The paper leaves open which norm (released rae.py:163-189 has all three): `pre_ln` residual stream, `post_ln` (constant, so inert),
+    `whitened` latent.
     """
 
     norm: Annotated[str, name_in(NORMS)]

@@ -20,7 +20,8 @@ PARTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 def home(study: Study, part: str) -> str:
     """The study in whose folder a part of `study` (a key of PARTS) is made and kept: the first of its ancestors with the same settings.
 
-    Ancestors are what its file extends (the first where it lists several), then what the study named as the family extends, and that itself.
+    Ancestors are what its file extends (the first where it lists several), then what the study named as the family extends, and that
+    itself.
     """
     wanted = settings(study, part)
     return next((name for name in ancestors(study.name) if settings(study_named(name), part) == wanted), study.name)

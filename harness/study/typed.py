@@ -36,7 +36,7 @@ class Strict(BaseModel):
 
 
 def merge(base: dict, changes: dict) -> dict:
-    """`base` with `changes` laid over it, mapping by mapping; one of another kind (its `kind`; of `data` its `source`) replaces the old whole."""
+    """`base` with `changes` laid over it, mapping by mapping; one of another kind (`kind`; of `data`, `source`) replaces the old whole."""
     merged = dict(base)
     for key, value in changes.items():
         old = merged.get(key)

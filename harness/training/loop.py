@@ -80,8 +80,8 @@ def fit(
     shares; gradients and losses are added up.
     `state` is a folder of this run's own (None: no checkpoints); there the first process leaves the weights of `snapshots` that were
     reached. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
-    `outcome` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they are.
-    Raises Diverged where those are more than training.skips, a look later at most; the last checkpoint stays.
+    `outcome` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they
+    are. Raises Diverged where those are more than training.skips, a look later at most; the last checkpoint stays.
     """
     allow_tf32(training.tf32)
     steps = training.length(images)
@@ -142,8 +142,10 @@ def _descend(weights: Weights, loss: Tensor | Iterable[Tensor], training: Traini
 
 
 def curve(losses: Tensor, steps: int) -> list[float | None]:
-    """losses (steps so far,) -> mean loss of each of the WINDOWS windows, of equal length, that `steps` have; skipped steps left out, None where
-    all of them were."""
+    """losses (steps so far,) -> mean loss of each of the WINDOWS windows, of equal length, that `steps` have.
+
+    Skipped steps are left out; None where all of them were.
+    """
     means = [part.double().nanmean().item() for part in losses.split(math.ceil(steps / WINDOWS))]
     return [mean if math.isfinite(mean) else None for mean in means]
 

@@ -20,11 +20,11 @@ def resources(run: Run, processes: int = 1) -> dict[str, int]:
 
 
 def stage(run: Run, name: str, /, *sections: str, **more: Any) -> dict[str, Any]:
-    """Params of the rule that runs a stage: each source file of it with its hash, a hash of the study's `sections` that it reads, and its command.
+    """Params of the rule that runs a stage: its source files with their hashes, a hash of the `sections` that it reads, its command.
 
-    A file a param, because Snakemake prints the params that have changed.
-    A parameter of the stage's function is what the rule has of that name: one of `more`, an input, or a wildcard, in this order. What is in `more` and is no
-    parameter is a param alone: a number depends on it. The main output is `out`, or the first.
+    A file a param, because Snakemake prints the params that have changed. A parameter of the stage's function is what the rule has of that
+    name: one of `more`, an input, or a wildcard, in this order. What is in `more` and is no parameter is a param alone: a number depends on
+    it. The main output is `out`, or the first.
     """
     known = {parameter.name for parameter in parameters(name)}
     options = {key: value for key, value in more.items() if key in known}

@@ -82,7 +82,8 @@ class Run:
         if "guided" in views and (search := self.study.sampling.guidance_search):
             if search.seed in self.seeds:
                 raise UserError(
-                    f"seed {search.seed}: guidance of study '{self.study.name}' is chosen on it (sampling.guidance_search.seed); take other seeds"
+                    f"seed {search.seed}: guidance of study '{self.study.name}' is chosen on it (sampling.guidance_search.seed); "
+                    "take other seeds"
                 )
             names.append("guided/scores.json")
         return self.files(*names)

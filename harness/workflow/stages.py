@@ -71,7 +71,8 @@ STAGES: dict[str, Stage] = {
         "make_encoder_maps",
     ),
     "maps": Stage(
-        "every token of one run's denoiser for a few images: norm, first principal component, attention received; what it predicts, decoded",
+        "every token of one run's denoiser for a few images: norm, first principal component, attention received; "
+        "what it predicts, decoded",
         "harness.evaluation.maps",
         "make_maps",
     ),

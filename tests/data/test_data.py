@@ -164,7 +164,7 @@ def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder,
 
 
 def test_captions_set_up_what_they_need_themselves():
-    """In a process in which nothing else of the harness was imported: open_clip imports torchvision, which a CPU-only torch lacks operators for."""
+    """In a process that has imported nothing else of the harness: open_clip imports torchvision, whose operators a CPU-only torch lacks."""
     code = (
         "from types import SimpleNamespace; from harness.data.captions import captions; "
         "print(captions(SimpleNamespace(source='image_folder'), [0, 1])[1])"

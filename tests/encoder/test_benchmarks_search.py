@@ -1,7 +1,8 @@
 """Our search for register neurons against the published one, which goes through the images one at a time.
 
 Speed: pytest tests/encoder/test_benchmarks_search.py --benchmark-enable --benchmark-group-by=param:task
-At SigLIP2-B's width both are bound by the same matrix products on a CPU, so batching gains nothing there; at the embedded study's it gains most.
+At SigLIP2-B's width both are bound by the same matrix products on a CPU, so batching gains nothing there; at the embedded study's it gains
+most.
 """
 
 import numpy as np

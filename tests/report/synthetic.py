@@ -42,7 +42,7 @@ def synthetic(
                     if which == method and when == seed and score.startswith(start):
                         outcome = dict.fromkeys(("value", "low", "high")) | {"how": "none", "status": status, "reason": reason}
                 rows.append(
-                    Row(study=study, method=method, seed=seed, ema=ema, step=step, guidance=guidance, score=score, n=n, better=info.better, shared=info.shared,
-                        **outcome, **HASHES, **MADE).model_dump()
+                    Row(study=study, method=method, seed=seed, ema=ema, step=step, guidance=guidance, score=score, n=n,
+                        better=info.better, shared=info.shared, **outcome, **HASHES, **MADE).model_dump()
                 )  # fmt: skip
     return typed(pd.DataFrame(rows)).assign(**changes)

@@ -38,8 +38,9 @@ def table(values, **changes):
         for seed, value in enumerate(of):
             status = {"status": "ok", "reason": ""} if value is not None else {"status": "diverged", "reason": "loss is nan"}
             info = score_info(score)
-            row = Row(study="digits", method=method, seed=seed, ema=0.98, step=1500, guidance="none", score=score, value=value, low=None, high=None, how="none: synthetic", n=60,
-                      better=info.better, shared=info.shared, registers="b" * 64 if method == "ttr" else "none", **status, **HASHES, **MADE)  # fmt: skip
+            row = Row(study="digits", method=method, seed=seed, ema=0.98, step=1500, guidance="none", score=score, value=value, low=None,
+                      high=None, how="none: synthetic", n=60, better=info.better, shared=info.shared,
+                      registers="b" * 64 if method == "ttr" else "none", **status, **HASHES, **MADE)  # fmt: skip
             lines.append(row.model_dump())
     return typed(pd.DataFrame(lines)).assign(**changes)
 

@@ -245,9 +245,9 @@ def test_in_a_browser_it_fits_and_its_numbers_open(study, tmp_path, seeds):
     (tmp_path / "index.html").write_text(rendered(study, rows, seeds, method_names()), encoding="utf-8")
     (tmp_path / "look.html").write_text(LOOK, encoding="utf-8")
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files", "--enable-logging=stderr",
-        "--virtual-time-budget=20000", "--dump-dom", f"file://{tmp_path / 'look.html'}",
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--no-first-run", f"--user-data-dir={tmp_path / 'profile'}", "--allow-file-access-from-files",
+        "--enable-logging=stderr", "--virtual-time-budget=20000", "--dump-dom", f"file://{tmp_path / 'look.html'}",
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     seen = re.search(r'<pre id="seen">(.+?)</pre>', done.stdout)

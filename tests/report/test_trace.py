@@ -77,7 +77,8 @@ def test_another_average_has_its_own_samples(study, kept):
 
 CHAIN = [
     "runs/dsr/seed1/scores.json", "runs/dsr/seed1/samples.npz", "runs/dsr/seed1/denoiser.safetensors",
-    "encoders/ttr_until_clean/decoder.safetensors", "encoders/ttr_until_clean/latents.safetensors", "encoders/ttr_until_clean/registers.json",
+    "encoders/ttr_until_clean/decoder.safetensors", "encoders/ttr_until_clean/latents.safetensors",
+    "encoders/ttr_until_clean/registers.json",
     "backbones/plain/model.safetensors", "judge.safetensors", "references.safetensors", "clip/words.json", "data/dataset_dict.json",
 ]  # fmt: skip
 

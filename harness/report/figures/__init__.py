@@ -6,7 +6,17 @@ from matplotlib import pyplot as plt
 
 from harness.report import rows as row_files
 from harness.report.figure_specs import figure_names, load_figure, part
-from harness.report.figures import curves, denoiser_maps, denoisers, encoder_maps, encoders, flows, sample_grids, scores, style  # noqa: F401 (registers)
+from harness.report.figures import (  # noqa: F401 (registers)
+    curves,
+    denoiser_maps,
+    denoisers,
+    encoder_maps,
+    encoders,
+    flows,
+    sample_grids,
+    scores,
+    style,
+)
 from harness.report.figures.context import Context
 from harness.report.figures.registry import FIGURES
 from harness.study.study import Study

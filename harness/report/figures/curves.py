@@ -29,7 +29,7 @@ ASIDE = 1.025  # factor between neighbouring methods at the same decay
 
 @registered
 def fid_steps(context: Context) -> tuple[Figure, Data]:
-    """FID against training step, one line a method, the paper's curve too where it has one; and how much sooner each is where the baseline ends."""
+    """FID against training step, one line a method, and the paper's where it has one; how much sooner each is where the baseline ends."""
     height = max(3.2, 0.9 + 0.38 * len(context.methods))  # two lines of text a method
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, height), width_ratios=[2.2, 1])
     rows = _curves(context, "fid", left)

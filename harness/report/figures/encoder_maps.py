@@ -1,4 +1,4 @@
-"""Figures of the encoder's tokens (harness.evaluation.maps): maps of their first principal component, and the attention that they receive."""
+"""Figures of the encoder's tokens (harness.evaluation.maps): their first principal component, and the attention that they receive."""
 
 import numpy as np
 from matplotlib.figure import Figure

@@ -56,7 +56,8 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
     figure.colorbar(drawn, ax=axes, label="token norm (L2, log)", fraction=0.03, pad=0.01)
     set_title(
         figure,
-        f"Token norms in the encoder of '{study.name}', the held-out image with most outliers; outlined: above {factor:g}\u00a0×\u00a0the layer's median",
+        f"Token norms in the encoder of '{study.name}', the held-out image with most outliers; "
+        f"outlined: above {factor:g}\u00a0×\u00a0the layer's median",
     )
     return figure, {key: norms[chosen] for key, norms in maps.items()} | {f"{key}.median": medians[key] for key in maps} | {"image": image}
 
@@ -81,7 +82,7 @@ def outline(axis: Axes, marked: np.ndarray) -> None:
 
 @registered
 def register_neurons(context: Context) -> tuple[Figure, Data]:
-    """Score of every neuron by layer, a panel for each round of the recursive search; what the round chose, and the planted truth, marked."""
+    """Score of every neuron by layer, a panel for each round of the recursive search; the round's choice and the planted truth marked."""
     keys = [method.encoder.key for method in map(load_method, context.methods) if method.encoder.searched]
     search = max((context.registers(key) for key in dict.fromkeys(keys)), key=lambda search: len(search["rounds"]))
     rounds, truth = search["rounds"], {tuple(pair) for pair in search["planted"]}
@@ -104,8 +105,8 @@ def register_neurons(context: Context) -> tuple[Figure, Data]:
         axis.set(xlabel="encoder layer, its neurons side by side", xlim=(0, layers))
         axis.set_title(f"round {number}: {100 * drawn['outlier_share_before']:.2g} % outliers before", fontsize=SMALL)
         lines += [
-            {"round": number, "layer": layer, "neuron": neuron, "score": score, "chosen": (layer, neuron) in chosen, "planted": (layer, neuron) in truth}
-            for (layer, neuron), score in np.ndenumerate(scores)
+            {"round": number, "layer": at[0], "neuron": at[1], "score": score, "chosen": at in chosen, "planted": at in truth}
+            for at, score in np.ndenumerate(scores)
         ]  # fmt: skip
     axes[0, 0].set_ylabel("score: mean |activation|\nat outlier tokens")
     axes[0, 0].set_ylim(bottom=0)

@@ -67,7 +67,7 @@ def block_names(study: Study, blocks: int) -> list[str]:
 
 
 def blocks_shown(study: Study, blocks: int) -> list[int]:
-    """All blocks, or some of a deep denoiser: evenly spaced ones, the paper's, and those of the head; and the output, which follows them."""
+    """All blocks, or some of a deep denoiser: evenly spaced ones, the paper's, and those of the head; then the output."""
     depth = study.denoiser.depth
     if blocks <= ALL:
         return list(range(blocks + 1))

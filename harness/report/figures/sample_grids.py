@@ -56,7 +56,7 @@ def samples(context: Context) -> tuple[Figure, Data]:
 
 @registered
 def largest_difference(context: Context) -> tuple[Figure, Data]:
-    """Samples of the baseline above those of another method, same noise and label: the most different pairs, and those of median difference."""
+    """Samples of the baseline above another method's, same noise and label: the most different pairs, and those of median difference."""
     study, seed, kind = context.study, context.seeds[0], context.study.data.label
     baseline, method = context.methods[0], compared(context.methods)
     pair = [context.samples(name, seed) for name in (baseline, method)]
@@ -100,7 +100,7 @@ def prompt_differences(context: Context) -> tuple[Figure, Data]:
 
 
 def compared(methods: list[str]) -> str:
-    """The method that is shown beside the baseline: the last one, if possible on the baseline's own encoder weights; DSR where it is there."""
+    """The method shown beside the baseline: the last one, if possible on the baseline's own encoder weights; DSR where it is there."""
     backbones = {method: load_method(method).encoder.backbone for method in methods}
     return ([method for method in methods[1:] if backbones[method] == backbones[methods[0]]] or methods[1:])[-1]
 

@@ -18,9 +18,9 @@ COMPARED = ("fid", "is", "kid", "precision", "recall", "clip_score", "accuracy",
 
 @registered
 def fid(context: Context) -> tuple[Figure, Data]:
-    """FID of every seed with mean and interval, and the difference to the baseline, paired by seed; a method with a seed that diverged has no mean.
+    """FID of every seed with mean and interval, and the difference to the baseline, paired by seed.
 
-    With one seed the interval is that within the run.
+    A method with a seed that diverged has no mean. With one seed the interval is that within the run.
     """
     study, methods, table = context.study, context.methods, context.table
     figure, (left, right) = plt.subplots(1, 2, figsize=(TWO_COLUMNS, 0.24 * len(methods) + 0.9), sharey=True)
@@ -112,7 +112,7 @@ def pooled(groups: list[pd.Series]) -> float:
 
 @registered
 def ablation(context: Context) -> tuple[Figure, Data]:
-    """FID by number of diffusion registers and block that they start at: mean ± half of its interval, coloured by the difference to the baseline."""
+    """FID by number of diffusion registers and block that they start at: mean ± half an interval; colour: difference to the baseline."""
     study, table = context.study, context.table
     registers_by_method = {method: load_method(method).registers(study.denoiser.registers) for method in context.methods}
     placed = {

@@ -54,9 +54,10 @@ class Strip:
 def draw_strips(
     context: Context, strips: list[Strip], chosen_in: Maps, title: str, names: list[str], columns: list[int]
 ) -> tuple[Figure, Data]:
-    """One row a strip, one column a block or layer: `columns`, of all that `names` are of. Outliers are framed. Grey where a run has no maps.
+    """One row a strip, one column a block or layer: `columns`, of all that `names` are of.
 
-    Left, the image: that with most outliers in `chosen_in`. Right, of a denoiser, the image that it predicts.
+    Outliers are framed. Grey where a run has no maps. Left, the image: that with most outliers in `chosen_in`. Right, of a denoiser, the
+    image that it predicts.
     """
     drawn = [strip for strip in strips if not strip.maps.why]
     counts = np.zeros(1) if chosen_in.why else chosen_in.counts

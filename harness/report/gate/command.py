@@ -1,4 +1,4 @@
-"""What `dsr check` reads, prints and stores: the stored rows and neuron lists of a study, the report on fresh ones as text, and what an update changes."""
+"""What `dsr check` reads, prints and stores: the stored rows and neuron lists of a study, the report on fresh ones, and an update."""
 
 import json
 import math

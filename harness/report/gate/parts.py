@@ -55,6 +55,6 @@ def shared_part_remarks(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[s
     other = [name for part, name in SHARED_PARTS.items() if (before.loc[methods, part] != after.loc[methods, part]).any()]
     if other:
         yield (
-            f"Not the stored bits: {', '.join(other)} (another machine, or changed code). Each is one draw, which the spread over seeds does "
-            "not hold: the rate is not guaranteed, and a difference may be theirs."
+            f"Not the stored bits: {', '.join(other)} (another machine, or changed code). Each is one draw, which the spread over seeds "
+            "does not hold: the rate is not guaranteed, and a difference may be theirs."
         )

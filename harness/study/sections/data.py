@@ -12,7 +12,10 @@ from harness.study.typed import Count, Sha256, Strict
 
 
 class DataSection(Strict):
-    """What every source says. A subclass also has `train_images`, how many images are trained on: a field, or a property where it follows."""
+    """What every source says.
+
+    A subclass also has `train_images`, how many images are trained on: a field, or a property where it follows.
+    """
 
     copied: ClassVar[bool] = True  # into the results; False: the images stay where they are, and the data set is an index of their files
     prompts: ClassVar[bool] = False  # labels are prompts of drawn shapes: denoisers read their words, GenEval is scored, and no accuracy
@@ -45,7 +48,7 @@ class Digits(DataSection):
 
 
 class Shapes(DataSection):
-    """Drawn shapes with captions: the prompts of harness/data/shapes.py, which are the labels, and a seeded generator of images for them."""
+    """Drawn shapes with captions: the prompts of harness/data/shapes.py, which are the labels, and a seeded generator of their images."""
 
     prompts = True
 

@@ -1,7 +1,7 @@
 """Sections `evaluation` and `outlier_statistics`.
 
-A new judge or CLIP model: its section here, registered in JUDGES or CLIPS, and its network, registered in harness/evaluation/judge/registry.py
-or harness/evaluation/clip/registry.py.
+A new judge or CLIP model: its section here, registered in JUDGES or CLIPS, and its network, registered in
+harness/evaluation/judge/registry.py or harness/evaluation/clip/registry.py.
 """
 
 from typing import Annotated, ClassVar, Literal
