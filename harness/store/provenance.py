@@ -17,9 +17,10 @@ def _git(*arguments: str) -> str | None:
 
 @cache
 def commit() -> tuple[str, bool]:
-    """The commit, and whether what decides a result differs from it (rendered reports do not count)."""
+    """The commit, and whether what decides a result differs from it (rendered reports and pages of text do not count)."""
     head = _git("rev-parse", "--short=12", "HEAD")
-    changed = _git("status", "--porcelain", "--", "harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt")
+    decides = ("harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt", ":(exclude)*.md")
+    changed = _git("status", "--porcelain", "--", *decides)
     return (head, bool(changed)) if head else ("unknown (not a git checkout)", True)
 
 
