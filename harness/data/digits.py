@@ -7,12 +7,15 @@ import numpy as np
 
 from harness.data.images import SPLIT_SEED
 from harness.data.stored import StoredSource
+from harness.study.sections.data import Digits
 from harness.study.typed import UserError
 
 WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
 
 
 class DigitsSource(StoredSource):
+    data: Digits
+
     def splits(self) -> dict[str, tuple[list, list[int]]]:
         from PIL import Image
         from sklearn.datasets import load_digits

@@ -39,13 +39,17 @@ class FolderSource(Source):
         every = np.linspace(0, held_out, data.reference, endpoint=False).astype(int)  # evenly spaced: the list is sorted by class
         index["reference"] = {key: [column[i] for i in every] for key, column in index["reference"].items()}
         counts = {split: len(part["files"]) for split, part in index.items()}
-        facts = {
-            "source": data.source,
-            "counts": counts,
-            "roots": {split: str(root) for split, root in roots.items()},
-            "image_size": data.image_size,
-        }
-        with artifacts.artifact(out, stage="data", module=__name__, config=data, inputs=files.values(), **facts) as folder:
+        with artifacts.artifact(
+            out,
+            stage="data",
+            module=__name__,
+            config=data,
+            inputs=files.values(),
+            source=data.source,
+            counts=counts,
+            roots={split: str(root) for split, root in roots.items()},
+            image_size=data.image_size,
+        ) as folder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             for split, part in index.items():

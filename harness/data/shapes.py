@@ -53,6 +53,18 @@ class Thing:
     y: float = 0.0
     radius: float = 0.0
 
+    @property
+    def outline(self) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
+        if self.shape is None:
+            raise ValueError("a thing of any shape cannot be drawn")
+        return OUTLINES[self.shape]
+
+    @property
+    def rgb(self) -> tuple[int, int, int]:
+        if self.colour is None:
+            raise ValueError("a thing of any colour cannot be drawn")
+        return COLOURS[self.colour]
+
 
 @dataclass(frozen=True)
 class Prompt:
@@ -119,7 +131,7 @@ def fulfils(scene: list[Thing], prompt: Prompt) -> bool:
             there.shape == wanted.shape and wanted.colour in (None, there.colour)
             for there, wanted in zip(order, prompt.things, strict=True)
         )
-        if same and (prompt.relation is None or prompt.relation in relations(*order)):
+        if same and (prompt.relation is None or prompt.relation in relations(order[0], order[1])):
             return True
     return False
 
@@ -151,7 +163,7 @@ def draw(scene: list[Thing], image_size: int, grey: int = GREY, brightness: list
     image = np.full((image_size, image_size, 3), float(grey))
     for thing, factor in zip(scene, brightness or [1.0] * len(scene), strict=True):
         cover = covered(thing, image_size)[..., None]
-        image = image * (1 - cover) + cover * factor * np.array(COLOURS[thing.colour])
+        image = image * (1 - cover) + cover * factor * np.array(thing.rgb)
     return np.round(image).astype(np.uint8)
 
 
@@ -159,7 +171,7 @@ def covered(thing: Thing, image_size: int) -> np.ndarray:
     """(image_size, image_size): how much of each pixel the thing covers."""
     centres = (np.arange(image_size * FINER) + 0.5) / FINER
     x, y = ((centres - centre) / thing.radius for centre in (thing.x, thing.y))
-    return OUTLINES[thing.shape](x[None, :], y[:, None]).reshape(image_size, FINER, image_size, FINER).mean((1, 3))
+    return thing.outline(x[None, :], y[:, None]).reshape(image_size, FINER, image_size, FINER).mean((1, 3))
 
 
 def example(label: int, split: str, index: int, image_size: int) -> tuple[np.ndarray, list[Thing]]:
@@ -202,6 +214,8 @@ def digest(image_size: int) -> str:
 
 
 class ShapesSource(StoredSource):
+    data: Shapes
+
     def splits(self) -> dict[str, tuple[list, list[int]]]:
         from PIL import Image
 

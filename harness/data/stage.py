@@ -3,6 +3,7 @@
 Small sources become a Hugging Face `datasets` folder. A folder of images stays where it is: the data set is an index of its files.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from harness.data.images import Split
@@ -12,7 +13,7 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def make_data(study: Study, *, records: list[Path] = (), out: Path) -> dict:
+def make_data(study: Study, *, records: Iterable[Path] = (), out: Path) -> dict:
     """Stage `data`: build the data set folder `out`; returns its counts and checksum."""
     return source_of(study.data).make(list(records), out) | {"sha256": artifacts.sha256(out)}
 

@@ -77,7 +77,7 @@ def search_guidance(
                 candidates=tried,
                 scale=best.scale,
                 interval=best.interval,
-                guidance=chosen_text(study, best.scale, best.interval),
+                guidance=chosen_text(study.sampling.guidance, best.scale, best.interval, section.seed),
                 **status,
             )
             outcome |= status

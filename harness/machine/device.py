@@ -4,6 +4,7 @@ import fcntl
 import importlib.util
 import os
 import tempfile
+from io import TextIOBase
 from pathlib import Path
 
 import torch
@@ -11,8 +12,8 @@ import torch
 from harness.machine import processes
 from harness.study.typed import UserError
 
-_kept_alive = []
-_locks = []  # of GPUs
+_kept_alive: list[object] = []
+_locks: list[TextIOBase] = []  # of GPUs
 
 
 def ensure_torchvision() -> None:
@@ -21,7 +22,7 @@ def ensure_torchvision() -> None:
     The registry's torchvision is built for CUDA; without its C++ library it fails on import because two operators are not declared.
     """
     spec = importlib.util.find_spec("torchvision")
-    if _kept_alive or spec is None:
+    if _kept_alive or spec is None or spec.origin is None:
         return
     for library in ("_C.so", "_C_stable.so"):
         path = Path(spec.origin).parent / library
@@ -32,10 +33,10 @@ def ensure_torchvision() -> None:
                 return
             except OSError:
                 pass
-    library = torch.library.Library("torchvision", "FRAGMENT")
+    declared = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms", "qnms"):
-        library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    _kept_alive.append(library)
+        declared.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept_alive.append(declared)
 
 
 ensure_torchvision()

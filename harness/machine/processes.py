@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -110,10 +110,10 @@ def wait() -> None:
 def entered_by_first(context: AbstractContextManager[T]) -> Iterator[T]:
     """`context` in the first process; the others wait for what it yields, and do not enter. An error on entering is raised in all."""
     if rank():
-        entered = from_first(None)
-        if isinstance(entered, Exception):
-            raise entered
-        yield entered
+        told: Any = from_first(None)
+        if isinstance(told, Exception):
+            raise told
+        yield told
         return
     with ExitStack() as stack:
         try:

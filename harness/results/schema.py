@@ -4,7 +4,7 @@ Read by stages and by the report; imports no torch.
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -12,7 +12,7 @@ from harness.results.scores import score_info
 from harness.results.views import Hash, Status, Text
 from harness.study.typed import Strict
 
-SCHEMA = 3  # raise when a field changes its meaning
+SCHEMA: Final = 3  # raise when a field changes its meaning
 NONE = "none"  # in the place of a hash: the score has no such input
 LEVEL = 0.95  # of every interval
 

@@ -7,6 +7,7 @@ harness/evaluation/outlier_scores.py (of stage `outliers`).
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 from harness.results.references import references_of
@@ -105,64 +106,54 @@ REFERENCES = Places("reference", lambda study: references_of(study)[1:], r".+", 
 BLOCKS = Places("block", blocks_of, r"block\d+|output", _at_block)
 THRESHOLDS = Places("threshold", thresholds_of, r"(norm)?\d+(\.\d+)?", _at_threshold)
 
-FEATURES = {"of": "samples", "compared": True, "seen_by": "judge"}
-GENEVAL = {
-    "better": "higher",
-    "of": "samples",
-    "needs": lambda study: study.data.prompts,
-    "snapshots": lambda _study: True,
-    "scale": 100.0,
-    "unit": "%",
-    "digits": 1,
-}
-CHECKER = {
-    "better": "higher",
-    "of": "reconstruction",
-    "compared": True,
-    "needs": lambda study: study.data.prompts and study.evaluation.reconstruction,
-    "scale": 100.0,
-    "unit": "%",
-    "digits": 1,
-}
-DECODED = {"of": "reconstruction", "compared": True, "needs": lambda study: study.evaluation.reconstruction}
-ENCODER = {
-    "better": "lower",
-    "of": "encoder tokens",
-    "compared": True,
-    "seen_by": "encoder",
-    "needs": lambda study: study.encoder.has_tokens,
-}
-DENOISER = {"of": "denoiser tokens", "compared": True, "seen_by": "denoiser"}
-PERCENT = {"scale": 100.0, "unit": "%"}
+# what several scores have in common; percent: shown as such
+percent = partial(ScoreInfo, scale=100.0, unit="%")
+feature_score = partial(ScoreInfo, of="samples", compared=True, seen_by="judge")
+geneval_score = partial(
+    percent, better="higher", of="samples", needs=lambda study: study.data.prompts, snapshots=lambda _study: True, digits=1
+)
+checker_score = partial(
+    percent,
+    better="higher",
+    of="reconstruction",
+    compared=True,
+    needs=lambda study: study.data.prompts and study.evaluation.reconstruction,
+    digits=1,
+)
+decoder_score = partial(ScoreInfo, of="reconstruction", compared=True, needs=lambda study: study.evaluation.reconstruction)
+encoder_score = partial(
+    ScoreInfo, better="lower", of="encoder tokens", compared=True, seen_by="encoder", needs=lambda study: study.encoder.has_tokens
+)
+denoiser_score = partial(ScoreInfo, of="denoiser tokens", compared=True, seen_by="denoiser")
 
 SCORES: dict[str, ScoreInfo] = {
-    "fid": ScoreInfo(
-        title="FID", better="lower", **FEATURES, digits=3, places=REFERENCES, averages=True, snapshots=lambda _study: True,
+    "fid": feature_score(
+        title="FID", better="lower", digits=3, places=REFERENCES, averages=True, snapshots=lambda _study: True,
         about="Frechet distance of the extractor's features, samples against reference (torch-fidelity)",
     ),
-    "fid_infinity": ScoreInfo(
-        title="FID∞", better="lower", **FEATURES, digits=3, averages=True, snapshots=lambda _study: True,
+    "fid_infinity": feature_score(
+        title="FID∞", better="lower", digits=3, averages=True, snapshots=lambda _study: True,
         about="FID extrapolated to infinitely many samples (linear in 1/N; Chong and Forsyth 2020)",
         note="FID∞ is FID extrapolated to infinitely many samples.",
     ),
-    "fid_clean": ScoreInfo(
-        title="FID (clean-fid)", better="lower", **FEATURES, digits=3, needs=lambda study: study.features <= CLEAN_FID_WIDEST,
+    "fid_clean": feature_score(
+        title="FID (clean-fid)", better="lower", digits=3, needs=lambda study: study.features <= CLEAN_FID_WIDEST,
         about="the same distance by clean-fid, as an independent check",
     ),
     "is": ScoreInfo(
         title="IS", better="higher", of="samples", seen_by="judge",
         about="Inception Score of the extractor's logits, 10 splits (torch-fidelity)",
     ),
-    "kid": ScoreInfo(
-        title="KID", better="lower", **FEATURES, scale=1000.0, unit="×1000", digits=1, places=REFERENCES,
+    "kid": feature_score(
+        title="KID", better="lower", scale=1000.0, unit="×1000", digits=1, places=REFERENCES,
         about="kernel distance, cubic polynomial, unbiased, mean over subsets (torch-fidelity)",
     ),
-    "precision": ScoreInfo(
-        title="Precision", better="higher", **FEATURES, digits=3, places=REFERENCES,
+    "precision": feature_score(
+        title="Precision", better="higher", digits=3, places=REFERENCES,
         about="share of samples inside the k-NN balls of the reference (torch-fidelity)",
     ),
-    "recall": ScoreInfo(
-        title="Recall", better="higher", **FEATURES, digits=3, places=REFERENCES,
+    "recall": feature_score(
+        title="Recall", better="higher", digits=3, places=REFERENCES,
         about="share of reference images inside the k-NN balls of the samples (torch-fidelity)",
     ),
     "clip_score": ScoreInfo(
@@ -176,10 +167,10 @@ SCORES: dict[str, ScoreInfo] = {
         needs=lambda study: not study.data.prompts and study.evaluation.judge.classifies,
         about="share of samples that the judge gives the label they were drawn with",
     ),
-    "geneval": ScoreInfo(title="GenEval", **GENEVAL, about="mean over the six kinds of prompts of the share of samples that pass"),
+    "geneval": geneval_score(title="GenEval", about="mean over the six kinds of prompts of the share of samples that pass"),
     **{
-        f"geneval_{name}": ScoreInfo(
-            title=title, **GENEVAL, about=f"share of the samples of {prompts} whose objects are exactly the prompt's"
+        f"geneval_{name}": geneval_score(
+            title=title, about=f"share of the samples of {prompts} whose objects are exactly the prompt's"
         )
         for name, title, prompts in (
             ("single", "Single object", "prompts of one object"),
@@ -192,46 +183,45 @@ SCORES: dict[str, ScoreInfo] = {
             ("unseen", "Unseen prompts", "prompts with a combination of words that training never saw"),
         )
     },
-    "checker_accuracy": ScoreInfo(
-        title="Checker", **CHECKER, about="share of held-out images for which GenEval's checker answers every prompt rightly"
+    "checker_accuracy": checker_score(
+        title="Checker", about="share of held-out images for which GenEval's checker answers every prompt rightly"
     ),
-    "checker_accuracy_reconstructed": ScoreInfo(
-        title="Checker, decoded", **CHECKER, about="the same after the decoder has reconstructed these images"
+    "checker_accuracy_reconstructed": checker_score(
+        title="Checker, decoded", about="the same after the decoder has reconstructed these images"
     ),
-    "rfid": ScoreInfo(
+    "rfid": decoder_score(
         title="rFID",
         better="lower",
-        **DECODED,
         seen_by="judge",
         digits=3,
         about="FID of the decoder's reconstruction of the reference images",
     ),
-    "psnr": ScoreInfo(title="PSNR", better="higher", **DECODED, unit="dB", about="of that reconstruction, dB, mean over images"),
-    "encoder_outlier_share": ScoreInfo(
-        title="Outliers, encoder", **ENCODER, **PERCENT, about="share of patch tokens above factor x median norm, at the worst layer"
+    "psnr": decoder_score(title="PSNR", better="higher", unit="dB", about="of that reconstruction, dB, mean over images"),
+    "encoder_outlier_share": encoder_score(
+        title="Outliers, encoder", scale=100.0, unit="%", about="share of patch tokens above factor x median norm, at the worst layer"
     ),
-    "encoder_max_over_median": ScoreInfo(
-        title="Max/median, encoder", **ENCODER, digits=1, about="largest norm over median norm, at the worst layer"
+    "encoder_max_over_median": encoder_score(
+        title="Max/median, encoder", digits=1, about="largest norm over median norm, at the worst layer"
     ),
-    "denoiser_outlier_share": ScoreInfo(
-        title="Outliers, denoiser", better="lower", **DENOISER, **PERCENT, places=BLOCKS,
+    "denoiser_outlier_share": denoiser_score(
+        title="Outliers, denoiser", better="lower", scale=100.0, unit="%", places=BLOCKS,
         about="share of patch tokens above factor x median norm, at the worst block and noise level",
     ),
-    "denoiser_max_over_median": ScoreInfo(
-        title="Max/median, denoiser", better="lower", **DENOISER, digits=1,
+    "denoiser_max_over_median": denoiser_score(
+        title="Max/median, denoiser", better="lower", digits=1,
         about="largest norm over median norm, at the worst block and noise level",
     ),
-    "denoiser_middle_blocks": ScoreInfo(
-        title="Middle blocks", better="neither", **DENOISER, needs=lambda study: study.denoiser.depth >= 3,
+    "denoiser_middle_blocks": denoiser_score(
+        title="Middle blocks", better="neither", needs=lambda study: study.denoiser.depth >= 3,
         about="log of max/median at the worst block but the first and last, less that at the worse of those two; "
         "above 0: outliers sit inside",
     ),
-    "denoiser_noise_fall": ScoreInfo(
-        title="Fall with noise", better="neither", **DENOISER, needs=lambda study: len(study.outlier_statistics.times) >= 2,
+    "denoiser_noise_fall": denoiser_score(
+        title="Fall with noise", better="neither", needs=lambda study: len(study.outlier_statistics.times) >= 2,
         about="log of max/median at the lowest noise level, less that at the highest, each at its worst block; above 0: falls with noise",
     ),
-    "filtered_share": ScoreInfo(
-        title="Filtered", better="neither", of="training", **PERCENT, places=THRESHOLDS,
+    "filtered_share": percent(
+        title="Filtered", better="neither", of="training", places=THRESHOLDS,
         about="share of training tokens that the loss mask left out",
     ),
     "parameters": ScoreInfo(

@@ -7,7 +7,7 @@ from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
-from harness.study.sections.sampling import GuidanceSearch
+from harness.study.sections.sampling import Guidance
 from harness.study.study import Study
 from harness.study.typed import Strict
 
@@ -75,7 +75,6 @@ def plain_view(study: Study) -> View:
     return View(study.ema, study.steps, study.sampling.guidance.text)
 
 
-def chosen_text(study: Study, scale: float, interval: tuple[float, float]) -> str:
-    """The words for guidance that was chosen by the study's search."""
-    search: GuidanceSearch = study.sampling.guidance_search
-    return f"{study.sampling.guidance.model_copy(update={'scale': scale, 'interval': interval}).text}{CHOSEN}{search.seed}"
+def chosen_text(guidance: Guidance, scale: float, interval: tuple[float, float], seed: int) -> str:
+    """The words for a study's guidance with the scale and interval that a search chose on `seed`."""
+    return f"{guidance.model_copy(update={'scale': scale, 'interval': interval}).text}{CHOSEN}{seed}"

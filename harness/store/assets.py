@@ -49,9 +49,11 @@ def look(name: str, asset: Asset, root: Path) -> AssetStatus:
         return AssetStatus(name=name, path=path, state="missing")
     if path.is_dir() and asset.file and not (path / asset.file).is_file():
         return AssetStatus(name=name, path=path / asset.file, state="missing")
-    sha256, size = _listing(path) if path.is_dir() else (None, path.stat().st_size)
-    if path.is_file() or asset.file:
-        sha256 = artifacts.sha256(path / asset.file if asset.file else path)
+    if path.is_dir():
+        names, size = _listing(path)
+        sha256 = artifacts.sha256(path / asset.file) if asset.file else names
+    else:
+        sha256, size = artifacts.sha256(path), path.stat().st_size
     state = "present" if asset.sha256 is None else "verified" if sha256.startswith(asset.sha256) else "wrong"
     return AssetStatus(name=name, path=path, state=state, sha256=sha256, bytes=size)
 
@@ -77,12 +79,11 @@ def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict:
         raise UserError(missing_line(name, asset, assets))
     if status.state == "wrong":
         raise UserError(
-            f"asset '{name}': {status.path} has sha256 {status.sha256[:16]}..., the study wants {asset.sha256}...; "
+            f"asset '{name}': {status.path} has sha256 {str(status.sha256)[:16]}..., the study wants {asset.sha256}...; "
             f"get it again from {asset.source}"
         )
-    facts = {"path": str(status.path.resolve())}
-    with artifacts.artifact(out, stage="asset", module=__name__, config=asset, **facts) as path:
-        write_json(path, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
+    with artifacts.artifact(out, stage="asset", module=__name__, config=asset, path=str(status.path.resolve())) as temporary:
+        write_json(temporary, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
     return {"asset": name, "state": status.state, "sha256": status.sha256}
 
 

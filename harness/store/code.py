@@ -103,7 +103,8 @@ class _Source(NamedTuple):
 
 @cache
 def _read(source: bytes) -> _Source:
-    tree, imported = ast.parse(source), []
+    tree = ast.parse(source)
+    imported: list[tuple[int, str, tuple[str, ...]]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported += [(0, alias.name, ()) for alias in node.names]

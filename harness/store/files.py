@@ -5,7 +5,7 @@ import glob
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -89,4 +89,5 @@ def save_npz(path: Path, arrays: Mapping[str, "np.ndarray"], *, compressed: bool
     import numpy as np  # the Snakefile reads this module, and no array
 
     with open(path, "wb") as file:  # a file object: numpy would add .npz to a temporary name
-        (np.savez_compressed if compressed else np.savez)(file, **arrays)
+        save: Callable[..., None] = np.savez_compressed if compressed else np.savez
+        save(file, **arrays)

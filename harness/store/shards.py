@@ -18,8 +18,7 @@ def split(count: int, batch: int) -> list[range]:
 
 def write(folder: Path, indices: range, **arrays: np.ndarray) -> None:
     """A shard of the images `indices`; each array is (len(indices), ...)."""
-    facts = {"first": indices.start, "stop": indices.stop}
-    with artifacts.artifact(_path(folder, indices), stage="shard", module=__name__, **facts) as path:
+    with artifacts.artifact(_path(folder, indices), stage="shard", module=__name__, first=indices.start, stop=indices.stop) as path:
         save_npz(path, arrays)
 
 

@@ -8,13 +8,19 @@ import re
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.store.artifacts import checked
 from harness.store.files import atomic, remove_left_by_killed
 from harness.study.typed import UserError
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
-def save_tensors(path: Path, tensors: dict, **metadata: object) -> None:
+M = TypeVar("M", bound="nn.Module")
+
+
+def save_tensors(path: Path, tensors: dict[str, "Tensor"], **metadata: object) -> None:
     """`tensors` by name, of any shape and type, as safetensors with JSON metadata.
 
     That is under one name: the library writes several names in an order that differs from run to run.
@@ -33,7 +39,7 @@ def save_tensors(path: Path, tensors: dict, **metadata: object) -> None:
     path.chmod(mode)
 
 
-def load_tensors(path: Path | str, check: bool = True) -> tuple[dict, dict]:
+def load_tensors(path: Path | str, check: bool = True) -> tuple[dict[str, "Tensor"], dict[str, Any]]:
     """(tensors by name, on the CPU; metadata) of a safetensors file; UserError if it is not the file that was recorded."""
     from safetensors import SafetensorError, safe_open
 
@@ -54,7 +60,7 @@ def _line(error: Exception) -> str:
 CHECKPOINT, BEFORE, SPOILED = (f"checkpoint{part}.safetensors" for part in ("", ".before", ".spoiled"))
 
 
-def save_checkpoint(folder: Path | str, tensors: dict, **facts: object) -> None:
+def save_checkpoint(folder: Path | str, tensors: dict[str, "Tensor"], **facts: object) -> None:
     """Write `tensors` and `facts` (step=..., JSON values) as the checkpoint of `folder`, with their digest; the one before it stays."""
     current = Path(folder) / CHECKPOINT
     remove_left_by_killed(current)
@@ -64,7 +70,7 @@ def save_checkpoint(folder: Path | str, tensors: dict, **facts: object) -> None:
         save_tensors(temporary, tensors, facts=facts, digest=_digest(tensors, facts))
 
 
-def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict, dict] | None:
+def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict[str, "Tensor"], dict[str, Any]] | None:
     """(tensors, facts) of the newest checkpoint of `folder` that is as it was written, of a step up to `latest`; None if there is none.
 
     A spoiled one is set aside, with a line on stderr: training goes on from the one before it, or starts again.
@@ -86,7 +92,7 @@ def load_checkpoint(folder: Path | str, latest: int | None = None) -> tuple[dict
     return None
 
 
-def _digest(tensors: dict, facts: object) -> str:
+def _digest(tensors: dict[str, "Tensor"], facts: object) -> str:
     """SHA-256 of tensors with their names, types and shapes, and of facts."""
     import torch
 
@@ -98,7 +104,7 @@ def _digest(tensors: dict, facts: object) -> str:
     return content.hexdigest()
 
 
-def check_weights(model: object, tensors: dict, path: Path | str) -> None:
+def check_weights(model: "nn.Module", tensors: dict[str, "Tensor"], path: Path | str) -> None:
     """UserError that names the first mismatch between a model's state and `tensors` by name, in names or shapes, if there is one."""
     own = model.state_dict()
     for name in [*own, *tensors]:
@@ -108,7 +114,7 @@ def check_weights(model: object, tensors: dict, path: Path | str) -> None:
             raise UserError(f"{path}: weights of another architecture: '{name}' is {have} in the file, {want} in the model")
 
 
-def load_weights(model: object, tensors: dict, path: Path | str) -> object:
+def load_weights(model: M, tensors: dict[str, "Tensor"], path: Path | str) -> M:
     """`model` with `tensors` as its weights, strictly; UserError that names the first mismatch."""
     check_weights(model, tensors, path)
     model.load_state_dict(tensors)

@@ -135,6 +135,8 @@ def _executed(path: Path, content: bytes) -> ModuleType:
     """The module of a method's file, as long as it has this content."""
     name = path.stem
     spec = importlib.util.spec_from_file_location(f"baselines.{name}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"baselines/{name}.py cannot be read: it is not a Python file")
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -149,7 +151,8 @@ def _executed(path: Path, content: bytes) -> ModuleType:
 
 def load_method(name: str) -> Method:
     """A method, or a variant of one: `FILE-count16-start2` has other diffusion registers, `FILE-whitened` another norm of its loss mask."""
-    method, variant = _method_module(name).METHOD, _variant(name)
+    method: Method = _method_module(name).METHOD
+    variant = _variant(name)
     if variant is None:
         return method
     field = "loss_mask" if variant["norm"] else "diffusion_registers"

@@ -41,14 +41,19 @@ def merge(base: dict, changes: dict) -> dict:
     for key, value in changes.items():
         old = merged.get(key)
         tag = "source" if key == "data" else "kind"
-        both = isinstance(value, dict) and isinstance(old, dict) and value.get(tag, old.get(tag)) == old.get(tag)
-        merged[key] = merge(old, value) if both else value
+        if isinstance(value, dict) and isinstance(old, dict) and value.get(tag, old.get(tag)) == old.get(tag):
+            merged[key] = merge(old, value)
+        else:
+            merged[key] = value
     return merged
 
 
+def _is_seed(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**32
+
+
 def check_seeds(seeds: object) -> list[int]:
-    whole = isinstance(seeds, list) and all(isinstance(s, int) and not isinstance(s, bool) and 0 <= s < 2**32 for s in seeds)
-    if not whole or not seeds:
+    if not isinstance(seeds, list) or not seeds or not all(map(_is_seed, seeds)):
         raise UserError(f"seeds must be a list of one or more whole numbers from 0 up, such as '[0,1,2]'; got {seeds!r}")
     if len(set(seeds)) != len(seeds):
         raise UserError(f"seeds must differ from one another; got {seeds!r}")
@@ -92,7 +97,7 @@ class OneOf:
 
     def _chosen(self, value: Any) -> BaseModel:
         models, known = self.models(), ", ".join(self.kinds)
-        if isinstance(value, tuple(models.values())):
+        if isinstance(value, BaseModel) and isinstance(value, tuple(models.values())):
             return value
         if not isinstance(value, dict):
             raise PydanticCustomError("kind", "should be a mapping with the field '{tag}': {known}", {"tag": self.tag, "known": known})
@@ -133,12 +138,12 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
     if first["type"] == "missing":  # it may be there under another spelling, which says more
         first = next((other for other in others if other["type"] == "extra_forbidden"), first)
     path, candidates, known = [], [model], list(model.model_fields)
-    for part in first["loc"]:
+    for part in map(str, first["loc"]):
         owner = next((m for m in candidates if part in m.model_fields), None)
         if owner is not None:
             field = owner.model_fields[part]
             candidates = [m for annotation in (field.annotation, *field.metadata) for m in _models_in(annotation)]
-        path.append(str(part))
+        path.append(part)
         known = [field for m in candidates for field in m.model_fields] or known
     where = ".".join(path)
     if first["type"] == "extra_forbidden":

@@ -40,8 +40,8 @@ def rows_for(study, spec, seeds=(0, 1, 2), **changes):
         tables.append(synthetic(fids, seeds, scores=[score for score in scores_of(of) if score in shown], **plain, **common))
         for decay in of.sampling.averages:
             tables.append(synthetic(fids, seeds, scores=["fid"], **plain | {"ema": decay}, **common))
-        if "guided" in specs.views(spec) and of.sampling.guidance_search:
-            guidance = chosen_text(of, 1.5, (0.0, 1.0))
+        if "guided" in specs.views(spec) and (search := of.sampling.guidance_search):
+            guidance = chosen_text(of.sampling.guidance, 1.5, (0.0, 1.0), search.seed)
             tables.append(synthetic(fids, seeds, scores=["fid"], **plain | {"guidance": guidance}, **common))
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
 

@@ -3,7 +3,7 @@
 A new source: its section here, registered in SOURCES, and its images, registered in harness/data/registry.py.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,7 @@ from harness.study.typed import Count, Sha256, Strict
 
 
 class DataSection(Strict):
-    """What every source says.
-
-    A subclass also has `train_images`, how many images are trained on: a field, or a property where it follows.
-    """
+    """What every source says."""
 
     copied: ClassVar[bool] = True  # into the results; False: the images stay where they are, and the data set is an index of their files
     prompts: ClassVar[bool] = False  # labels are prompts of drawn shapes: denoisers read their words, GenEval is scored, and no accuracy
@@ -25,6 +22,12 @@ class DataSection(Strict):
     reference: Count  # held-out images
     classes: Count  # labels are 0, 1, ...
     flip: bool  # mirror half of the images in training
+
+    if TYPE_CHECKING:  # to pydantic, a subclass's field would shadow it
+
+        @property
+        def train_images(self) -> int:
+            """How many images are trained on: a field of a subclass, or a property where it follows."""
 
     @property
     def label(self) -> str:

@@ -53,13 +53,18 @@ class Training(Strict):
         """What a GPU computes its matrix products in."""
         return "tf32" if self.precision == "fp32" and self.tf32 else self.precision
 
+    @property
+    def own_length(self) -> float:
+        """Of the whole training, as it is given: in steps or in epochs."""
+        return next(length for length in (self.steps, self.epochs) if length is not None)
+
     def epoch(self, images: int) -> int:
         """Steps of one epoch over `images`; the remainder is dropped."""
         return max(1, images // self.batch)
 
     def length(self, images: int) -> int:
         """Steps of the whole training."""
-        return self.in_steps(self.epochs if self.steps is None else self.steps, images)
+        return self.in_steps(self.own_length, images)
 
     def in_steps(self, length: float, images: int) -> int:
         """Steps of a `length` that is given as the training's own is: in steps or in epochs."""
@@ -71,4 +76,4 @@ class Training(Strict):
 
     def in_epochs(self, images: int) -> float:
         """Epochs of the whole training."""
-        return self.epochs or self.steps / self.epoch(images)
+        return self.own_length if self.steps is None else self.own_length / self.epoch(images)
