@@ -18,7 +18,7 @@ REPORTS = {"table1", "claims", "figures", "page", "configured"}
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A copy of the project that has nothing to do; DSR_SMOKE_REFERENCE is a folder with the run and Snakemake's memory of it, of the same code."""
+    """A copy of the project with nothing to do. DSR_SMOKE_REFERENCE: a folder with such a run of the same code, and Snakemake's memory."""
     tree = checkout(tmp_path_factory.mktemp("reruns") / "tree")
     if given := os.environ.get("DSR_SMOKE_REFERENCE"):
         shutil.copytree(given, tree, dirs_exist_ok=True)
