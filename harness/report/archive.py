@@ -278,7 +278,7 @@ def differing(study: Study, rows: pd.DataFrame, reports: dict[str, bytes], specs
     methods, seeds = runs_of(rows)
     for name in methods:
         load_method(name)
-    spec, wanted = (_read(specs, name, reader) for name, reader in zip(SPECS, (load_spec, hypotheses.load_claims), strict=True))
+    spec, wanted = _read(specs, "table1.yaml", load_spec), _read(specs, "claims.yaml", hypotheses.load_claims)
     figures = {name: reports[f"{name}.png"] for name in page.figures_shown(reports["index.html"].decode(errors="replace"))}
     others = further(reports, specs)
     judged, lines = claims.claims_texts(study, rows, methods, seeds, wanted)

@@ -10,7 +10,7 @@ from harness.report import paper
 from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, empty, named
 from harness.report.markup import TextTable
-from harness.report.specs import Column
+from harness.report.specs import Column, OfPaper
 from harness.report.statistics import Estimate, by_seed, estimate
 from harness.results.references import HELD_OUT
 from harness.results.scores import BY_BLOCK, BY_THRESHOLD, score_info
@@ -150,7 +150,8 @@ def printed_tables(groups: list[tuple[str | None, list[PaperLine]]]) -> list[Tex
 
 def printed_table(groups: list[tuple[str | None, list[PaperLine]]], heading: str = "Paper beside measured") -> TextTable:
     """One of `printed_tables`, of groups with their titles."""
-    rows, titles = [], {}
+    rows: list[tuple[list[str], list[Cell]]] = []
+    titles: dict[int, str] = {}
     for title, some in groups:
         if title:
             titles[len(rows)] = title
@@ -177,7 +178,7 @@ def _rows(lines: list[PaperLine], *, grouped: bool) -> list[tuple[list[str], lis
     return rows
 
 
-def alone(kind: Literal["quoted", "text_to_image"]) -> TextTable:
+def alone(kind: OfPaper) -> TextTable:
     """Rows that only the paper has: quoted there from other papers, or of text to image, whose training code is not released."""
     source = paper.paper()
     if kind == "quoted":

@@ -61,10 +61,10 @@ def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str
 def _cell(rows: pd.DataFrame, column: Column, method: str, baseline: str, bold: bool) -> Cell:
     chosen = rows[rows["method"] == method]
     if column.difference:
-        value = difference(rows, method, baseline, column.score)
+        value = difference(rows, method, baseline, column.scored)
     else:
-        values = by_seed(rows, method, column.score).to_numpy()
-        value = estimate(values[:1] if score_info(column.score).shared else values)
+        values = by_seed(rows, method, column.scored).to_numpy()
+        value = estimate(values[:1] if score_info(column.scored).shared else values)
     half = column.text(value.half).lstrip("+") if value.n > 1 else ""
     ends = [chosen["low"].iloc[0], chosen["high"].iloc[0]]
     shown = len(chosen) == 1 and not column.difference and not pd.isna(ends).any()
@@ -73,13 +73,13 @@ def _cell(rows: pd.DataFrame, column: Column, method: str, baseline: str, bold: 
 
 def _best(rows: pd.DataFrame, column: Column, methods: list[str], baseline: str) -> list[str]:
     """Methods that share the best mean, if it differs from the baseline's."""
-    info = score_info(column.score)
+    info = score_info(column.scored)
     if info.better == "neither" or info.shared or baseline not in methods or len(methods) < 2:
         return []
-    means = {method: by_seed(rows, method, column.score).mean() for method in methods}
+    means = {method: by_seed(rows, method, column.scored).mean() for method in methods}
     others = [method for method in methods if method != baseline]
-    p = dict(zip(others, holm([difference(rows, method, baseline, column.score).p for method in others]), strict=True))
-    leader = (min if info.better == "lower" else max)(methods, key=means.get)
+    p = dict(zip(others, holm([difference(rows, method, baseline, column.scored).p for method in others]), strict=True))
+    leader = (min if info.better == "lower" else max)(methods, key=lambda method: means[method])
     return [method for method in methods if means[method] == means[leader]] if p.get(leader, 1.0) < 1 - LEVEL else []
 
 
@@ -92,15 +92,15 @@ def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
         whose = f"{named(methods[0])}: " if len(methods) == 1 else f"{score_info(first['score']).title}, every run: "
         return dict.fromkeys(methods, f"{whose}{first['status']}: {first['reason']}")
     reasons = {}
-    for method, group in bad.groupby("method", sort=False):
+    for method, group in ((str(method), group) for method, group in bad.groupby("method", sort=False)):
         parts = []
         for (status, reason), alike in group.groupby(["status", "reason"], sort=False):
             seeds = sorted(alike["seed"])
             parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {status}: {reason}")
-        seeds = len(rows[rows["method"] == method])
-        have = seeds - len(group)
-        rest = f"; {have} of {seeds} seeds {'has' if have == 1 else 'have'} a value, in the CSV" if have else ""
-        reasons[str(method)] = f"{named(method)}, {'; '.join(parts)}{rest}"
+        every = len(rows[rows["method"] == method])
+        have = every - len(group)
+        rest = f"; {have} of {every} seeds {'has' if have == 1 else 'have'} a value, in the CSV" if have else ""
+        reasons[method] = f"{named(method)}, {'; '.join(parts)}{rest}"
     return reasons
 
 

@@ -100,7 +100,7 @@ class Chain:
     def inputs(self, artifact: Artifact) -> list[tuple[Artifact, str]]:
         """(artifact, sha256 that the consumer read) of what an artifact was made from, in the order of ORDER."""
         inputs = [(self.artifact(name), sha256) for name, sha256 in artifact.record.inputs.items()] if artifact.record else []
-        return sorted(inputs, key=lambda pair: (ORDER.index(pair[0].record.stage) if known(pair[0]) else len(ORDER), pair[0].name))
+        return sorted(inputs, key=lambda pair: (_place(pair[0]), pair[0].name))
 
     def behind(self, artifact: Artifact) -> dict[str, Artifact]:
         """An artifact and everything it was made from, directly or not, by name."""
@@ -122,9 +122,10 @@ def _absent(record_file: Path) -> str | None:
     return None
 
 
-def known(artifact: Artifact) -> bool:
-    """Whether it has a record of a stage."""
-    return artifact.record is not None and artifact.record.stage in ORDER
+def _place(artifact: Artifact) -> int:
+    """In ORDER; after all of them without a record of a stage."""
+    stage = artifact.record.stage if artifact.record else ""
+    return ORDER.index(stage) if stage in ORDER else len(ORDER)
 
 
 def brief(sha256: str | None) -> str:

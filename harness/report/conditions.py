@@ -3,7 +3,7 @@
 To add a kind: its class here, a line in CONDITIONS, and a line about it at the top of reports/claims.yaml.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -120,14 +120,14 @@ class Tested(Condition):
 
     def measure(self, m: np.ndarray, b: np.ndarray, span: np.ndarray) -> Measurement:
         effect, holds, fails = map(estimate, self.sides(m, b, span))
-        shown = {"effect": effect, "relative": effect.mean / abs(b.mean()) if self.others and b.mean() else None}
+        shown = Measurement(effect=effect, relative=effect.mean / abs(b.mean()) if self.others and b.mean() else None)
         if effect.n < 2:
-            return Measurement(reason="n = 1 seed", **shown)
+            return replace(shown, reason="n = 1 seed")
         if effect.sd <= 1e-9 * abs(effect.mean) and effect.mean:
-            return Measurement(reason="the same in every seed, so there is no spread to test against", **shown)
+            return replace(shown, reason="the same in every seed, so there is no spread to test against")
         p_holds, p_fails = holds.p if holds.mean > 0 else 1.0, fails.p if fails.mean < 0 else 1.0
         side = holds if p_holds <= p_fails else fails
-        return Measurement(p=min(p_holds, p_fails), side=side, holds=side is holds, **shown)
+        return replace(shown, p=min(p_holds, p_fails), side=side, holds=side is holds)
 
 
 class Compared(Tested):

@@ -41,17 +41,17 @@ def load_figures(file: Path = FILE) -> dict[str, FigureSpec]:
         raise UserError(f"{file}: not a readable YAML file: {error}") from None
     if not isinstance(values, dict):
         raise UserError(f"{file}: expected a mapping of figures")
-    specs = {}
+    specs: dict[str, FigureSpec] = {}
     for name, value in values.items():
         try:
-            specs[name] = FigureSpec.model_validate(value)
-            if specs[name].table is not None:
-                load_table(specs[name].table)
-            for study in (specs[name].study or {}).values():
+            specs[name] = spec = FigureSpec.model_validate(value)
+            if spec.table is not None:
+                load_table(spec.table)
+            for study in (spec.study or {}).values():
                 nearest(study, study_names(), "study")
-            for method in specs[name].methods or []:
+            for method in spec.methods or []:
                 load_method(method)
-            for score in specs[name].scores:
+            for score in spec.scores:
                 score_info(score)
         except ValidationError as error:
             raise UserError(f"{file}: {name}: {explain(error, FigureSpec)}") from None

@@ -130,11 +130,10 @@ def sampled(study: Study) -> str:
 
 def chosen(part: Part, rows: pd.DataFrame) -> str:
     """The guidance of each method, as it was searched for."""
-    guidance = row_files.choices(rows[rows["study"] == part.study.name])
-    if not guidance:
+    guidance, search = row_files.choices(rows[rows["study"] == part.study.name]), part.study.sampling.guidance_search
+    if not guidance or search is None:
         return ""
     told = "; ".join(f"{named(method)} {guidance[method]}" for method in part.methods if method in guidance)
-    search = part.study.sampling.guidance_search
     return f"Guidance of the guided FID, the best of {len(search.candidates)} candidates{CHOSEN}{search.seed}: {told}."
 
 

@@ -78,4 +78,4 @@ def _cells(name: str, content: Content) -> Iterator[tuple[list[str], Cell]]:
 
 def _words(column: Column) -> list[str]:
     ema = "" if column.ema is None else f"ema {column.ema:g}"
-    return [column.score or column.fact, ema, "guided" * column.guided, "difference" * column.difference]
+    return [column.score or column.fact or "", ema, "guided" * column.guided, "difference" * column.difference]

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -30,7 +31,7 @@ from harness.study.typed import ROOT, UserError
 TEMPLATE = "page.html.j2"
 MAIN = "table1"
 PLOT = 100  # half the width of an interval's drawing
-MARKS = {"replicates": "✓", "does not replicate": "✗", "undecided": "?", "not tested": "–"}
+MARKS: dict[verdicts.Conclusion, str] = {"replicates": "✓", "does not replicate": "✗", "undecided": "?", "not tested": "–"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def render_page(
     """Write `out` (.html); figures and further tables are those beside it. `tables`, `figures`: which (None: all that are there)."""
     rows, reports = row_files.collect(study, methods, seeds, results), out.parent
     named = figure_names(study) if figures is None else figures
-    figures = {name: path.read_bytes() for name in named if (path := reports / f"{name}.png").is_file()}
+    drawn = {name: path.read_bytes() for name in named if (path := reports / f"{name}.png").is_file()}
     others, left_out = {}, {}
     for name in table_names(study) if tables is None else tables:
         if name != MAIN and (reports / f"{name}.csv").is_file():
@@ -68,10 +69,10 @@ def render_page(
                 # of other seeds or methods, from an earlier time
                 left_out[name] = str(error)
                 others.pop(name, None)
-    given = {"spec": load_table(MAIN), "declared": hypotheses.load_claims(ROOT / "reports" / "claims.yaml")}
-    text = page_html(study, rows, methods, seeds, figures=figures, others=others, **given)
+    spec, declared = load_table(MAIN), hypotheses.load_claims(ROOT / "reports" / "claims.yaml")
+    text = page_html(study, rows, methods, seeds, spec=spec, declared=declared, figures=drawn, others=others)
     write_text(out, text)
-    return {"page": str(out), "bytes": len(text.encode()), "figures": list(figures), "tables": [MAIN, *others], "left_out": left_out}
+    return {"page": str(out), "bytes": len(text.encode()), "figures": list(drawn), "tables": [MAIN, *others], "left_out": left_out}
 
 
 def figures_shown(html: str) -> list[str]:
@@ -137,6 +138,7 @@ def _table(
         return Shown(cell, sheet if sheet in sheets and (cell.mean[-1:].isdigit() or cell.why) else "", numbers.get(cell.why))
 
     panels = []
+    body: list[tuple[str | None, list[str], list[Shown]]]
     for filled in content.panels:
         body = []
         for part, of_method in filled.parts:
@@ -153,8 +155,8 @@ def _table(
             part, line = next(beside_lines)
             foreign = part.study.name if part.study.name != study.name else None
             opened = shown(measured, sheet_id(line.score, line.method, guided=line.guided, study=foreign))
-            cells = [Shown(printed), opened, Shown(difference), Shown(verdict, footnote=numbers.get(verdict.why))]
-            body.append((printed_table.groups.get(place), left, cells))
+            beside_cells = [Shown(printed), opened, Shown(difference), Shown(verdict, footnote=numbers.get(verdict.why))]
+            body.append((printed_table.groups.get(place), left, beside_cells))
         panels.append(
             {
                 "title": printed_table.title,
@@ -194,7 +196,7 @@ def _sheets_of(name: str, content: table.Content, study: Study, rows: pd.DataFra
         for part, _ in filled.parts:
             own = rows_of_part(part, rows, seeds)
             yield from score_sheets(part.study, own[own["score"].isin(scores)], page=study.name, table=name)
-            differences = [column.score for column in filled.columns if column.difference]
+            differences = [column.score for column in filled.columns if column.difference and column.score]
             yield from difference_sheets(part, row_files.of_view(own, part.study), differences, page=study.name)
 
 
@@ -225,7 +227,7 @@ def plot(result: verdicts.Result) -> dict | None:
     return {"low": low, "mean": mean, "high": high, "width": round(high - low, 1)}
 
 
-def without_places(value: object) -> object:
+def without_places(value: Any) -> Any:
     """A JSON value whose absolute paths are their last parts: where somebody's files are is nobody's business."""
     if isinstance(value, dict):
         return {without_places(key): without_places(item) for key, item in value.items()}

@@ -27,7 +27,8 @@ class FilledPanel:
     @property
     def text_table(self) -> TextTable:
         """As rows of texts and cells."""
-        rows, groups = [], {}
+        rows: list[tuple[list[str], list[Cell]]] = []
+        groups: dict[int, str] = {}
         for part, of_method in self.parts:
             if part.title:
                 groups[len(rows)] = part.title

@@ -175,8 +175,10 @@ class Paper(Strict):
             for score in [*(score for row in self.rows for score in row.scores), *(curve.score for curve in self.curves)]:
                 score_info(score)
                 nearest(score, self.digits, "entry of digits")
-            named = [source for row in [*self.rows, *self.text_to_image] for source in row.sources]
-            for source in [*named, *(one.source for one in [*self.curves, self.outlier_shares, *self.quoted])]:
+            named = [source for row in self.rows for source in row.sources]
+            named += [source for one in self.text_to_image for source in one.sources]
+            named += [one.source for one in self.curves] + [self.outlier_shares.source] + [one.source for one in self.quoted]
+            for source in named:
                 nearest(source, self.sources, "source")
         except UserError as error:
             raise ValueError(str(error)) from None
@@ -190,7 +192,8 @@ class Paper(Strict):
 
     def protocol(self, study: str, method: str, *, guided: bool = False) -> Protocol:
         """Of the rows of a method: what all matching entries say, a later one on top."""
-        fields, unclear = {}, []
+        fields: dict[str, object] = {}
+        unclear: list[str] = []
         for rows in self.protocols:
             if study in rows.studies and method in (rows.methods or [method]):
                 fields |= {field: value for field in Protocol.model_fields if (value := getattr(rows, field)) is not None}

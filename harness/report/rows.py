@@ -149,7 +149,7 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
 def _row(values: dict[str, str]) -> dict:
     """A line of the CSV as the values of a Row. ValueError for what a row cannot be."""
     texts = {field: None if text == "" and field in EMPTY_IS_NONE else text for field, text in values.items()}
-    version = int(texts["schema_version"]) if texts["schema_version"].isdecimal() else None  # pydantic converts no literal
+    version = int(values["schema_version"]) if values["schema_version"].isdecimal() else None  # pydantic converts no literal
     row = Row.model_validate(texts | {"schema_version": version}, strict=False)
     Score.model_validate({field: getattr(row, field) for field in Score.model_fields})
     info = score_info(row.score)
@@ -183,9 +183,7 @@ def times(results: Path) -> pd.DataFrame:
 
 def checked(table: pd.DataFrame) -> pd.DataFrame:
     """`table`, if no row is there twice and all rows of a score were measured alike; UserError otherwise."""
-    doubles = table[table.duplicated(KEY)]
-    if len(doubles):
-        row = doubles.iloc[0]
+    for row in table[table.duplicated(KEY)].to_dict("records")[:1]:
         raise UserError(f"score '{row['score']}' of {_run(row)} is there twice (EMA {row['ema']:g}); keep one of the rows")
     check_protocol(table)
     return table

@@ -26,6 +26,7 @@ MEASURED = (  # what must be the same in all studies of a table
     "data", "evaluation.judge", "evaluation.clip", "evaluation.references", "evaluation.kid_subset", "evaluation.kid_subsets",
     "evaluation.neighbours", "sampling.count", "sampling.labels", "outlier_statistics",
 )  # fmt: skip
+OfPaper = Literal["quoted", "text_to_image"]  # tables that only the paper has
 BLOCKS_SHOWN = 8  # of a deeper denoiser those that the paper prints, or as many evenly spaced ones
 
 
@@ -66,16 +67,23 @@ class Column(Strict):
             raise UserError(f"each: {self.each} belongs to score {', '.join(owners)}")
 
     @property
+    def scored(self) -> str:
+        """The score of a column that shows one."""
+        if self.score is None:
+            raise ValueError(f"a column of the fact '{self.fact}' has no score")
+        return self.score
+
+    @property
     def heading(self) -> str:
         if self.fact is not None:
             return self.title or FACTS[self.fact]
-        info = score_info(self.score)
+        info = score_info(self.scored)
         unit = f", {info.unit}" if info.unit and self.scale is None else ""
         title = self.title or info.title + unit + ", guided" * self.guided
         return title + ("" if self.difference else ARROW[info.better])
 
     def text(self, value: float) -> str:
-        info = score_info(self.score)
+        info = score_info(self.scored)
         scale, digits = (own if own is not None else told for own, told in ((self.scale, info.scale), (self.digits, info.digits)))
         return f"{value * scale:{'+' if self.difference else ''}.{digits}f}".replace("-", "−")
 
@@ -95,7 +103,7 @@ class Group(Strict):
     study: dict[str, str] | None = None
     methods: Annotated[list[str], Field(min_length=1)] | None = None
     baseline: str | None = None
-    paper: Literal["quoted", "text_to_image"] | None = None
+    paper: OfPaper | None = None
 
     @model_validator(mode="after")
     def _names_exist(self) -> Self:
@@ -184,9 +192,9 @@ def _check_alike(spec: TableSpec, one: Study, other: Study) -> None:
             )
 
 
-def paper_groups(spec: TableSpec, study: Study) -> list[Group]:
-    """The groups of the paper alone, which studies at its scale show."""
-    return [group for group in spec.groups if group.paper and study.family == PAPER]
+def paper_groups(spec: TableSpec, study: Study) -> list[OfPaper]:
+    """The groups of the paper alone, which studies at its scale show: what each holds."""
+    return [group.paper for group in spec.groups if group.paper and study.family == PAPER]
 
 
 def table_names(study: Study) -> list[str]:
@@ -214,7 +222,7 @@ def columns_of(panel: Panel, parts: list[Part]) -> list[Column]:
     columns: list[Column] = []
     for column in panel.columns:
         for part in parts:
-            spread = {"ema": _each_ema, "block": _each_block, "threshold": _each_place, None: lambda one, _: [one]}[column.each]
+            spread = {"ema": _each_ema, "block": _each_block, "threshold": _each_place, None: _itself}[column.each]
             columns += [one for one in spread(column, part.study) if one not in columns and has(part.study, one)]
     return columns
 
@@ -223,17 +231,27 @@ def _one(column: Column, **changes: object) -> Column:
     return column.model_copy(update={"each": None} | changes)
 
 
+def _itself(column: Column, _study: Study) -> list[Column]:
+    return [column]
+
+
 def _each_ema(column: Column, study: Study) -> list[Column]:
-    title = column.title or score_info(column.score).title
+    title = column.title or score_info(column.scored).title
     return [_one(column, ema=decay, title=f"{title}, EMA {decay:g}") for decay in sorted(study.sampled)]
 
 
 def _each_place(column: Column, study: Study) -> list[Column]:
-    return [_one(column, score=f"{column.score}@{place}") for place in score_info(column.score).places.of(study)]
+    return [_one(column, score=f"{column.score}@{place}") for place in _places(column, study)]
+
+
+def _places(column: Column, study: Study) -> list[str]:
+    """Where in the study the score of a column is taken, too."""
+    places_of_score = score_info(column.scored).places
+    return places_of_score.of(study) if places_of_score else []
 
 
 def _each_block(column: Column, study: Study) -> list[Column]:
-    *blocks, output = score_info(column.score).places.of(study)
+    *blocks, output = _places(column, study)
     printed = paper.paper().outlier_shares
     if study.name == printed.study:
         blocks = [f"block{block}" for block in printed.blocks]

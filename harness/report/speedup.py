@@ -51,7 +51,7 @@ class Speedup:
         return f"{'≥ ' if self.at_once else ''}{self.factor:.2f}{spread}"
 
 
-def crossing(steps: Sequence[float], values: Sequence[float], target: float) -> float | None:
+def crossing(steps: Sequence[float], values: Sequence[float] | np.ndarray, target: float) -> float | None:
     """The first step at which a falling score is at `target`: linear between its points in the logarithm of the step. None: never."""
     for place, (step, value) in enumerate(zip(steps, values, strict=True)):
         if value <= target:

@@ -55,7 +55,7 @@ class Estimate:
         return 2 * float(stdtr(self.n - 1, -abs(self.mean) / (self.sd / math.sqrt(self.n)))) if self.sd else 0.0
 
 
-def estimate(values: np.ndarray) -> Estimate:
+def estimate(values: np.ndarray | Sequence[float]) -> Estimate:
     """Of values over seeds (S,); of none, a mean of NaN."""
     values = np.asarray(values, dtype=float)
     if not len(values):

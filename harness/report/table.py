@@ -56,7 +56,7 @@ def content_of(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list
         panels=panels,
         notes=notes(groups, used, seeds, columns) if groups else [],
         lines=[(part, some) for part, some in lines if some],
-        alone=[beside.alone(group.paper) for group in paper_groups(spec, study)],
+        alone=[beside.alone(kind) for kind in paper_groups(spec, study)],
     )
 
 

@@ -14,7 +14,9 @@ from harness.results.views import CHOSEN, View
 from harness.store import code
 from harness.study.typed import UserError, digest, nearest
 
-MADE_BY = {name: (name,) for name in ("encoder", "registers", "latents", "denoiser", "samples")}  # field of Row -> stages
+MADE_BY: dict[str, tuple[str, ...]] = {  # field of Row -> stages
+    name: (name,) for name in ("encoder", "registers", "latents", "denoiser", "samples")
+}
 MADE_BY["decoder"] = ("decoder", "encoder")  # a VAE decodes itself
 
 
@@ -40,7 +42,9 @@ def trace_score(
     table = table[table["study"] == study]
     first = view_of(table.iloc[0])
     chosen = choose(table, method=method, score=score, seed=seed, ema=ema, step=step, guided=guided)
-    view, chain, printed, problems = view_of(chosen.iloc[0]), Chain(results or Path("results") / study), set(), []
+    view, chain = view_of(chosen.iloc[0]), Chain(results or Path("results") / study)
+    printed: set[str] = set()
+    problems: list[str] = []
     about = f"{score_info(score).title} ('{score}') of {method}, study '{study}', {view.text}"
     lines: list[str | tuple[str, ...]] = [f"{about}: {csv} back to the data, by the records in {chain.results}"]
     for line in chosen.astype(object).where(chosen.notna(), None).to_dict("records"):
@@ -173,13 +177,14 @@ def tree(
         problem = f"sha256 is {brief(artifact.sha256)}, what was made from it read {brief(read)}"
     fault = f"{artifact.name}: {problem}" if problem else None
     changed = bool(record and record.changed)
-    notes = [f"asset {brief(artifact.content)}"] * bool(artifact.content) + ["code has changed since"] * changed + [problem] * bool(problem)
+    notes = [f"asset {brief(artifact.content)}"] * bool(artifact.content) + ["code has changed since"] * changed
+    notes += [problem] if problem else []
     head = (f"{indent}{'✗' if problem else '✓'} {record.stage if record else '?'}", artifact.name, brief(artifact.sha256))
     if artifact.name in printed:
         yield (*head, "; ".join(["as above", *notes])), fault
         return
     printed.add(artifact.name)
-    origin = ()
+    origin: tuple[str, ...] = ()
     if record:
         config = digest(record.config) if record.config is not None else "none"
         origin = (

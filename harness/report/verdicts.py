@@ -18,6 +18,8 @@ from harness.report.words import number, p_text, seeds_text
 from harness.results.schema import LEVEL
 from harness.study.study import Study, study_names
 
+Conclusion = Literal["replicates", "does not replicate", "undecided", "not tested"]
+
 ALPHA = 1 - LEVEL
 MOST_SEEDS = 1000  # more are not looked for
 
@@ -69,10 +71,21 @@ class Verdict:
     text: str
     source: str
     note: str
-    verdict: Literal["replicates", "does not replicate", "undecided", "not tested"]
+    verdict: Conclusion
     why: str
     conditions: list[Result]
     key: Result
+
+
+class _Value(NamedTuple):
+    """What is read of a row."""
+
+    value: float
+    status: str
+    reason: str
+
+
+Runs = dict[tuple[str, str, float], dict[int, _Value]]  # (score, method, EMA decay) -> seed -> its row
 
 
 @dataclass(frozen=True)
@@ -87,12 +100,13 @@ class _Measured:
 
 def judge(spec: Claims, rows: pd.DataFrame, study: Study, methods: list[str]) -> list[Verdict]:
     """The verdicts on `spec`, in its order, from the rows of `methods`: the long table, with every sampled average of the weights."""
-    runs: dict[tuple[str, str, float], dict[int, NamedTuple]] = {}
-    for row in rows[["score", "method", "ema", "seed", "value", "status", "reason"]].sort_values("seed").itertuples():
-        runs.setdefault((row.score, row.method, row.ema), {})[row.seed] = row
+    runs: Runs = {}
+    for row in rows[["score", "method", "ema", "seed", "value", "status", "reason"]].sort_values("seed").to_dict("records"):
+        of_seeds = runs.setdefault((row["score"], row["method"], row["ema"]), {})
+        of_seeds[row["seed"]] = _Value(row["value"], row["status"], row["reason"])
     measured = [[_measure(claim, condition, runs, study, methods) for condition in claim.conditions] for claim in spec.claims]
-    tested = [one for of_claim in measured for one in of_claim if one.side is not None]
-    adjusted = dict(zip(map(id, tested), holm([one.result.p for one in tested]), strict=True))
+    tested = {id(one): one.result.p for of_claim in measured for one in of_claim if one.result.p is not None}
+    adjusted = dict(zip(tested, holm(list(tested.values())), strict=True))
     left = max(1, sum(p >= ALPHA for p in adjusted.values()))
     verdicts = []
     for claim, of_claim in zip(spec.claims, measured, strict=True):
@@ -103,7 +117,7 @@ def judge(spec: Claims, rows: pd.DataFrame, study: Study, methods: list[str]) ->
     return verdicts
 
 
-def _conclude(results: list[Result], lost: bool) -> tuple[str, Result]:
+def _conclude(results: list[Result], lost: bool) -> tuple[Conclusion, Result]:
     """The verdict, and the result that it hangs on."""
 
     def of(outcome: str) -> list[Result]:
@@ -122,7 +136,7 @@ def _conclude(results: list[Result], lost: bool) -> tuple[str, Result]:
 
 def _decide(one: _Measured, adjusted: float | None, alpha: float) -> Result:
     """With Holm's adjusted p; `alpha` is the level that an undecided condition faces."""
-    if adjusted is None:
+    if adjusted is None or one.side is None:
         return one.result
     if adjusted < ALPHA:
         return replace(one.result, adjusted=adjusted, outcome="holds" if one.holds else "refuted")
@@ -130,7 +144,7 @@ def _decide(one: _Measured, adjusted: float | None, alpha: float) -> Result:
     return replace(one.result, adjusted=adjusted, seeds_needed=needed)
 
 
-def _measure(claim: Claim, condition: Condition, runs: dict, study: Study, methods: list[str]) -> _Measured:
+def _measure(claim: Claim, condition: Condition, runs: Runs, study: Study, methods: list[str]) -> _Measured:
     """Effect and p of a condition, or why there are none. `runs`: (score, method, EMA decay) -> seed -> row."""
     method, against = first(names(condition.method), methods), first(condition.others, methods)
     text, shown = condition.described(method, against), _printed(claim, condition, study)
@@ -151,7 +165,7 @@ def _measure(claim: Claim, condition: Condition, runs: dict, study: Study, metho
     return _Measured(result, one.side, one.holds)
 
 
-def _gone(of_seeds: dict[tuple[str, float], dict]) -> str:
+def _gone(of_seeds: dict[tuple[str, float], dict[int, _Value]]) -> str:
     """Which runs have no value, and why; empty if every seed has one for each method and decay."""
     lost = [
         f"{name}/seed{seed} {row.status}: {row.reason}"
@@ -173,7 +187,7 @@ def finding(result: Result) -> str:
     relative = f" ({number(100 * result.relative, 1, signed=True)} %)" if result.relative is not None else ""
     if not result.condition.over_seeds:
         return f"{effect_text(result)}{relative}, {result.reason}"
-    if result.p is None:
+    if result.p is None or result.adjusted is None:
         return f"{effect_text(result)}{relative}; {result.reason}"
     needed = f"; {result.needed_text} seeds needed" if result.outcome == "undecided" else ""
     chance = f"p {p_text(result.p)}, adjusted p {p_text(result.adjusted)}"

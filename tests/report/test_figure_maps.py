@@ -1,5 +1,6 @@
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 import pytest
 from figure_checks import check, drawn, problems, texts
 from synthetic import EIGHT
@@ -91,7 +92,7 @@ def context(tmp_path, monkeypatch):
             written(tmp_path / "runs" / method / "seed0" / "maps.npz", study, method, why=why)
         if study.encoder.has_tokens:
             encoders_written(tmp_path, study, methods)
-        return Context(study, methods, [0, 1], tmp_path, None, None)
+        return Context(study, methods, [0, 1], tmp_path, pd.DataFrame(), None)
 
     yield make
     plt.close("all")

@@ -1,6 +1,7 @@
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import METHODS, SEEDS, tiny_values
 from figure_checks import check, drawn, problems, texts, visible_texts
@@ -145,7 +146,7 @@ def test_prompts_are_written_out(name, tmp_path):
         path = tmp_path / "runs" / method / "seed0" / "samples.npz"
         with artifacts.artifact(path, stage="samples", module="harness.denoiser.sample") as temporary, open(temporary, "wb") as file:
             np.savez(file, images=rng.integers(0, 255, (328, 24, 24, 3), dtype=np.uint8), labels=np.arange(328) % study.classes)
-    context = Context(study, study.methods, [0], tmp_path, None, load_figure(name))
+    context = Context(study, study.methods, [0], tmp_path, pd.DataFrame(), load_figure(name))
     with drawn(lambda: FIGURES[name](context)) as (figure, _):
         assert not problems(figure)
         assert any(" circle" in text for text, _ in visible_texts(figure))
@@ -178,7 +179,7 @@ def test_masking_norms_say_what_a_mask_leaves_out(study, context):
 
 def test_a_mask_at_a_given_norm_is_shown_beside_the_multiples(runs):
     study = parse_study("tiny", tiny_values(outlier_statistics={"norms": [100.0]}))
-    context = Context(study, ["baseline"], [0], runs.root, None, load_figure("masking_norms"))
+    context = Context(study, ["baseline"], [0], runs.root, pd.DataFrame(), load_figure("masking_norms"))
     with drawn(lambda: FIGURES["masking_norms"](context)) as (figure, _):
         assert not problems(figure)
         assert sum(text.startswith("100: ") for text in texts(figure)) == 3

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pandas as pd
 from matplotlib import pyplot as plt
 
 from harness.report import rows as row_files
@@ -39,6 +40,9 @@ def context_of(name: str, study: Study, *, methods: list[str], seeds: list[int],
     """What the figure of that name is drawn from, where `study` is configured."""
     spec = load_figure(name)
     shown = part(spec, study, methods)
+    if shown is None:
+        raise UserError(f"figure '{name}': reports/figures.yaml has none of it for studies of the family {study.family}")
     folder = results if shown.study is study else results.parent / shown.study.name
-    rows = row_files.collect(shown.study, shown.methods, seeds, folder, {"steps"} & {*spec.needs}) if "rows" in spec.needs else None
+    wanted = "rows" in spec.needs
+    rows = row_files.collect(shown.study, shown.methods, seeds, folder, {"steps"} & {*spec.needs}) if wanted else pd.DataFrame()
     return Context(shown.study, shown.methods, seeds, folder, rows, spec)

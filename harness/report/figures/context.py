@@ -18,13 +18,13 @@ from harness.study.study import Study
 
 @dataclass(frozen=True)
 class Context:
-    """The study that a figure shows, with its results folder. `rows`: its long table; None where the figure needs none."""
+    """The study that a figure shows, with its results folder. `rows`: its long table; empty where the figure needs none."""
 
     study: Study
     methods: list[str]
     seeds: list[int]
     results: Path
-    rows: pd.DataFrame | None
+    rows: pd.DataFrame
     spec: FigureSpec
 
     @property

@@ -110,8 +110,8 @@ def _curves(context: Context, score: str, axis: Axes) -> pd.DataFrame:
     if _printed(study):
         axis.legend([Line2D([], [], color="0.3", linestyle="--", linewidth=0.7)], ["paper, digitised"], loc="lower left")
     axis.set(xscale="log", xlabel="training step (log scale)", ylabel=_label(score))
-    steps = apart(sorted(rows["step"].unique()), APART)
-    axis.set_xticks(steps, [f"{step:,}" for step in steps])
+    ticks = apart(sorted(rows["step"].unique()), APART)
+    axis.set_xticks(ticks, [f"{step:,}" for step in ticks])
     axis.minorticks_off()
     _log_if(wide, axis, rows["value"])
     return rows
@@ -171,8 +171,8 @@ class Middle:
 
 def _by(rows: pd.DataFrame, method: str, column: str, wide: bool) -> tuple[list[float], list[Middle]]:
     """Values of `column`, and the mean over seeds at each: NaN where a seed has no value."""
-    groups = rows[rows["method"] == method].groupby(column)["value"]
-    return list(groups.groups), [_estimate(values.to_numpy(), wide) for _, values in groups]
+    rows = rows[rows["method"] == method]
+    return sorted(rows[column].unique()), [_estimate(values.to_numpy(), wide) for _, values in rows.groupby(column)["value"]]
 
 
 def _estimate(values: np.ndarray, wide: bool) -> Middle:

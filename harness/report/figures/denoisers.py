@@ -49,5 +49,10 @@ def denoiser_outliers(context: Context) -> tuple[Figure, Data]:
     figure.colorbar(drawn, ax=axes, label="outlier tokens, %", shrink=0.85, pad=0.01)
     seeds = f"mean over {len(context.seeds)} seeds" if len(context.seeds) > 1 else "one seed"
     set_title(figure, f"Outlier tokens in the denoiser of '{study.name}', {seeds}")
-    long = [share.rename_axis(index="block", columns="t").stack().rename("percent").reset_index() for share in shares.values()]
-    return figure, pd.concat([lines.assign(method=method) for method, lines in zip(shares, long, strict=True)])
+    points = [
+        {"block": block, "t": t, "percent": percent, "method": method}
+        for method, share in shares.items()
+        for block, of_block in share.iterrows()
+        for t, percent in of_block.items()
+    ]
+    return figure, pd.DataFrame(points)

@@ -19,7 +19,7 @@ def encoder_pca(context: Context) -> tuple[Figure, Data]:
     variants = _variants(context)
     maps_by_variant = {key: _maps_of(context, key) for key in variants}
     strips = [Strip(title, maps_by_variant[key], 0, "components") for key, title in variants.items()]
-    depth = context.study.encoder.depth
+    depth = context.study.encoder.norm_places - 1  # the first place is that of the embedding
     names = ["embedding", *(f"layer {layer}" for layer in range(depth)), "output"]
     columns = np.unique(np.linspace(0, depth + 1, min(depth + 2, LAYERS_SHOWN)).round().astype(int)).tolist()
     first = maps_by_variant[next(iter(variants))]

@@ -121,7 +121,7 @@ def masking_norms(context: Context) -> tuple[Figure, Data]:
     """Histograms of the three norms that a loss mask could mean, of the training tokens, with what share several thresholds leave out."""
     statistics, key = context.study.outlier_statistics, load_method(context.methods[0]).encoder.key
     figure, axes = plt.subplots(len(NORMS), 1, figsize=(TWO_COLUMNS, 3.6), sharex=True, sharey=True)
-    data = {}
+    data: dict[str, np.ndarray] = {}
     with safe_open(context.latents(key), "numpy") as file:
         norms = {name: file.get_tensor(f"train.norm.{name}").ravel() for name in NORMS}
     medians = {name: float(median_norm(values)) for name, values in norms.items()}

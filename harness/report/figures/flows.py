@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from harness.report.figures.context import Context
 from harness.report.figures.map_data import Maps, four, maps_of
@@ -173,7 +173,7 @@ def handles(shown: set[str]) -> list[Line2D]:
 def logarithmic(axis: Axes) -> None:
     """A logarithmic axis with plain numbers at 1, 2 and 5 of each decade."""
     axis.set_yscale("log")
-    axis.yaxis.set_major_locator(plt.LogLocator(subs=(1, 2, 5)))
+    axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.yaxis.set_minor_locator(NullLocator())
 

@@ -78,7 +78,7 @@ def blocks_shown(study: Study, blocks: int) -> list[int]:
 
 def four(methods: list[str]) -> list[str]:
     """The baseline, encoder registers, diffusion registers, both: as many of them as there are, others left out."""
-    kinds = {}
+    kinds: dict[tuple[bool, bool], list[str]] = {}
     for name in methods:
         method = load_method(name)
         if not method.loss_mask:

@@ -22,16 +22,16 @@ PAIRS, MEDIANS = 6, 3
 def samples(context: Context) -> tuple[Figure, Data]:
     """One row a method, the same noise and label in the same column; grey where sampling diverged."""
     study, methods, seed, kind = context.study, context.methods, context.seeds[0], context.study.data.label
-    columns, data = None, {}
+    runs = {method: context.samples(method, seed) for method in methods}
+    labels = runs[methods[0]].labels  # the same in all of them
+    present = np.unique(labels)
+    shown = present[np.linspace(0, len(present), min(CLASSES_SHOWN, len(present)), endpoint=False).astype(int)]
+    columns = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in shown])
+    data = {}
     height = 0.3 * len(methods) + (1.8 if kind == "prompt" else 0.7)
     figure, axes = plt.subplots(len(methods), 1, figsize=(TWO_COLUMNS, height), squeeze=False, layout="compressed")
-    for axis, method in zip(axes[:, 0], methods, strict=True):
-        drawn = context.samples(method, seed)
-        labels, status = drawn.labels, drawn.status
-        if columns is None:
-            present = np.unique(labels)
-            shown = present[np.linspace(0, len(present), min(CLASSES_SHOWN, len(present)), endpoint=False).astype(int)]
-            columns = np.concatenate([np.flatnonzero(labels == label)[:SAMPLES_PER_CLASS] for label in shown])
+    for axis, (method, drawn) in zip(axes[:, 0], runs.items(), strict=True):
+        status = drawn.status
         images = drawn.first(columns.max() + 1)[columns]
         data[method] = images if status == "ok" else np.full_like(images, 200)
         strip = np.pad(data[method], ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=110)
@@ -50,7 +50,7 @@ def samples(context: Context) -> tuple[Figure, Data]:
     set_title(
         figure, f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each {kind}{some})"
     )
-    figure.get_layout_engine().set(h_pad=0.015, hspace=0)
+    figure.set_layout_engine("compressed", h_pad=0.015, hspace=0)
     return figure, data | {"labels": labels[columns]}
 
 
@@ -87,7 +87,7 @@ def largest_difference(context: Context) -> tuple[Figure, Data]:
     rule = f"left the {PAIRS} pairs of {len(above):,} that differ most, right {MEDIANS} about the median"
     unit = "below: root mean square difference of the pixels, 1 = black to white"
     set_title(figure, f"Same noise, same {kind} on '{study.name}', seed {seed}: {rule} ({unit})" + f"; {status}" * bool(status))
-    figure.get_layout_engine().set(h_pad=0.015, w_pad=0.02, hspace=0, wspace=0)
+    figure.set_layout_engine("constrained", h_pad=0.015, w_pad=0.02, hspace=0, wspace=0)
     chosen = np.concatenate(parts)
     arrays = {"numbers": chosen, "labels": labels[chosen], "distances": distances, baseline: above[chosen], method: below[chosen]}
     return figure, arrays
@@ -109,4 +109,4 @@ def label_texts(study: Study, labels: np.ndarray, width: int) -> list[str]:
     """What labels (N,) are called: prompts, in lines of `width` characters, or their numbers."""
     if not study.data.prompts:
         return [str(label) for label in labels]
-    return [textwrap.fill(text, width) for text in captions(study.data, labels)]
+    return [textwrap.fill(text, width) for text in captions(study.data, labels.tolist())]

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from harness.report.figures.context import Context, status_text
 from harness.report.figures.registry import registered
-from harness.report.figures.style import DIVERGING, ONE_COLUMN, PLAIN, SMALL, TWO_COLUMNS, Data, colour_of, set_title, title_of
+from harness.report.figures.style import DIVERGING, ONE_COLUMN, PLAIN, SMALL, TWO_COLUMNS, Colour, Data, colour_of, set_title, title_of
 from harness.report.statistics import by_seed, difference, estimate
 from harness.results.scores import score_info
 from harness.study.method import load_method
@@ -48,7 +48,7 @@ def fid(context: Context) -> tuple[Figure, Data]:
     return figure, table.loc[table["score"] == "fid", ["method", "seed", "value", "low", "high", "status"]]
 
 
-def draw_seeds(axis: Axes, y: float, colour: str, values: np.ndarray, why: str) -> None:
+def draw_seeds(axis: Axes, y: float, colour: Colour, values: np.ndarray, why: str) -> None:
     """Values of the seeds (S,), with mean and interval, or with the reason why there is no mean."""
     interval = estimate(values)
     if why:

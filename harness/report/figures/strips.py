@@ -116,7 +116,7 @@ def draw_map(axis: Axes, strip: Strip, column: int, chosen: int, scale: Normaliz
 
 def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str, np.ndarray]:
     """What is drawn, before it was scaled: of each kind, (strips, columns, P), with the strips' labels and noise levels."""
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for kind in dict.fromkeys(strip.kind for strip in strips):
         mine = [strip for strip in strips if strip.kind == kind]
         arrays[kind] = np.array([strip.maps.arrays[kind][strip.level][columns, chosen] for strip in mine])
@@ -126,8 +126,8 @@ def arrays_of(strips: list[Strip], columns: list[int], chosen: int) -> dict[str,
             arrays["norms.median"] = np.array([strip.maps.median[strip.level, columns] for strip in mine])
         else:
             arrays["components.explained"] = np.array([strip.maps.arrays["explained"][strip.level][columns, chosen] for strip in mine])
-        if mine[0].decoded is not None:
-            arrays[f"{kind}.decoded"] = np.array([strip.decoded[chosen] for strip in mine])
+        if decoded := [images[chosen] for strip in mine if (images := strip.decoded) is not None]:
+            arrays[f"{kind}.decoded"] = np.array(decoded)
     return arrays
 
 
@@ -154,7 +154,7 @@ def bar_of(figure: Figure, axes: list[Axes], kind: str, scale: Normalize, factor
         aspect=30,
         extend="neither" if norms else "both",
     )
-    if norms:
+    if norms and scale.vmin is not None and scale.vmax is not None:
         bar.ax.axhline(factor, color=OUTLINE, linewidth=1.5)
         ticks = [tick for tick in TICKS if scale.vmin <= tick <= scale.vmax]
         bar.set_ticks(ticks, labels=[f"{tick:g}" for tick in ticks])

@@ -3,6 +3,7 @@
 import colorsys
 import textwrap
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 
@@ -17,6 +18,9 @@ from matplotlib.figure import Figure
 
 from harness.study.method import load_method, method_names
 
+if TYPE_CHECKING:
+    from matplotlib.typing import RcKeyType
+
 # Okabe and Ito's colour-blind-safe palette; a method keeps its colour in every figure.
 PALETTE = ["#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#D55E00", "#0072B2", "#8C6D31"]
 SHADES = (0.35, -0.25, 0.2, -0.4, 0.5)  # of the base method's colour, for its variants: towards white above 0, towards black below
@@ -26,7 +30,7 @@ OUTLINE = "#D55E00"  # of outlier tokens
 ONE_COLUMN, TWO_COLUMNS = 3.3, 6.9  # inches
 SMALL = 7  # points, of all but titles and axis labels
 CHARACTERS = 15  # of a title, per inch
-STYLE = {
+STYLE: dict["RcKeyType", Any] = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
@@ -44,6 +48,7 @@ STYLE = {
     "axes.linewidth": 0.6,
 }
 PLAIN = {"edgecolor": "none", "pad": 2}  # box of a text that stands on lines
+Colour = str | tuple[float, float, float]  # by name, or red, green, blue
 Data = pd.DataFrame | dict[str, np.ndarray]
 
 
@@ -61,14 +66,14 @@ def save_figure(figure: Figure, data: Data, path: Path) -> None:
             save_npz(temporary, data, compressed=True)
 
 
-def colour_of(method: str) -> str | tuple[float, float, float]:
+def colour_of(method: str) -> Colour:
     """A method's own colour; of a variant, a lighter or darker one of the method that it varies."""
     base, _, variant = method.partition("-")
     colour = PALETTE[method_names().index(base) % len(PALETTE)]
     return shaded(colour, SHADES[sum(variant.encode()) % len(SHADES)]) if variant else colour
 
 
-def shaded(colour: str, by: float) -> tuple[float, float, float]:
+def shaded(colour: Colour, by: float) -> tuple[float, float, float]:
     """`colour`, moved by a share of the way to white (above 0) or black (below)."""
     hue, light, saturation = colorsys.rgb_to_hls(*to_rgb(colour))
     return colorsys.hls_to_rgb(hue, light + by * (1 - light if by > 0 else light), saturation)

@@ -96,7 +96,7 @@ def neurons_of(rows: pd.DataFrame, results: Path) -> NeuronLists:
             raise UserError(
                 f"{results}/encoders: lacks the neuron list {sha256[:12]}... of the rows of '{method}'; give --results of those rows"
             )
-    return {method: lists[sha256] for method, sha256 in named.items()}
+    return {str(method): lists[sha256] for method, sha256 in named.items()}
 
 
 def read_neurons(path: Path) -> NeuronLists:
@@ -134,10 +134,10 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
     if _seeds(stored) != _seeds(fresh):
         lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
     for (score, view, method), cell in by_score(fresh).items():
-        old = before.get((score, view, method))
-        if old and (old.values, old.without) != (cell.values, cell.without):
-            was, now = (f"{side.estimate.mean:.4g}" if side.values else side.failures for side in (old, cell))
-            change = f" ({cell.estimate.mean - old.estimate.mean:+.3g})" if old.values and cell.values else ""
+        earlier = before.get((score, view, method))
+        if earlier and (earlier.values, earlier.without) != (cell.values, cell.without):
+            was, now = (f"{side.estimate.mean:.4g}" if side.estimate else side.failures for side in (earlier, cell))
+            change = f" ({cell.estimate.mean - earlier.estimate.mean:+.3g})" if earlier.estimate and cell.estimate else ""
             lines.append(f"{method} {score} ({_brief(view)}): {was} before, {now} now{change}")
     return lines
 

@@ -14,7 +14,7 @@ EVERY = "all methods"
 
 # difference: exit code 1. undecided: too little to say. moved: another single draw. note: told, not judged.
 GateVerdict = Literal["difference", "undecided", "moved", "note", "no difference", "identical"]
-ORDER = ("difference", "undecided", "moved", "note", "no difference", "identical")
+ORDER: tuple[GateVerdict, ...] = ("difference", "undecided", "moved", "note", "no difference", "identical")
 NeuronLists = dict[str, dict[str, list[int]]]  # of methods with test-time registers: layer -> register neurons
 Key = tuple[str, View, str]  # score, what its samples were drawn with, method
 

@@ -18,19 +18,23 @@ from harness.report.gate.lines import EVERY, GateLine, Key, ScoreBySeed
 from harness.report.statistics import POWER, Estimate, estimate, holm
 from harness.results.schema import LEVEL
 from harness.results.scores import score_info
+from harness.results.views import View
 
 
 def compare_scores(fresh: dict[Key, ScoreBySeed], stored: dict[Key, ScoreBySeed], rate: float) -> list[GateLine]:
     """A line for each score of each method, one for each score over all methods, and one for each method that only one side has."""
     before, after = (dict.fromkeys(method for _, _, method in side) for side in (stored, fresh))
-    lines = [
-        _line(key, stored.get(key), fresh.get(key)) for key in dict.fromkeys([*stored, *fresh]) if key[2] in before and key[2] in after
-    ]
+    both = [key for key in dict.fromkeys([*stored, *fresh]) if key[2] in before and key[2] in after]
+    by_key = {key: _line(key, stored.get(key), fresh.get(key)) for key in both}
+    lines = list(by_key.values())
     lines += [GateLine(method, "every score", verdict="difference", why="gone") for method in before if method not in after]
     lines += [GateLine(method, "every score", verdict="note", why="new") for method in after if method not in before]
     own = [line for line in lines if line.tested]
-    groups = [[line for line in own if (line.score, line.view) == key] for key in dict.fromkeys((line.score, line.view) for line in own)]
-    over_all = [line for group in groups if (line := _over_all(group, stored, fresh))]
+    methods: dict[tuple[str, View], list[str]] = {}
+    for (score, view, method), line in by_key.items():
+        if line.tested:
+            methods.setdefault((score, view), []).append(method)
+    over_all = [one for (score, view), some in methods.items() if (one := _over_all(score, view, some, stored, fresh))]
     families = [family for family in (own, over_all) if family]
     corrected = [line for line in lines if not line.tested]
     for family in families:
@@ -42,8 +46,9 @@ def compare_scores(fresh: dict[Key, ScoreBySeed], stored: dict[Key, ScoreBySeed]
 def _line(key: Key, stored: ScoreBySeed | None, fresh: ScoreBySeed | None) -> GateLine:
     """Of one score of one method, before the correction for many."""
     score, view, method = key
-    better = (fresh or stored).better
-    line = GateLine(method, score, view, better=better, stored=stored and stored.estimate, fresh=fresh and fresh.estimate)
+    better = next(side.better for side in (fresh, stored) if side)
+    before, after = (side.estimate if side else None for side in (stored, fresh))
+    line = GateLine(method, score, view, better=better, stored=before, fresh=after)
     if stored is None:
         return replace(line, verdict="note", why="new")
     if fresh is None:
@@ -68,28 +73,31 @@ def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLi
         error = math.hypot(stored.half, fresh.half)
         size = f"; {abs(line.effect) / error:.1f} half-widths of the intervals over images" if error > 0 else ""
         return replace(line, verdict="moved", why=f"one draw, no test{size}")
-    if min(line.stored.n, line.fresh.n) < 2:
+    if min(len(stored.values), len(fresh.values)) < 2:
         return replace(line, verdict="undecided", why="a test needs two seeds a side")
     if len(before) == len(after) == 1:
         return line if before == after else replace(line, verdict="undecided", why="no spread over seeds to test with")
     return _tested(line)
 
 
-def _over_all(lines: list[GateLine], stored: dict[Key, ScoreBySeed], fresh: dict[Key, ScoreBySeed]) -> GateLine | None:
-    """The mean over the methods of `lines`, of each seed that all have; None for fewer than two methods or seeds."""
-    first = lines[0]
+def _over_all(score: str, view: View, methods: list[str], stored: dict[Key, ScoreBySeed], fresh: dict[Key, ScoreBySeed]) -> GateLine | None:
+    """The mean over the methods, of each seed that all have; None for fewer than two methods or seeds."""
 
     def means(side: dict[Key, ScoreBySeed]) -> list[float]:
-        values = [side[first.score, first.view, line.method].values for line in lines]
+        values = [side[score, view, method].values for method in methods]
         return [sum(of[seed] for of in values) / len(values) for seed in sorted(set.intersection(*map(set, values)))]
 
     before, after = means(stored), means(fresh)
-    if len(lines) < 2 or min(len(before), len(after)) < 2:
+    if len(methods) < 2 or min(len(before), len(after)) < 2:
         return None
-    return _tested(GateLine(EVERY, first.score, first.view, better=first.better, stored=estimate(before), fresh=estimate(after)))
+    better = fresh[score, view, methods[0]].better
+    return _tested(GateLine(EVERY, score, view, better=better, stored=estimate(before), fresh=estimate(after)))
 
 
 def _tested(line: GateLine) -> GateLine:
+    """With the test of its two sides; as it is where there is only one."""
+    if line.stored is None or line.fresh is None:
+        return line
     low, high, p = two_sample(line.stored, line.fresh)
     return replace(line, low=low, high=high, p=p)
 
