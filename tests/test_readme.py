@@ -2,11 +2,11 @@
 
 import re
 import tomllib
-from functools import cache
 from urllib.parse import unquote
 
 import pytest
 import yaml
+from doors import FOLDERS, PAGES, blocks, links, text_of
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -17,18 +17,6 @@ from harness.study.method import load_method, method_names
 from harness.study.study import study_names
 
 ROOT = config.ROOT
-FOLDERS = ("baselines", "envs", "harness", "harness/studies", "reports", "tests")  # each has a README.md of its own
-DOORS = sorted([*ROOT.glob("*.md"), *ROOT.glob(".github/**/*.md"), *(ROOT / folder / "README.md" for folder in FOLDERS)])
-NAMES = [path.relative_to(ROOT).as_posix() for path in DOORS]
-
-
-@cache
-def text_of(name):
-    return (ROOT / name).read_text(encoding="utf-8")
-
-
-def blocks(name, language):
-    return re.findall(rf"^```{language}\n(.*?)^```$", text_of(name), re.DOTALL | re.MULTILINE)
 
 
 def test_the_readme_is_read_to_the_end():
@@ -56,18 +44,17 @@ def anchors(name):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", PAGES)
 def test_links_lead_somewhere(name):
-    for link in re.findall(r"\]\(([^)]+)\)", text_of(name)):
-        if not link.startswith("http"):
-            place, _, anchor = unquote(link).partition("#")
-            target = ((ROOT / name).parent / place).resolve() if place else ROOT / name
-            assert target.exists(), link
-            assert not anchor or anchor in anchors(target.relative_to(ROOT).as_posix()), link
+    for link in links(name):
+        place, _, anchor = unquote(link).partition("#")
+        target = ((ROOT / name).parent / place).resolve() if place else ROOT / name
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.relative_to(ROOT).as_posix()), link
 
 
 def test_every_page_is_reached_from_the_readme():
-    linked = {(ROOT / link.partition("#")[0]).resolve() for link in re.findall(r"\]\(([^)]+)\)", text_of("README.md"))}
+    linked = {ROOT / link.partition("#")[0] for link in links("README.md")}
     assert {ROOT / folder / "README.md" for folder in FOLDERS} <= linked
 
 

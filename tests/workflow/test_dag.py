@@ -5,10 +5,12 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import pytest
 from conftest import tiny_values
+from dry_run import DryRuns
 
 from harness.study import typed as config
 from harness.study.method import method_names
@@ -24,8 +26,13 @@ def tool(*arguments, timeout=120):
     return subprocess.run(arguments, cwd=config.ROOT, capture_output=True, text=True, check=False, env=environment, timeout=timeout)
 
 
+@cache
+def dry_runs():
+    return DryRuns(config.ROOT, HF_HUB_CACHE="nowhere")
+
+
 def snakemake(*arguments):
-    return tool(sys.executable, "-m", "snakemake", "-n", "--nolock", "--forceall", *arguments)
+    return dry_runs()("-n", "--nolock", "--forceall", *arguments)
 
 
 def jobs(done):
