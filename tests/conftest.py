@@ -5,12 +5,13 @@ import json
 import os
 from pathlib import Path
 
+os.environ["HF_HUB_CACHE"] = "nowhere"  # models that happen to lie on this machine are none of a test's business
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # as Snakemake sets them for a job; before numpy is imported
     os.environ.setdefault(threads, "1")
 
 import pytest
 import torch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from pipeline import Pipeline
 from safetensors import safe_open
 
@@ -18,8 +19,10 @@ from harness.machine import device as runtime
 from harness.study import typed as config
 from harness.study.study import parse_study, read_study
 
-settings.register_profile("default", deadline=None, max_examples=25)
-settings.load_profile("default")
+ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("same", derandomize=True, database=None, max_examples=25, **ANY_SPEED)  # the same examples on every machine
+settings.register_profile("random", max_examples=250, print_blob=True, **ANY_SPEED)  # pytest --hypothesis-profile random
+settings.load_profile("same")
 DATA = Path(__file__).parent / "data"
 
 TINY = {
@@ -43,6 +46,17 @@ TINY = {
 @pytest.fixture(autouse=True)
 def _set_up():
     runtime.set_up(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup():
+    """What a fixture or a test draws without a generator of its own does not depend on which tests ran before it."""
+    torch.manual_seed(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call():
+    torch.manual_seed(2)
 
 
 def tiny_values(**changes):
@@ -95,6 +109,13 @@ def measured(benchmark):
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """Workers take whole files, whose fixtures are shared. It is set where there are workers alone: with it no benchmark may run."""
+    if config.getoption("numprocesses", None) and config.option.dist == "no":
+        config.option.dist = "loadfile"
 
 
 def pytest_addoption(parser):

@@ -32,7 +32,7 @@ from harness.study.typed import UserError
 from harness.workflow import config as run_config
 from harness.workflow.run import Run
 
-many = settings(derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+many, EACH = settings(suppress_health_check=list(HealthCheck)), settings.default.max_examples
 STUDIES = ("digits", "smoke", "imagenet256_siglip2_b", "imagenet256_sit_xl")
 ODD_TEXT = st.sampled_from(
     ["", " ", "nan", "1e999", "\0", "é\u202e", "\ud800", "../..", "/", "a" * 5000, "kind", "none", "[0]", "${x}", "{", "\n"]
@@ -120,7 +120,7 @@ def used(study, root):
     ]
 
 
-@settings(many, max_examples=400)
+@settings(many, max_examples=16 * EACH)
 @given(mutated())
 def test_a_mutated_study_is_valid_or_refused(tmp_path_factory, changed):
     study = one_line(lambda: studies.parse_study(*changed))
@@ -155,7 +155,7 @@ def study_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-@settings(many, max_examples=150)
+@settings(many, max_examples=6 * EACH)
 @given(st.data())
 def test_a_mutated_study_file_is_valid_or_refused(study_folder, tmp_path_factory, draws):
     path = study_folder / f"{draws.draw(st.sampled_from(STUDIES))}.yaml"
@@ -181,7 +181,7 @@ class Stopped(Exception):  # noqa: N818
     pass
 
 
-@settings(many, max_examples=100)
+@settings(many, max_examples=4 * EACH)
 @given(
     st.dictionaries(
         st.sampled_from(run_config.KEYS) | ODD_TEXT,
@@ -202,7 +202,7 @@ def test_a_mutated_snakemake_config_is_valid_or_refused(monkeypatch, values, nam
 # ----------------------------------------------------------------------------------------------------------------- methods
 
 
-@settings(many, max_examples=150)
+@settings(many, max_examples=6 * EACH)
 @given(st.data())
 def test_a_mutated_method_file_is_valid_or_refused(tmp_path, monkeypatch, draws):
     path = METHODS / f"{draws.draw(st.sampled_from(['baseline', 'masked', 'dsr', 'recursive_ttr']))}.py"
@@ -281,7 +281,7 @@ def edited(draw, record):
     return values
 
 
-@settings(many, max_examples=600)
+@settings(many, max_examples=24 * EACH)
 @given(st.data())
 def test_a_mutated_artifact_is_refused_or_read_as_before(readers, draws):
     path, read, wanted = draws.draw(st.sampled_from(readers))
@@ -315,7 +315,7 @@ def foreign_files(tmp_path_factory):
     return folder
 
 
-@settings(many, max_examples=200)
+@settings(many, max_examples=8 * EACH)
 @given(st.data())
 def test_mutated_weights_from_elsewhere_are_read_or_refused(foreign_files, draws):
     sound = draws.draw(st.sampled_from(sorted(path for path in foreign_files.iterdir() if not path.stem.startswith("spoiled"))))

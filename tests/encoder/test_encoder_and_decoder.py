@@ -1,5 +1,4 @@
 import copy
-import time
 
 import pytest
 import torch
@@ -288,12 +287,11 @@ def test_a_tower_of_variable_resolution_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["google/siglip2-base-patch16-256", "no/such/folder", "/no/such/folder"])
-def test_a_missing_model_is_refused_at_once(source):
-    began = time.monotonic()
+def test_a_missing_model_is_refused_without_asking_the_network(source, monkeypatch):
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_, **__: pytest.fail("asked for an address"))
     with pytest.raises(UserError, match=r"neither a local folder nor in the hub cache; .*hf download") as refusal:
         tower_files.read_pretrained(source)
     assert "\n" not in str(refusal.value)
-    assert time.monotonic() - began < 5
 
 
 def test_a_file_is_no_encoder(tmp_path):

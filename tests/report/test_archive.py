@@ -189,7 +189,7 @@ def test_what_is_no_export_is_one_line(tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
-@settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2 * settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.floats(0, 1, exclude_max=True), kind=st.sampled_from(["flip", "truncate", "zero", "insert"]))
 def test_a_spoiled_zip_never_verifies_as_something_else(exported, members, tmp_path, place, kind):
     content = bytearray(exported.read_bytes())
@@ -218,7 +218,7 @@ def problems_of(path):
         return [str(error)]
 
 
-@settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2 * settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_an_odd_member_is_a_line_and_no_traceback(members, tmp_path, data):
     name = data.draw(

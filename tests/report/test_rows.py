@@ -48,7 +48,7 @@ def test_the_csv_keeps_every_bit(tmp_path_factory, table):
     assert row_files.to_csv(row_files.from_csv(path)) == path.read_text(encoding="utf-8")
 
 
-@settings(max_examples=200)
+@settings(max_examples=8 * settings.default.max_examples)
 @given(st.data())
 def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "mutilated.csv"

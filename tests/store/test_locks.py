@@ -149,7 +149,7 @@ rule all:
 
 rule slow:
     output: "done"
-    shell: "touch started; for i in $(seq 600); do [ -e go ] && break; sleep 0.1; done; touch {{output}}"
+    shell: "touch started; for i in $(seq 6000); do [ -e go ] && break; sleep 0.1; done; touch {{output}}"
 """
 
 
