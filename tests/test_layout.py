@@ -15,6 +15,11 @@ def test_imports_run_downhill():
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_types_fit():
+    done = subprocess.run([sys.executable, "-m", "mypy"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     "package", ["harness", "harness.workflow.targets", "harness.cli.main", "harness.report.table", "harness.report.page"]
 )

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from harness.data.images import Split
 from harness.study.sections.data import DataSection
@@ -30,6 +31,6 @@ class Source(ABC):
     def captions(self, labels: Sequence[int]) -> list[str]:
         """What the CLIP score compares an image of a label with; where labels are prompts, the prompts."""
 
-    def scenes(self, split: str) -> list[list]:
+    def scenes(self, split: str) -> list[list[Any]]:
         """What is true of each image of a split, as a list of harness.data.shapes.Thing; only where labels are prompts."""
         raise NotImplementedError(f"{self.data.source} has no scenes")

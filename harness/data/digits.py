@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight",
 class DigitsSource(StoredSource):
     data: Digits
 
-    def splits(self) -> dict[str, tuple[list, list[int]]]:
+    def splits(self) -> dict[str, tuple[list[Any], list[int]]]:
         from PIL import Image
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -106,7 +106,7 @@ def index_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.json"
 
 
-def _walk(root: Path, classes: int) -> dict[str, list]:
+def _walk(root: Path, classes: int) -> dict[str, list[Any]]:
     """Every image below `root`, by sorted sub-folder, which gives the label."""
     folders = sorted(path for path in root.iterdir() if path.is_dir())
     if len(folders) != classes:

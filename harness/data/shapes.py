@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations, permutations, product
+from typing import Any
 
 import numpy as np
 
@@ -216,7 +217,7 @@ def digest(image_size: int) -> str:
 class ShapesSource(StoredSource):
     data: Shapes
 
-    def splits(self) -> dict[str, tuple[list, list[int]]]:
+    def splits(self) -> dict[str, tuple[list[Any], list[int]]]:
         from PIL import Image
 
         data, sha256 = self.data, digest(self.data.image_size)

@@ -5,6 +5,7 @@ Small sources become a Hugging Face `datasets` folder. A folder of images stays 
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from harness.data.images import Split
 from harness.data.registry import SOURCES, source_of
@@ -13,7 +14,7 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def make_data(study: Study, *, records: Iterable[Path] = (), out: Path) -> dict:
+def make_data(study: Study, *, records: Iterable[Path] = (), out: Path) -> dict[str, Any]:
     """Stage `data`: build the data set folder `out`; returns its counts and checksum."""
     return source_of(study.data).make(list(records), out) | {"sha256": artifacts.sha256(out)}
 

@@ -5,6 +5,7 @@ import json
 import shutil
 from abc import abstractmethod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ class StoredSource(Source):
     """A source small enough to be saved whole."""
 
     @abstractmethod
-    def splits(self) -> dict[str, tuple[list, list[int]]]:
+    def splits(self) -> dict[str, tuple[list[Any], list[int]]]:
         """PIL images (RGB, `image_size` pixels a side) and labels of each split. UserError where they are not what the section says."""
 
     def label_names(self) -> list[str]:

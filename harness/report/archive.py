@@ -15,7 +15,7 @@ from collections.abc import Callable
 from importlib import metadata
 from itertools import zip_longest
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pandas as pd
 
@@ -62,7 +62,7 @@ makes the tables, the claims and index.html from table1.csv anew and compares th
 # ------------------------------------------------------------------------------------------------------------------ export
 
 
-def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> dict:
+def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> dict[str, Any]:
     """Write the zip. UserError if what is in `reports` is not what the results give; `reports`, `results`: the study's own folders."""
     files = {}
     shown = page.tables_of((reports / "index.html").read_text(encoding="utf-8")) if (reports / "index.html").is_file() else []
@@ -130,7 +130,7 @@ def pack(path: Path, members: dict[str, bytes]) -> None:
             archive.writestr(info, members[name])
 
 
-def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str, dict]:
+def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str, dict[str, Any]]:
     """The records of the runs and of all they were made from, by the artifact's path below `results`, without local paths."""
     records = {}
     for path in sorted(results.rglob(f"*{artifacts.META}")):
@@ -145,14 +145,14 @@ def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str,
     return records
 
 
-def samples_of(records: dict[str, dict]) -> str:
+def samples_of(records: dict[str, dict[str, Any]]) -> str:
     """CSV with a line for each samples file."""
     lines = ["file,method,seed,sha256"]
     lines += [f"{name},{r['method']},{r['seed']},{r['sha256']}" for name, r in records.items() if r["stage"] == "samples"]
     return "\n".join(lines) + "\n"
 
 
-def environment(rows: pd.DataFrame, commit: str, dirty: bool) -> dict:
+def environment(rows: pd.DataFrame, commit: str, dirty: bool) -> dict[str, Any]:
     """Of the exporting process, and what the rows say of theirs."""
     return {
         "commit": commit,

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -17,7 +18,7 @@ from harness.study.study import Study
 HEADINGS = ["Claim", "Verdict", "Effect [95 % interval]", "Seeds", "Seeds needed", "Paper", "Source"]
 
 
-def render_claims(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
+def render_claims(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict[str, Any]:
     """Write `out` (.md), and beside it .csv."""
     claims, rows = load_claims(spec), row_files.collect(study, methods, seeds, results)
     page, lines = claims_texts(study, rows, methods, seeds, claims)
@@ -96,7 +97,7 @@ def claims_csv(study: Study, verdicts: list[Verdict]) -> str:
     return pd.DataFrame(lines).to_csv(index=False, lineterminator="\n")
 
 
-def _line(result: Result) -> dict:
+def _line(result: Result) -> dict[str, Any]:
     effect = result.effect or Estimate(float("nan"), float("nan"), 0)
     interval = {"effect": effect.mean, "low": effect.low, "high": effect.high, "sd": effect.sd}
     facts = {field: getattr(result, field) for field in ("relative", "p", "adjusted", "outcome", "reason", "seeds_needed", "paper")}

@@ -3,6 +3,7 @@
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from harness.report.figure_specs import figure_names, load_figure
 from harness.store.files import atomic, write_text
@@ -13,7 +14,7 @@ README = ROOT / "README.md"
 SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
 
 
-def render_gallery(study: Study, *, reports: Path, out: Path) -> dict:
+def render_gallery(study: Study, *, reports: Path, out: Path) -> dict[str, Any]:
     """Copy the figures in `reports` beside `out` (gallery.md), write it, and renew the README's section where it has one of this study.
 
     The section has the figures that reports/figures.yaml marks so, the page all. UserError where there is no figure.

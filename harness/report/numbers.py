@@ -8,6 +8,7 @@ alone, `...Paper` what the paper prints.
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from harness.report import rows as row_files
 from harness.report import table
@@ -22,7 +23,7 @@ from harness.study.typed import UserError
 DIGITS = dict(zip("0123456789", ["Zero", "One", "Two", "Three", "Four", "Five", "Six", "Seven", "Eight", "Nine"], strict=True))
 
 
-def render_numbers(study: Study, *, methods: list[str], seeds: list[int], out: Path, tables: list[str] | None = None) -> dict:
+def render_numbers(study: Study, *, methods: list[str], seeds: list[int], out: Path, tables: list[str] | None = None) -> dict[str, Any]:
     """Write `out` (.tex) from the CSVs of `tables` (None: all that are there), which lie beside it."""
     names = [name for name in table_names(study) if (out.parent / f"{name}.csv").is_file()] if tables is None else tables
     text = numbers_tex(study, contents(study, methods, seeds, out.parent, names))

@@ -52,7 +52,7 @@ def render_page(
     out: Path,
     tables: list[str] | None = None,
     figures: list[str] | None = None,
-) -> dict:
+) -> dict[str, Any]:
     """Write `out` (.html); figures and further tables are those beside it. `tables`, `figures`: which (None: all that are there)."""
     rows, reports = row_files.collect(study, methods, seeds, results), out.parent
     named = figure_names(study) if figures is None else figures
@@ -127,7 +127,7 @@ def page_html(
 
 def _table(
     name: str, spec: TableSpec, study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], sheets: dict[str, Sheet]
-) -> dict:
+) -> dict[str, Any]:
     """What the template shows of a table; the sheets that its cells open are added to `sheets`."""
     content = table.content_of(study, rows, methods, seeds, spec)
     numbers = footnotes(content.text_tables)
@@ -206,7 +206,7 @@ def _arrow(heading: str) -> tuple[str, str]:
     return (text, arrow) if arrow in ("↓", "↑") else (heading, "")
 
 
-def _claim(one: verdicts.Verdict, sheets: dict[str, Sheet], study: Study) -> dict:
+def _claim(one: verdicts.Verdict, sheets: dict[str, Sheet], study: Study) -> dict[str, Any]:
     results = []
     for result in one.conditions:
         pairs = [(sheet_id(result.score, m), named(m)) for m in (result.method, result.against) if m]
@@ -217,7 +217,7 @@ def _claim(one: verdicts.Verdict, sheets: dict[str, Sheet], study: Study) -> dic
     return {"of": one, "results": results}
 
 
-def plot(result: verdicts.Result) -> dict | None:
+def plot(result: verdicts.Result) -> dict[str, Any] | None:
     """Where the effect and its interval lie about zero, in a drawing that is 2 PLOT wide; None where there is no interval."""
     effect = result.effect
     if effect is None or effect.n < 2 or not result.condition.over_seeds or not effect.half:

@@ -2,7 +2,7 @@
 
 import math
 from functools import cache
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -215,7 +215,7 @@ def paper() -> Paper:
         raise UserError(f"{FILE}: not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def parse(values: dict) -> Paper:
+def parse(values: dict[str, Any]) -> Paper:
     """UserError, in one line, for what does not fit."""
     try:
         return Paper(**values)

@@ -2,8 +2,9 @@
 
 import csv
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from pydantic import ValidationError
@@ -21,6 +22,7 @@ ONE_TABLE = ("code",)  # nor these within the rows of a study. (Versions, device
 OWN = ("reference", "extractor")  # outlier statistics are of the run's own models and latents
 OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all seeds of a method share
 KEY = ["study", "method", "seed", "score", "ema", "step", "guidance"]
+Line = dict[Hashable, Any]  # of the table: a row, by column
 EMPTY_IS_NONE = ("value", "low", "high")
 
 
@@ -31,7 +33,7 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, v
     training; `guided`, the guidance that was searched for. A further column, `seconds`, is what computing the scores of the line took.
     UserError for a file that is missing, spoiled, of another run or without its provenance, and for rows that cannot share a column.
     """
-    lines: list[dict] = []
+    lines: list[dict[str, Any]] = []
     for method in methods:
         for seed in seeds:
             run = results / "runs" / method / f"seed{seed}"
@@ -60,7 +62,7 @@ def _files(study: Study, run: Path, views: Collection[str]) -> Iterator[tuple[Pa
         yield run / "guided" / scores.name, plain._replace(guidance=choice["guidance"])
 
 
-def one_line(row: Row) -> dict:
+def one_line(row: Row) -> dict[str, Any]:
     """Its values, with texts that may come from elsewhere on one line, as a CSV and a footnote need them."""
     values = row.model_dump()
     return values | {field: " ".join(values[field].split()) for field in ("how", "reason")}
@@ -146,7 +148,7 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
         raise UserError(f"{path}: {error}") from None
 
 
-def _row(values: dict[str, str]) -> dict:
+def _row(values: dict[str, str]) -> dict[str, Any]:
     """A line of the CSV as the values of a Row. ValueError for what a row cannot be."""
     texts = {field: None if text == "" and field in EMPTY_IS_NONE else text for field, text in values.items()}
     version = int(values["schema_version"]) if values["schema_version"].isdecimal() else None  # pydantic converts no literal
@@ -191,7 +193,7 @@ def checked(table: pd.DataFrame) -> pd.DataFrame:
 
 def check_protocol(table: pd.DataFrame) -> None:
     """UserError that names two rows of one study, score and view that were measured differently. Rows without a value were not measured."""
-    firsts: dict[tuple, dict] = {}
+    firsts: dict[tuple[Any, ...], Line] = {}
     for row in table[table["status"] == "ok"].to_dict("records"):
         column = (row["study"], row["score"], View(row["ema"], row["step"], row["guidance"]).protocol)
         own = OWN if of_outliers(row["score"]) else ()
@@ -200,7 +202,7 @@ def check_protocol(table: pd.DataFrame) -> None:
         _check_alike(row, firsts.setdefault((*column, row["method"]), row), of_seeds, "are not seeds of one method")
 
 
-def _check_alike(row: dict, first: dict, fields: Iterable[str], problem: str) -> None:
+def _check_alike(row: Line, first: Line, fields: Iterable[str], problem: str) -> None:
     for field in fields:
         if row[field] != first[field]:
             raise UserError(
@@ -209,5 +211,5 @@ def _check_alike(row: dict, first: dict, fields: Iterable[str], problem: str) ->
             )
 
 
-def _run(row: Mapping) -> str:
+def _run(row: Line) -> str:
     return f"{row['method']}/seed{row['seed']}"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.report.cells import named
+from harness.report.rows import Line
 from harness.report.specs import Part
 from harness.report.statistics import Estimate, by_seed, difference, estimate
 from harness.results.schema import NONE
@@ -54,11 +55,11 @@ def short_hash(sha256: str) -> str:
     return "–" if sha256 == NONE else sha256[:DIGITS]
 
 
-def _interval(row: dict) -> str:
+def _interval(row: Line) -> str:
     return "–" if pd.isna(row["low"]) else f"{row['low']:.6g} to {row['high']:.6g}"
 
 
-ROW_FACTS: dict[str, Callable[[dict], str]] = {
+ROW_FACTS: dict[str, Callable[[Line], str]] = {
     "value": lambda row: repr(float(row["value"])) if row["status"] == "ok" else f"{row['status']}: {row['reason']}",
     "95 % interval within the run": _interval,
     "how that was made": lambda row: row["how"],
@@ -82,7 +83,7 @@ ROW_FACTS: dict[str, Callable[[dict], str]] = {
 
 def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> list[Sheet]:
     """One for each score, method and view of `rows`, which are of `study`; `page` is the study of the page, `table` the file's name."""
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple[str, str, float, bool], list[Line]] = {}
     for line in rows.to_dict("records"):
         groups.setdefault((line["score"], line["method"], line["ema"], CHOSEN in line["guidance"]), []).append(line)
     sheets = []

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -95,7 +96,7 @@ def collect_rows(study: Study, methods: list[str], seeds: list[int], results: Pa
     return pd.concat(tables, ignore_index=True) if tables else row_files.typed(pd.DataFrame(columns=list(Row.model_fields)))
 
 
-def render_table(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict:
+def render_table(study: Study, *, methods: list[str], seeds: list[int], results: Path, spec: Path, out: Path) -> dict[str, Any]:
     """Write `out` (.md), and beside it .csv and .tex.
 
     Of a table of the study alone rows.parquet and times.csv too, and paper.csv where the paper has values of it.

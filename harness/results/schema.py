@@ -4,7 +4,7 @@ Read by stages and by the report; imports no torch.
 """
 
 import math
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -78,7 +78,7 @@ class ScoreFile(Strict):
     denoiser: Hash
     samples: Hash
     provenance: Provenance
-    details: dict = Field(default={})  # what a figure needs besides
+    details: dict[str, Any] = Field(default={})  # what a figure needs besides
 
 
 class Row(Strict):

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.store import locks
 from harness.store.code import code_hash, sources
@@ -41,7 +42,7 @@ def artifact(
     config: object = None,
     inputs: Iterable[Path | str] = (),
     scripts: Iterable[Path] = (),
-    outcome: dict | None = None,
+    outcome: dict[str, Any] | None = None,
     **facts: object,
 ) -> Iterator[Path]:
     """Write an artifact: yields the temporary path; at the end the sidecar appears, then the artifact.
@@ -66,7 +67,7 @@ def trained_artifact(
     config: object,
     inputs: Iterable[Path | str] = (),
     scripts: Iterable[Path] = (),
-    outcome: dict | None = None,
+    outcome: dict[str, Any] | None = None,
     **facts: object,
 ) -> Iterator[tuple[Path, Path]]:
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
@@ -103,7 +104,7 @@ def _alone(path: Path) -> Iterator[locks.How]:
 
 
 @contextmanager
-def _recorded(path: Path, record: dict, outcome: dict | None) -> Iterator[Path]:
+def _recorded(path: Path, record: dict[str, Any], outcome: dict[str, Any] | None) -> Iterator[Path]:
     """Yields the temporary path. A kill between sidecar and artifact leaves a sidecar that no reader accepts for what is there."""
     began = time.monotonic()
     with atomic(path) as temporary:
@@ -113,7 +114,7 @@ def _recorded(path: Path, record: dict, outcome: dict | None) -> Iterator[Path]:
         write_record(path, record)
 
 
-def write_record(path: Path | str, record: dict) -> None:
+def write_record(path: Path | str, record: dict[str, Any]) -> None:
     """The sidecar of `path`; `record` holds its sha256."""
     record = _plain(record)
     write_json(sidecar(path), record | {OWN: digest(record)})
@@ -124,12 +125,12 @@ def sidecar(path: Path | str) -> Path:
     return Path(path).with_name(Path(path).name + META)
 
 
-def _plain(record: dict) -> dict:
+def _plain(record: dict[str, Any]) -> dict[str, Any]:
     """As JSON gives it back: lists for tuples, text for keys."""
     return json.loads(json.dumps(record))
 
 
-def ready(path: Path | str, record: dict) -> bool:
+def ready(path: Path | str, record: dict[str, Any]) -> bool:
     """Whether the artifact is there, as written, with this record (stage, config, inputs, code, facts), made by a process like this."""
     try:
         there = meta(path)
@@ -141,7 +142,7 @@ def ready(path: Path | str, record: dict) -> bool:
 
 def _record(
     stage: str, module: str, config: object, inputs: Iterable[Path | str], scripts: Iterable[Path], facts: dict[str, object]
-) -> dict:
+) -> dict[str, Any]:
     config = config.model_dump(mode="json") if hasattr(config, "model_dump") else config
     scripts = list(scripts)
     code = {"code": code_hash(module, *scripts), "sources": sources(module, *scripts)}
@@ -161,7 +162,7 @@ def sha256(path: Path | str) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def meta(path: Path | str) -> dict:
+def meta(path: Path | str) -> dict[str, Any]:
     """The sidecar of an artifact."""
     file = sidecar(path)
     try:
@@ -188,7 +189,7 @@ def checked(path: Path | str) -> str:
     return actual
 
 
-def read_json(path: Path | str) -> dict:
+def read_json(path: Path | str) -> dict[str, Any]:
     """A JSON artifact, compared with its record."""
     checked(path)
     return json.loads(Path(path).read_text(encoding="utf-8"))

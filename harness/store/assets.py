@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel
 
@@ -71,7 +71,7 @@ def missing(study: Study, root: Path, names: Collection[str] | None = None) -> l
     return [missing_line(name, asset, root) for name, asset in wanted.items() if not place(asset, root).exists()]
 
 
-def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict:
+def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict[str, Any]:
     """Stage `asset`: write the record of the asset `name`; UserError if it is missing or another file than the study names."""
     asset = study.assets[nearest(name, study.assets, "asset")]
     status = look(name, asset, assets)

@@ -4,6 +4,7 @@ import platform
 import subprocess
 from functools import cache
 from importlib import metadata
+from typing import Any
 
 from harness.study.typed import ROOT
 
@@ -25,7 +26,7 @@ def commit() -> tuple[str, bool]:
 
 
 @cache
-def provenance() -> dict:
+def provenance() -> dict[str, Any]:
     """What a number depends on besides its inputs and settings: commit, versions, device. (Precision and compilation are settings.)"""
     import torch
 

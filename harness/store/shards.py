@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ def missing_shards(folder: Path, indices: Sequence[range]) -> list[range]:
     return [part for part in indices if not _is_there(_path(folder, part))]
 
 
-def assemble(folder: Path, count: int) -> tuple[dict[str, np.ndarray], list[dict]]:
+def assemble(folder: Path, count: int) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
     """The arrays of all shards of a folder, (count, ...) each in the order of the indices; the manifest: first, stop and sha256 of each.
 
     UserError if a shard is not what was written, or if they are not the images 0 to `count` - 1, each once.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -91,7 +91,7 @@ class Method(Strict):
             return self.diffusion_registers
         return default if self.diffusion_registers else None
 
-    def sort_key(self) -> tuple:
+    def sort_key(self) -> tuple[Any, ...]:
         """Rows go from the untouched pipeline to the one with most registers."""
         encoder = (["none", "test_time", "trained"].index(self.encoder.kind), str(self.encoder.rounds))
         own = self.diffusion_registers if isinstance(self.diffusion_registers, DiffusionRegisters) else None
@@ -115,7 +115,7 @@ def _files() -> list[str]:
     return [file.removesuffix(".py") for file in os.listdir(METHODS) if file.endswith(".py") and not file.startswith("_")]
 
 
-def _variant(name: str) -> re.Match | None:
+def _variant(name: str) -> re.Match[str] | None:
     """What a name says beyond that of its file; None for the name of a file."""
     return None if name in _files() else VARIANT.fullmatch(name)
 
@@ -167,7 +167,7 @@ def load_method(name: str) -> Method:
     )
 
 
-def denoiser_hook(name: str) -> Callable | None:
+def denoiser_hook(name: str) -> Callable[..., Any] | None:
     """The method's optional `modify_denoiser(model) -> model`, for changes that Method has no field for."""
     return getattr(_method_module(name), "modify_denoiser", None)
 

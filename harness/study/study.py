@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
@@ -193,16 +193,16 @@ def load_study(name: str) -> Study:
     return parse_study(name, read_study(nearest(name, study_names(), "study")))
 
 
-def parse_study(name: str, values: dict) -> Study:
+def parse_study(name: str, values: dict[str, Any]) -> Study:
     try:
         return Study.model_validate({**values, "name": name})
     except ValidationError as error:
         raise UserError(f"study '{name}': {explain(error, Study)}") from None
 
 
-def read_study(name: str) -> dict:
+def read_study(name: str) -> dict[str, Any]:
     """The raw values of a study file, on top of those it `extends`: a name, or a list of them, later over earlier; shared bases once."""
-    values: dict = {}
+    values: dict[str, Any] = {}
     for own in _files(name).values():
         values = merge(values, own)
     return values
@@ -213,9 +213,9 @@ def bases(name: str) -> list[str]:
     return _own(name)[0]
 
 
-def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict]:
+def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Own values of every file that `name` is made of, by file, in the order they are laid; `above` are the files that extend it."""
-    layers: dict[str, dict] = {}
+    layers: dict[str, dict[str, Any]] = {}
     parents, own = _own(name)
     known = [path.stem for path in sorted(STUDIES.glob("*.yaml")) if path.stem not in (name, *above)]  # no study is its own base
     for parent in parents:
@@ -229,7 +229,7 @@ def _parsed(text: str) -> object:
     return yaml.safe_load(text)
 
 
-def _own(name: str) -> tuple[list[str], dict]:
+def _own(name: str) -> tuple[list[str], dict[str, Any]]:
     path = STUDIES / f"{name}.yaml"
     try:
         values = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))

@@ -35,7 +35,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-def merge(base: dict, changes: dict) -> dict:
+def merge(base: dict[Any, Any], changes: dict[Any, Any]) -> dict[Any, Any]:
     """`base` with `changes` laid over it, mapping by mapping; one of another kind (`kind`; of `data`, `source`) replaces the old whole."""
     merged = dict(base)
     for key, value in changes.items():

@@ -1,6 +1,7 @@
 """Stage `figures`: one function a figure, each from files of the results folder, written as PNG and PDF with its data beside it."""
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from matplotlib import pyplot as plt
@@ -24,7 +25,9 @@ from harness.study.study import Study
 from harness.study.typed import UserError, nearest
 
 
-def render_figures(study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path, figure: str | None = None) -> dict:
+def render_figures(
+    study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path, figure: str | None = None
+) -> dict[str, Any]:
     """The figure of that name, or every figure of the study, into the folder `out`. `results`: of `study`; other studies' are beside it."""
     known = figure_names(study, methods)
     names = known if figure is None else [nearest(figure, known, f"figure of study '{study.name}':")]

@@ -3,6 +3,7 @@
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,7 +51,7 @@ class Context:
         """The token maps of an encoder variant, compared with their record."""
         return self._of_encoder(encoder, "maps.npz")
 
-    def registers(self, encoder: str) -> dict:
+    def registers(self, encoder: str) -> dict[str, Any]:
         """What the search for register neurons found for an encoder variant."""
         return artifacts.read_json(self._home("encoder") / "encoders" / encoder / "registers.json")
 
