@@ -15,11 +15,11 @@ from pathlib import Path
 class DryRuns:
     """Called with Snakemake's arguments: what `snakemake ...` would give in the project in `root`."""
 
-    def __init__(self, root, **environment):
+    def __init__(self, root):
         self.server = subprocess.Popen(
             [sys.executable, "-P", __file__],
             cwd=root,
-            env=os.environ | {"PYTHONPATH": str(root), **environment},
+            env=os.environ | {"PYTHONPATH": str(root)},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             encoding="utf-8",

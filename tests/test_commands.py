@@ -1,7 +1,9 @@
 """Every command that a page gives runs as it stands: in a copy of the project in which a tiny study stands in the place of `digits`."""
 
+import os
 import re
 import shutil
+import subprocess
 import sys
 from glob import glob
 from pathlib import Path
@@ -41,7 +43,13 @@ class Way(NamedTuple):
 
 # The first that matches counts; a command without one is a fault.
 WAYS = [
-    Way(r"python3 -m venv .*|\. .*/activate|pip install .*|pytest .*", "ci", "takes minutes: .ci/run runs the very line"),
+    Way(r"pip install pre-commit|pre-commit .*", "hooks", "needs the network: its hooks are what tests/workflow/test_dag.py runs"),
+    Way(
+        r"pytest --(benchmark-enable|hypothesis-profile) .*",
+        "collected",
+        "takes minutes: with --collect-only added, of a file",
+    ),
+    Way(r"python3 -m venv .*|\. .*/activate|pip install .*|pytest .*|\.ci/run", "ci", "takes minutes: .ci/run runs the very line"),
     Way(r"snakemake .*", "planned", "takes minutes to days: with -n added, which plans all of it"),
     Way(r"dsr (import|benchmark) .*", "toy", "needs a file that nobody has here, or a GPU: the same study at toy size"),
     Way(r"dsr .*", "run", "as it stands"),
@@ -118,7 +126,7 @@ def project(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dry_runs(project):
-    server = DryRuns(project, HF_HUB_CACHE="nowhere")
+    server = DryRuns(project)
     yield server
     server.close()
 
@@ -145,7 +153,20 @@ def in_ci(words, **_):
     ci, line = text_of(".ci/run"), " ".join(words)
     tested = commands_of(blocks("README.md", "sh")[0].splitlines()[1])
     whole = "line=$(grep -m1 'pytest -n logical$' README.md)" in ci and {words, (*words[:-1], f"{words[-1]}[test]")} & {*tested}
-    return 0 if whole or line in ci else 1, "is not in .ci/run"
+    return 0 if whole or line in ci or line == ".ci/run" else 1, "is not in .ci/run"
+
+
+def in_hooks(words, **_):
+    hooks = yaml.safe_load(text_of(".pre-commit-config.yaml"))["repos"]
+    return 0 if hooks and words[1] in ("install", "run") else 1, "is not of .pre-commit-config.yaml"
+
+
+def collected(words, **_):
+    files = [] if any(word.startswith("tests/") for word in words) else ["tests/encoder/test_benchmarks_search.py"]
+    command = [sys.executable, "-m", *words, *files, "--collect-only", "-p", "no:cacheprovider"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout + done.stderr
 
 
 def planned(words, *, dry_runs, **_):
@@ -174,5 +195,5 @@ def at_toy_size(words, **tools):
     return run(words, studies="toys", **tools)
 
 
-RUN = {"ci": in_ci, "planned": planned, "toy": at_toy_size, "run": run}
+RUN = {"hooks": in_hooks, "collected": collected, "ci": in_ci, "planned": planned, "toy": at_toy_size, "run": run}
 KNOWN = {}  # words -> (exit code, what was printed)

@@ -2,8 +2,6 @@
 
 import re
 import shlex
-import subprocess
-import sys
 import tomllib
 
 import pytest
@@ -47,16 +45,6 @@ def test_examples_are_drawn_anew_only_where_that_is_asked_for():
     assert (same.derandomize, same.database) == (True, None)
     assert (random.derandomize, random.print_blob) == (False, True)
     assert random.max_examples == 10 * same.max_examples
-
-
-def test_benchmarks_are_collected():
-    """By the line of tests/README.md; the option that lets workers take whole files once forbade it."""
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--benchmark-enable", "--benchmark-only", "--collect-only"]
-    done = subprocess.run(
-        [*command, "tests/encoder/test_benchmarks_search.py"], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "test_benchmark_our_search" in done.stdout
 
 
 # ------------------------------------------------------------------------------------------------------------------ checks

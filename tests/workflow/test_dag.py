@@ -28,7 +28,7 @@ def tool(*arguments, timeout=120):
 
 @cache
 def dry_runs():
-    return DryRuns(config.ROOT, HF_HUB_CACHE="nowhere")
+    return DryRuns(config.ROOT)
 
 
 def snakemake(*arguments):
