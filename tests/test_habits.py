@@ -53,10 +53,13 @@ def test_examples_are_drawn_anew_only_where_that_is_asked_for():
 def test_checks_before_a_commit_are_of_the_pinned_versions():
     pins = dict(re.findall(r"^([\w.-]+)==([^\s;]+)", (ROOT / "envs" / "constraints.txt").read_text(encoding="utf-8"), re.MULTILINE))
     hooks = [hook for repo in read(ROOT / ".pre-commit-config.yaml")["repos"] for hook in repo["hooks"]]
-    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "snakefmt", "lint-imports"}
+    assert {hook["id"] for hook in hooks} == {"ruff-check", "ruff-format", "snakefmt", "lint-imports", "mypy"}
     for hook in hooks:
-        (name, version), *more = [one.split("==") for one in hook["additional_dependencies"]]
-        assert (pins[name], more) == (version, [])
+        if hook["language"] == "system":
+            assert hook["entry"] in PROJECT["optional-dependencies"]["test"]
+        else:
+            (name, version), *more = [one.split("==") for one in hook["additional_dependencies"]]
+            assert (pins[name], more) == (version, [])
 
 
 # --------------------------------------------------------------------------------------------------------------- workflows
