@@ -3,7 +3,6 @@
 Small sources become a Hugging Face `datasets` folder. A folder of images stays where it is: the data set is an index of its files.
 """
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,9 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def make_data(study: Study, *, records: Iterable[Path] = (), out: Path) -> dict[str, Any]:
+def make_data(study: Study, *, records: list[Path] | None = None, out: Path) -> dict[str, Any]:
     """Stage `data`: build the data set folder `out`; returns its counts and checksum."""
-    return source_of(study.data).make(list(records), out) | {"sha256": artifacts.sha256(out)}
+    return source_of(study.data).make(records or [], out) | {"sha256": artifacts.sha256(out)}
 
 
 def load_data(folder: Path, split: str) -> Split:

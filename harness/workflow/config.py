@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness.store.assets import ASSETS_FOLDER
 from harness.study.fits import check_fits
@@ -14,7 +14,7 @@ from harness.workflow.run import Run, say_missing
 KEYS = ("study", "seeds", "methods", "assets")
 
 
-def checked_config(config: dict) -> Run:
+def checked_config(config: dict[str, Any]) -> Run:
     """Snakemake's config, checked; a mistake is one line and exit code 2, before any job starts."""
     try:
         for key in config:

@@ -5,6 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic_core import to_jsonable_python
 
@@ -98,7 +99,8 @@ class Run:
 
     @property
     def trains_clip(self) -> bool:
-        return self.has_clip and self.study.evaluation.clip.trained_with is not None
+        clip = self.study.evaluation.clip
+        return clip is not None and clip.trained_with is not None
 
     @property
     def has_clip(self) -> bool:
@@ -158,7 +160,7 @@ class Run:
         return [f"{file} {value}" for file, value in code.sources(training, method_file(name)).items() if file not in known]
 
 
-def run_of(config: dict) -> Run:
+def run_of(config: dict[str, Any]) -> Run:
     """What the rules of one study are made for: the configuration that harness.workflow.targets gives to its module."""
     return Run(places.study_named(config["study"]), config["seeds"], config["methods"], config["assets"])
 

@@ -10,6 +10,7 @@ from functools import cache
 from typing import NamedTuple
 
 from harness.store.code import module_file
+from harness.study.typed import UserError
 
 
 @dataclass(frozen=True)
@@ -98,16 +99,18 @@ STAGES: dict[str, Stage] = {
 def parameters(name: str) -> tuple[Parameter, ...]:
     """Those of a stage's function but `study`, in its order."""
     stage = STAGES[name]
-    tree = ast.parse(module_file(stage.module).read_text(encoding="utf-8"))
+    source = module_file(stage.module)
+    if source is None:
+        raise UserError(f"stage '{name}': {stage.module} is no module of this repository")
+    tree = ast.parse(source.read_text(encoding="utf-8"))
     function = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == stage.function)
     keywords = zip(function.args.kwonlyargs, function.args.kw_defaults, strict=True)
-    return tuple(_parameter(keyword.arg, keyword.annotation, default is None) for keyword, default in keywords)
+    return tuple(_parameter(keyword, default is None) for keyword, default in keywords)
 
 
-def _parameter(name: str, annotation: ast.expr, needed: bool) -> Parameter:
-    text = ast.unparse(annotation)
-    choices: tuple[str, ...] = ()
-    if text.startswith("Literal["):
-        choices, text = ast.literal_eval(annotation.slice), "str"
+def _parameter(keyword: ast.arg, needed: bool) -> Parameter:
+    if isinstance(keyword.annotation, ast.Subscript) and ast.unparse(keyword.annotation.value) == "Literal":
+        return Parameter(keyword.arg, "str", False, needed, ast.literal_eval(keyword.annotation.slice))
+    text = ast.unparse(keyword.annotation) if keyword.annotation else ""
     type_ = next(word for word in ("Path", "str", "int", "bool") if word in text)
-    return Parameter(name, type_, "list[" in text, needed, choices)
+    return Parameter(keyword.arg, type_, "list[" in text, needed)

@@ -6,7 +6,7 @@ Computed while the Snakefile is parsed, so no torch and no pandas here.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from harness.report import figure_specs, specs
 from harness.study.fits import check_fits
@@ -34,7 +34,7 @@ class Report:
         return digest([self.spec, *([run.study.name, run.methods, run.config()] for run in self.runs)])
 
 
-def checked_targets(config: dict) -> "Targets":
+def checked_targets(config: dict[str, Any]) -> "Targets":
     """Snakemake's config and the specifications, checked; a mistake is one line and exit code 2, before any job starts."""
     targets = Targets(checked_config(config))
     asked(lambda: targets.modules)
@@ -104,9 +104,10 @@ class Targets:
     def figure(self, name: str) -> Report:
         """UserError for a figure that there is not, here or at all."""
         spec = figure_specs.load_figure(name)
-        if name not in self._drawable:
+        part = figure_specs.part(spec, self.run.study, self.run.methods)
+        if part is None or name not in self._drawable:
             raise UserError(f"figure '{name}': study '{self.run.study.name}' has not what it shows; reports/figures.yaml says what that is")
-        runs = self._runs([figure_specs.part(spec, self.run.study, self.run.methods)], f"figure '{name}'")
+        runs = self._runs([part], f"figure '{name}'")
         inputs = [path for run in runs for need in spec.needs for path in _needed(run, need)]
         return Report(name, runs, list(dict.fromkeys(inputs)), digest(spec))
 
@@ -122,7 +123,7 @@ class Targets:
         return runs
 
     @cached_property
-    def modules(self) -> dict[str, dict]:
+    def modules(self) -> dict[str, dict[str, Any]]:
         """study -> configuration of its module: the configured study, every one that a table or figure shows, and what these share."""
         if both := set(self.tables) & {*figure_specs.load_figures(), *OTHERS}:
             raise UserError(
@@ -152,7 +153,7 @@ def _unfit(find: Callable[[str], Report], name: str) -> str | None:
 
 def _needed(run: Run, need: str) -> list[str]:
     """The files behind a need of reports/figures.yaml."""
-    encoders = {
+    encoders: dict[str, Callable[[], list[str]]] = {
         "latents": lambda: [run.latents(encoder) for encoder in run.encoders],
         "encoder_maps": lambda: [run.place("encoder", f"encoders/{encoder}/maps.npz") for encoder in run.encoders],
         "registers": lambda: [path for encoder in run.encoders for path in run.registers(encoder)],

@@ -1,5 +1,6 @@
 """The commands that rules run are made from their named inputs, outputs and wildcards."""
 
+import re
 import shlex
 
 import pytest
@@ -77,4 +78,6 @@ def test_the_options_of_a_stage_are_the_parameters_of_its_function(name):
     needed = {p.name for p in real[1:] if p.default is p.empty}
     assert {p.name for p in parameters(name) if p.required} == needed
     assert all(p.kind is p.KEYWORD_ONLY for p in real[1:])
+    many = {p.name for p in real[1:] if re.search("list|tuple|Sequence|Iterable", str(p.annotation))}
+    assert {p.name for p in parameters(name) if p.several} == many
     assert [p.name for p in real[1:] if "None" in str(p.annotation) and p.default is p.empty] == []  # a study may have none of it
