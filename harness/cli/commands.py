@@ -113,7 +113,8 @@ def _count(text: str) -> int:
     return value
 
 
-Add = Callable[[str, Callable, str], argparse.ArgumentParser]
+Command = Callable[[argparse.Namespace], int]  # returns the exit code
+Add = Callable[[str, Command, str], argparse.ArgumentParser]
 
 
 def add_commands(add: Add) -> None:

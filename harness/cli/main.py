@@ -9,13 +9,12 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from harness import __version__
-from harness.cli.commands import COMMANDS, add_commands
+from harness.cli.commands import COMMANDS, Command, add_commands
 from harness.store.artifacts import Finished
 from harness.study.method import EncoderRegisters, load_method
 from harness.study.study import load_study
@@ -90,7 +89,7 @@ def parser(words: list[str]) -> Parser:
         for parameter in parameters(name) if name in words else ():
             sub.add_argument(f"--{parameter.name}", **_settings(parameter))
 
-    def add(name: str, function: Callable, about: str) -> argparse.ArgumentParser:
+    def add(name: str, function: Command, about: str) -> argparse.ArgumentParser:
         sub = places.add_parser(name, help=about, description=f"{about[0].upper()}{about[1:]}.")
         sub.set_defaults(command=function)
         return sub
@@ -99,14 +98,14 @@ def parser(words: list[str]) -> Parser:
     return main_parser
 
 
-def _settings(parameter: Parameter) -> dict:
+def _settings(parameter: Parameter) -> dict[str, Any]:
     """What argparse is told of a stage's parameter."""
     if parameter.choices:
         return {"required": True, "choices": parameter.choices, "help": CHOICES[parameter.name]}
     if parameter.type == "bool":
         return {"action": "store_true", "help": HELP[parameter.name]}
     types = {"Path": (Path, "PATH"), "int": (int, "SEED"), "str": (str, "NAME")}
-    settings: dict = dict(zip(("type", "metavar"), types[parameter.type], strict=True))
+    settings: dict[str, Any] = dict(zip(("type", "metavar"), types[parameter.type], strict=True))
     several = {"nargs": "+" if parameter.required else "*"} if parameter.several else {}
     return settings | several | {"required": parameter.required, "help": HELP[parameter.name]}
 

@@ -5,6 +5,7 @@ A training step counts 3 forward passes of an image: one forward, two for the ba
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from harness.study.method import EncoderRegisters, load_method
 from harness.study.sections.evaluation import ClipSection, JudgeSection
 from harness.study.sections.training import Training
 from harness.study.study import Study
+from harness.study.typed import UserError
 
 TRAINED = 3  # forward passes that a forward and a backward cost
 FLOAT = 4  # bytes
@@ -31,7 +33,7 @@ class Stages:
         self.study, self.utilisation, self.peak_tflops = study, utilisation, peak_tflops
         self.networks = Networks(study)
 
-    def _stage(self, name: str, flops: float = 0, precision: Precision = "fp32", **facts: object) -> JobPlan:
+    def _stage(self, name: str, flops: float = 0, precision: Precision = "fp32", **facts: Any) -> JobPlan:
         rate = (self.peak_tflops or PEAKS[precision]) * 1e12 * self.utilisation
         hours = flops / rate / 3600 if self.study.job.gpus else None
         return JobPlan(name=name, flops=flops, precision=precision, hours=hours, **facts)
@@ -61,7 +63,7 @@ class Stages:
     def _images(self, training: Training) -> int:
         return training.length(self.study.data.train_images) * training.batch
 
-    def _trained(self, name: str, price: Price, training: Training, **facts: object) -> JobPlan:
+    def _trained(self, name: str, price: Price, training: Training, **facts: Any) -> JobPlan:
         """A network trained on images alone."""
         images = self._images(training)
         return self._stage(
@@ -77,7 +79,7 @@ class Stages:
 
     def _backbone(self, name: str) -> JobPlan:
         section, price = self.study.encoder, self.networks.encoder(name)
-        facts = {"subject": name, "disk": {"encoders": FLOAT * price.stored}}
+        facts: dict[str, Any] = {"subject": name, "disk": {"encoders": FLOAT * price.stored}}
         if section.trained_with:
             if section.decodes_itself:  # both of its halves are trained
                 price = replace(price, flops=price.flops + self.networks.decoder.flops)
@@ -86,6 +88,8 @@ class Stages:
 
     def _registers(self, variant: str) -> JobPlan:
         section, rounds = self.study.search, EncoderRegisters.from_key(variant).rounds
+        if section is None:
+            raise UserError(f"study '{self.study.name}' has no section search, which encoder {variant} needs")
         if variant in section.released_neurons:
             return self._stage("registers", subject=variant, what="published list of neurons")
         price, rounds = self.networks.encoder("plain"), section.max_rounds if rounds == "until_clean" else rounds
@@ -123,12 +127,13 @@ class Stages:
 
     def _decoder(self, variant: str) -> JobPlan:
         section, price, training = self.study.decoder, self.networks.decoder, self.study.decoder.trained_with
-        facts = {"subject": variant, "disk": {"decoders": FLOAT * price.stored}, "forward": price.flops}
+        facts: dict[str, Any] = {"subject": variant, "disk": {"decoders": FLOAT * price.stored}, "forward": price.flops}
         if section.published(EncoderRegisters.from_key(variant).backbone):
             return self._stage("decoder", what=f"{section.text}, published", parameters=price.parameters, **facts)
         if training is None:
             return self._stage("decoder", what=section.text, parameters=price.parameters, **facts)
-        images, per_image = self._images(training), TRAINED * price.flops
+        images = self._images(training)
+        per_image: float = TRAINED * price.flops
         if not self.study.latents.cache:
             per_image += self.networks.encoder(variant).flops
         for loss, of_loss in self.networks.losses:
@@ -147,7 +152,7 @@ class Stages:
 
     def _looking(self, name: str, section: JudgeSection | ClipSection, price: Price) -> JobPlan:
         """A network that looks at samples."""
-        facts = {"what": section.text, "disk": {"judge and CLIP": FLOAT * price.stored}}
+        facts: dict[str, Any] = {"what": section.text, "disk": {"judge and CLIP": FLOAT * price.stored}}
         if section.trained_with:
             return self._trained(name, price, section.trained_with, **facts)
         return self._stage(name, parameters=price.parameters, forward=price.flops, **facts)

@@ -31,10 +31,11 @@ def _headline(plan: Plan) -> str:
     if plan.hours is None:
         return f"{runs} In total **{flops_text(plan.flops)}** and **{disk}** of disk; it runs on a CPU, so there are no GPU-hours."
     gpu = f"a GPU of {plan.peak_tflops:g} TFLOP/s" if plan.peak_tflops else "an H100"
-    longest = max((stage for stage, _ in plan.stages), key=lambda stage: stage.hours)
+    longest = max((stage for stage, _ in plan.stages), key=lambda stage: stage.hours or 0.0)
+    alone = _days(longest.hours or 0.0)
     return (
         f"{runs} In total **{flops_text(plan.flops)}**, **{hours_text(plan.hours)} GPU-hours** on {gpu} at {plan.utilisation:.0%} of its "
-        f"peak, and **{disk}** of disk. The longest job, `{longest.name}` of `{longest.subject}`, takes {_days(longest.hours)} on one GPU."
+        f"peak, and **{disk}** of disk. The longest job, `{longest.name}` of `{longest.subject}`, takes {alone} on one GPU."
     )
 
 
@@ -124,7 +125,7 @@ def _notes(plan: Plan) -> list[str]:
             "`--utilisation` takes it; the hours scale with its inverse.",
             f"Peak: {peaks}. fp32 without TF32: encoding for statistics, scoring, and sampling where the study says so.",
         ]
-        over = [stage for stage, _ in plan.stages if stage.hours * 60 > study.job.minutes]
+        over = [stage for stage, _ in plan.stages if (stage.hours or 0.0) * 60 > study.job.minutes]
         if over:
             lines.append(
                 f"A job runs on one GPU, and the study lets it take {_days(study.job.minutes / 60)} (`job.minutes`): too little for "

@@ -74,7 +74,8 @@ class Networks:
         """The denoiser that guides away from itself."""
         from harness.denoiser.build import build_shape
 
-        return cost.denoiser_price(self.study, lambda: build_shape(self.study, self.study.sampling.guidance.weak))
+        weak = self.study.sampling.guidance.weak
+        return NOTHING if weak is None else cost.denoiser_price(self.study, lambda: build_shape(self.study, weak))
 
 
 def price_of(network: Network | None) -> Price:
