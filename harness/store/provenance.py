@@ -1,28 +1,67 @@
 """What a number depends on besides its inputs, settings and code: the commit, versions, device."""
 
+import hashlib
+import os
 import platform
+import shlex
 import subprocess
 from functools import cache
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 from harness.study.typed import ROOT
 
+DECIDES = ("harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt", ":(exclude)*.md")  # a result; reports do not
 
-def _git(*arguments: str) -> str | None:
-    try:
-        return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return None
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Git of the folder that the code is in, whatever repository its variables point to."""
+    elsewhere = [name for name in os.environ if name.startswith("GIT_") and not name.startswith("GIT_CONFIG_")]
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+    )
 
 
 @cache
 def commit() -> tuple[str, bool]:
-    """The commit, and whether what decides a result differs from it (rendered reports and pages of text do not count)."""
-    head = _git("rev-parse", "--short=12", "HEAD")
-    decides = ("harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt", ":(exclude)*.md")
-    changed = _git("status", "--porcelain", "--", *decides)
-    return (head, bool(changed)) if head else ("unknown (not a git checkout)", True)
+    """The commit, and whether what decides a result differs from it. Of no repository but the project's own."""
+    reason = _no_repository()
+    if reason and not (ROOT / "Snakefile").exists() and (version := _released()):
+        return version, False
+    if reason:
+        return f"unknown ({reason})", True
+    return _git("rev-parse", "--short=12", "HEAD").stdout.strip(), bool(_git("status", "--porcelain", "--", *DECIDES).stdout.strip())
+
+
+def _no_repository() -> str | None:
+    """Why the code is in no repository of its own, as git says it; None where it is."""
+    try:
+        top = _git("rev-parse", "--show-toplevel")
+    except OSError as error:
+        return f"git does not run: {error.strerror}"
+    if top.returncode:
+        first = next(iter(top.stderr.splitlines()), "git says nothing").removeprefix("fatal: ")
+        cure = f"; git config --global --add safe.directory {shlex.quote(str(ROOT))}" if "dubious ownership" in first else ""
+        return f"git: {first}{cure}"
+    if Path(top.stdout.strip()).resolve() != ROOT.resolve():
+        return f"the repository around it, {top.stdout.strip()}, is another project's"
+    if _git("ls-files", "--error-unmatch", "Snakefile").returncode:
+        return "its repository does not have the Snakefile"
+    return "its repository has no commit" if _git("rev-parse", "HEAD").returncode else None
+
+
+def _released() -> str | None:
+    """Version of the installed package, with a hash of what is in it; None where it is not installed."""
+    try:
+        version = metadata.version("dsr-harness")
+    except metadata.PackageNotFoundError:
+        return None
+    package = ROOT / "harness"
+    files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    lines = [f"{path.relative_to(package).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
+    return f"version {version}, package {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"
 
 
 @cache
