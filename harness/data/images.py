@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.study.typed import UserError
+
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
@@ -61,10 +63,24 @@ def to_pixels(images: np.ndarray) -> "torch.Tensor":
     return torch.from_numpy(images).permute(0, 3, 1, 2).float().div(127.5).sub(1).contiguous()
 
 
+class NotFiniteError(UserError):
+    """There are no images, because numbers that they would be of are not finite."""
+
+
+def finite(pixels: "torch.Tensor") -> "torch.Tensor":
+    """(N,) bool: whether all of each of (N, 3, H, W) is finite."""
+    return pixels.isfinite().flatten(1).all(1)
+
+
 def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
-    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released sample_ddp.py:280 truncates)."""
+    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released sample_ddp.py:280 truncates).
+
+    NotFiniteError where an image is not finite.
+    """
     import torch
 
+    if lost := int((~finite(pixels)).sum()):
+        raise NotFiniteError(f"{lost} of {len(pixels)} images are not finite")
     return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 

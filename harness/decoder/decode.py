@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.images import to_uint8
+from harness.data.images import NotFiniteError, finite, to_uint8
 from harness.decoder.registry import decoder_of
 from harness.encoder.base import Decoder
 from harness.encoder.whitening import Whitening
@@ -33,6 +33,13 @@ def make_decoder(
 
 @torch.no_grad()
 def images_of(decode: Decoder, whitening: Whitening, latents: Tensor, size: int) -> np.ndarray:
-    """Whitened latents (N, C, H, W) -> (N, H, W, 3) uint8, `size` images at once."""
-    whitening = whitening.to(device())
-    return np.concatenate([to_uint8(decode(whitening.unwhiten(part.to(device())))) for part in latents.split(size)])
+    """Whitened latents (N, C, H, W) -> (N, H, W, 3) uint8, `size` images at once. NotFiniteError where an image is not finite."""
+    whitening, images, lost = whitening.to(device()), [], 0
+    for part in latents.split(size):
+        pixels = decode(whitening.unwhiten(part.to(device())))
+        kept = finite(pixels)
+        lost += int((~kept).sum())
+        images.append(to_uint8(pixels[kept]))
+    if lost:
+        raise NotFiniteError(f"{lost} of {len(latents)} images out of the decoder are not finite")
+    return np.concatenate(images)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.data.images import to_uint8
+from harness.data.images import finite, to_uint8
 from harness.decoder.registry import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser
 from harness.denoiser.flow import velocity
@@ -198,8 +198,9 @@ def _batch(
     )
     with autocast(section.precision):
         pixels = decode(final)
-    finite = pixels.isfinite().flatten(1).all(1).cpu().numpy()
-    return {"images": to_uint8(pixels.nan_to_num(nan=-1.0)), "labels": labels.numpy(), "finite": finite}
+    kept = finite(pixels)
+    images = to_uint8(torch.where(kept[:, None, None, None], pixels, -1.0))  # one that is not finite is black, and counted
+    return {"images": images, "labels": labels.numpy(), "finite": kept.cpu().numpy()}
 
 
 def _stop(*paths: Path) -> dict[str, str] | None:

@@ -46,6 +46,7 @@ FUNCTIONS: dict[str, Callable[[Any], Outcome]] = {
     "fid_infinity": fid_infinity,
     "fid_clean": lambda seen: seen.frechet.with_interval(seen.distances["fid_clean"]),
     "is": lambda seen: inception_score(seen.logits, seen.resamples),
+    "is_unsplit": lambda seen: inception_score(seen.logits, seen.resamples, splits=1),
     "kid": lambda seen: kid(seen.features, seen.reference.features, seen.study.evaluation),
     "precision": lambda seen: seen.neighbours["precision"],
     "recall": lambda seen: seen.neighbours["recall"],

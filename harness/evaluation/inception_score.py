@@ -1,4 +1,7 @@
-"""Inception Score by torch-fidelity: mean over 10 splits of the shuffled samples, 5000 images each at the usual 50,000."""
+"""Inception Score by torch-fidelity: mean over 10 splits of the shuffled samples, 5000 images each at the usual 50,000; and unsplit.
+
+It is biased low by few images in a split, so that at small N the two differ.
+"""
 
 import torch
 from torch import Tensor
@@ -12,19 +15,19 @@ from harness.study.typed import UserError
 SPLITS = 10
 
 
-def inception_score(logits: Tensor, resampled: int) -> Measured:
+def inception_score(logits: Tensor, resampled: int, splits: int = SPLITS) -> Measured:
     """Of (N, classes) logits. UserError for fewer samples than splits."""
-    if len(logits) < SPLITS:
-        raise UserError(f"the Inception Score needs at least {SPLITS} samples, there are {len(logits)}")
-    value = isc_features_to_metric(logits, splits=SPLITS)[KEY_METRIC_ISC_MEAN]
+    if len(logits) < splits:
+        raise UserError(f"the Inception Score needs at least {splits} samples, there are {len(logits)}")
+    value = isc_features_to_metric(logits, splits=splits)[KEY_METRIC_ISC_MEAN]
     p = logits.to(device()).double().softmax(1)
     certainty = torch.special.entr(p).sum(1).neg()
-    part = torch.arange(len(p)) * SPLITS // len(p)
-    return by_resampling(value, [_of_rows(p, certainty, rows, part) for rows in resamples("is", len(p), resampled)])
+    part = torch.arange(len(p)) * splits // len(p)
+    return by_resampling(value, [_of_rows(p, certainty, rows, part, splits) for rows in resamples("is", len(p), resampled)])
 
 
-def _of_rows(p: Tensor, certainty: Tensor, rows: Tensor, part: Tensor) -> float:
+def _of_rows(p: Tensor, certainty: Tensor, rows: Tensor, part: Tensor, splits: int) -> float:
     """The score of these rows of (N, classes) probabilities; `certainty` (N,) is the sum of p log p, `part` (N,) the split of each row."""
-    counts = (part * len(p) + rows).bincount(minlength=SPLITS * len(p)).view(SPLITS, len(p)).to(p)
+    counts = (part * len(p) + rows).bincount(minlength=splits * len(p)).view(splits, len(p)).to(p)
     weights = counts / counts.sum(1, keepdim=True)
     return (weights @ certainty + torch.special.entr(weights @ p).sum(1)).exp().mean().item()

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from harness.data.images import brightness
+from harness.data.images import NotFiniteError, brightness
 from harness.data.stage import load_data
 from harness.decoder.decode import images_of
 from harness.decoder.registry import load_decoder
@@ -185,8 +185,8 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     `rows` (B,) of the held-out images, `labels` (B,), and `decoded` (T, B, H, W, 3) uint8, the images that the denoiser predicts.
     `decoder`: its weights, or the folder of an encoder that decodes itself.
 
-    Of a denoiser that diverged, or whose norms are not finite, only `times`, `rows` and `labels` are there; the record has `status` and
-    `reason`.
+    Of a denoiser that diverged, or whose norms or decoded images are not finite, only `times`, `rows` and `labels` are there; the record
+    has `status` and `reason`.
     """
     config, source = study.outlier_statistics, load_held_out(latents)
     check_run(denoiser, method, seed)
@@ -207,9 +207,11 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
             if np.isfinite(maps["norms"]).all():
                 decode = load_decoder(study, decoder)
                 pairs = zip(config.times, outputs, strict=True)
-                arrays |= maps | {
-                    "decoded": np.stack([decoded(study, decode, source.whitening, clean, noise, t, output) for t, output in pairs])
-                }
+                try:
+                    images = [decoded(study, decode, source.whitening, clean, noise, t, output) for t, output in pairs]
+                    arrays |= maps | {"decoded": np.stack(images)}
+                except NotFiniteError as error:
+                    outcome |= {"status": "failed", "reason": str(error)}
             else:
                 outcome |= {"status": "failed", "reason": "norms of the denoiser's tokens are not finite"}
         save_npz(path, arrays)

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from harness.data.captions import captions
+from harness.data.images import NotFiniteError
 from harness.data.registry import source_of
 from harness.data.stage import load_data
 from harness.decoder.decode import images_of
@@ -127,8 +128,11 @@ class Reconstruction(Subject):
         self.study, self.extract, self.networks = instruments.study, instruments.extract, instruments.networks
         self.reference, self.truth = instruments.references[HELD_OUT], load_data(data, "reference")
         source, decode = load_held_out(latents), load_decoder(self.study, decoder)
-        self.images = images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
-        self.n, self.compared_with, self.resamples = len(self.images), self.reference.sha256, self.study.evaluation.resamples
+        self.n, self.compared_with, self.resamples = len(source.latents), self.reference.sha256, self.study.evaluation.resamples
+        try:
+            self.images = images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
+        except NotFiniteError as error:
+            self.stop = Stop("diverged", f"reconstruction: {error}")
 
     @cached_property
     def features(self) -> Tensor:

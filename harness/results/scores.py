@@ -142,7 +142,12 @@ SCORES: dict[str, ScoreInfo] = {
     ),
     "is": ScoreInfo(
         title="IS", better="higher", of="samples", seen_by="judge",
-        about="Inception Score of the extractor's logits, 10 splits (torch-fidelity)",
+        about="Inception Score of the extractor's logits, mean over 10 splits (torch-fidelity)",
+        note="IS is the mean over 10 splits of the samples, as usual; few samples bias it low. The CSV's `is_unsplit` is of all at once.",
+    ),
+    "is_unsplit": ScoreInfo(
+        title="IS (unsplit)", better="higher", of="samples", seen_by="judge",
+        about="Inception Score of the extractor's logits, all samples in one split (torch-fidelity)",
     ),
     "kid": feature_score(
         title="KID", better="lower", scale=1000.0, unit="×1000", digits=1, places=REFERENCES,

@@ -262,3 +262,12 @@ def test_of_a_denoiser_that_diverged_there_are_no_maps(study, runs, tmp_path):
     assert printed["status"] == "the loss was not finite"
     assert set(arrays) == {"times", "rows", "labels"}
     assert artifacts.meta(out)["status"] == "diverged"
+
+
+def test_of_images_that_are_not_finite_there_are_no_maps(study, runs, tmp_path, monkeypatch):
+    monkeypatch.setattr(maps, "load_decoder", lambda *_: lambda latents: torch.full((len(latents), 3, 16, 16), torch.nan))
+    out = tmp_path / "maps.npz"
+    printed, arrays = make(study, runs, "baseline", out)
+    assert printed["status"].endswith("images out of the decoder are not finite")
+    assert set(arrays) == {"times", "rows", "labels"}
+    assert artifacts.meta(out)["status"] == "failed"

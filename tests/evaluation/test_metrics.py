@@ -120,6 +120,13 @@ def test_generated_samples_come_first_in_precision_and_recall():
     assert scores["recall"] < 0.2
 
 
+def test_few_samples_bias_the_split_inception_score_low():
+    """Rows whose marginal is uniform, and each certain: 10 of all, fewer in a split that lacks some."""
+    logits = 100 * torch.eye(10)[torch.arange(60) % 10]
+    assert inception_score(logits, 20, splits=1).value == pytest.approx(10)
+    assert inception_score(logits, 20).value < 6.1  # of six different rows in each split
+
+
 def test_inception_score_ends():
     assert inception_score(torch.zeros(100, 10), 20).value == pytest.approx(1)
     sure = 100 * torch.nn.functional.one_hot(torch.arange(1000) % 10, 10)

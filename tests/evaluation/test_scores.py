@@ -10,7 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.data.images import NotFiniteError, to_uint8
 from harness.data.stage import load_data
+from harness.evaluation import subjects
 from harness.evaluation.features import Extractor
 from harness.evaluation.frechet import scarce
 from harness.evaluation.functions import FUNCTIONS
@@ -75,6 +77,7 @@ def test_every_score_says_what_it_is_of(study, runs):
     compared = dict.fromkeys(["fid", "fid_infinity", "fid_clean", "kid", "precision", "recall"], (60, "held-out", "judge"))
     wanted = compared | {
         "is": (60, NONE, "judge"),
+        "is_unsplit": (60, NONE, "judge"),
         "accuracy": (60, NONE, "judge"),
         "clip_score": (60, NONE, "clip"),
         "rfid": (study.data.reference, "held-out", "judge"),
@@ -266,3 +269,35 @@ def test_norms_that_are_not_finite_fail_the_denoisers_scores(study, runs, copied
         assert score.status == ("ok" if name.startswith(OF_LATENTS) else "failed")
     assert file.scores["denoiser_noise_fall"].reason == "norms of the denoiser's tokens are not finite in layer 0 at noise level 0.1"
     assert set(file.details) == {"encoder_outlier_share", "encoder_max_over_median"}
+
+
+def test_a_decoder_whose_images_are_not_finite_has_no_scores(study, runs, copied, monkeypatch):
+    """Images of NaN would be black ones, with a PSNR."""
+    real = subjects.load_decoder
+
+    def spoiled(study, path):
+        decode = real(study, path)
+        return lambda latents: torch.cat([decode(latents)[:-1], torch.full_like(latents[-1:, :1, :1, :1], torch.nan).expand(1, 3, 16, 16)])
+
+    before = read(copied / "scores.json")
+    monkeypatch.setattr(subjects, "load_decoder", spoiled)
+    after = scored(study, runs, copied, copied / "scores.json").scores
+    batches = -(-study.data.reference // study.sampling.batch)
+    reason = f"reconstruction: {batches} of {study.data.reference} images out of the decoder are not finite"
+    for name in ("rfid", "psnr"):
+        assert (after[name].status, after[name].value, after[name].reason, after[name].n) == (
+            "diverged",
+            None,
+            reason,
+            study.data.reference,
+        )
+    assert all(after[name] == before.scores[name] for name in set(after) - {"rfid", "psnr"})
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_pixels_that_are_not_finite_are_no_image(value):
+    pixels = torch.zeros(3, 3, 2, 2)
+    assert (to_uint8(pixels) == 128).all()
+    pixels[1, 2, 0, 1] = value
+    with pytest.raises(NotFiniteError, match="1 of 3 images are not finite"):
+        to_uint8(pixels)
