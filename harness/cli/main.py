@@ -113,7 +113,7 @@ def _settings(parameter: Parameter) -> dict[str, Any]:
 def main() -> None:
     """Entry point of `dsr`. A UserError is one line on stderr and exit code 2."""
     arguments = parser(sys.argv[1:]).parse_args()
-    warnings.filterwarnings("ignore", module="cleanfid|open_clip|timm|transformers|diffusers")
+    warnings.filterwarnings("ignore", module="cleanfid|open_clip|timm|transformers|diffusers|PIL")
     try:
         if "command" in arguments:
             sys.exit(arguments.command(arguments))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -12,6 +13,8 @@ import numpy as np
 
 from harness.data.base import Source
 from harness.data.images import Split, centre_crop, to_pixels
+from harness.data.listing import list_images, not_read, subfolders
+from harness.data.reader import read_image
 from harness.store import artifacts, assets
 from harness.store.files import write_json
 from harness.study.typed import UserError
@@ -19,7 +22,6 @@ from harness.study.typed import UserError
 if TYPE_CHECKING:
     import torch
 
-IMAGE_FILES = {".jpeg", ".jpg", ".png", ".webp"}
 DECODERS = 16  # threads; decoding leaves Python's lock
 
 
@@ -85,16 +87,7 @@ class OnDisk(Split):
         self.root, self.files, self.labels, self.image_size = root, files, labels, image_size
 
     def __getitem__(self, index: int) -> np.ndarray:
-        from PIL import Image, UnidentifiedImageError
-
-        path = self.root / self.files[index]
-        try:
-            with Image.open(path) as image:
-                return centre_crop(image.convert("RGB"), self.image_size)
-        except (OSError, SyntaxError, UnidentifiedImageError) as error:
-            raise UserError(
-                f"{path}: not a readable image ({error}); put a good copy in its place and run the same command again"
-            ) from None
+        return centre_crop(read_image(self.root / self.files[index]), self.image_size)
 
     def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
         wanted = [int(i) for i in (range(len(self)) if rows is None else rows)]
@@ -108,12 +101,12 @@ def index_file(folder: Path, split: str) -> Path:
 
 def _walk(root: Path, classes: int) -> dict[str, list[Any]]:
     """Every image below `root`, by sorted sub-folder, which gives the label."""
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = subfolders(root)
     if len(folders) != classes:
         raise UserError(f"{root}: {len(folders)} class folders, data.classes says {classes}; expected one sub-folder a class")
-    files, labels = [], []
-    for label, folder in enumerate(folders):
-        names = sorted(path.relative_to(root).as_posix() for path in folder.rglob("*") if path.suffix.lower() in IMAGE_FILES)
-        files += names
-        labels += [label] * len(names)
+    listings = [list_images(root, folder) for folder in folders]
+    if others := [name for listing in listings for name in listing.others]:
+        print(not_read(root, others), file=sys.stderr, flush=True)
+    files = [name for listing in listings for name in listing.images]
+    labels = [label for label, listing in enumerate(listings) for _ in listing.images]
     return {"files": files, "labels": labels}

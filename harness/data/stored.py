@@ -1,6 +1,5 @@
 """Data sets whose images are saved: a folder of Hugging Face `datasets` with images, labels and captions."""
 
-import io
 import json
 import shutil
 from abc import abstractmethod
@@ -11,6 +10,7 @@ import numpy as np
 
 from harness.data.base import Source
 from harness.data.images import InMemory
+from harness.data.reader import decode
 from harness.store import artifacts
 
 
@@ -48,10 +48,9 @@ class StoredSource(Source):
     def load(folder: Path, split: str) -> InMemory:
         """Reads the Arrow files directly: importing `datasets` would take longer than the reading."""
         import pyarrow as pa
-        from PIL import Image
 
         part = folder / split
         names = [file["filename"] for file in json.loads((part / "state.json").read_text(encoding="utf-8"))["_data_files"]]
         rows = pa.concat_tables(pa.ipc.open_stream(pa.memory_map(str(part / name))).read_all() for name in names).to_pydict()
-        images = np.stack([np.asarray(Image.open(io.BytesIO(image["bytes"])).convert("RGB")) for image in rows["image"]])
+        images = np.stack([np.asarray(decode(image["bytes"], part)) for image in rows["image"]])
         return InMemory(images, np.asarray(rows["label"], dtype=np.int64))

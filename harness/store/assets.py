@@ -120,4 +120,4 @@ def _listing(folder: Path) -> tuple[str, int]:
                 size = path.stat().st_size
                 lines.append(f"{path.relative_to(folder).as_posix()} {size}")
                 total += size
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest(), total
+    return hashlib.sha256("\n".join(sorted(lines)).encode(errors="surrogateescape")).hexdigest(), total
