@@ -9,6 +9,7 @@ references are made so), CMYK is Adobe's in a JPEG (inverted), and of an animati
 """
 
 import io
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,6 +61,15 @@ def decode(content: bytes, name: Path | str) -> "Image":
     raise UserError(f"{printable(name)}: not a readable image ({printable(' '.join(reason.split()))}); {advice}")
 
 
+@cache
+def formats() -> tuple[str, ...]:
+    """Of FORMATS, those that this Pillow knows."""
+    from PIL import Image
+
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
 def printable(name: Path | str) -> str:
     """A file's name on one line, whatever bytes it is of."""
     text = str(name)
@@ -72,7 +82,7 @@ def _decode(content: bytes) -> "Image":
     if not content:
         raise ValueError("empty file")
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # other code may have set it, and half an image would be read
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+    with Image.open(io.BytesIO(content), formats=formats()) as image:
         if image.format == "PNG":
             with Image.open(io.BytesIO(content)) as twin:
                 twin.verify()
