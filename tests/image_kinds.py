@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+from image_writers import SIDE, bmp, chunk, netpbm, packed, png, text, tiff
 from PIL import Image, ImageCms, PngImagePlugin
 
-SIDE = 32
 X, Y = np.meshgrid(np.arange(SIDE), np.arange(SIDE))
 GREY = (X * 8).astype(np.uint8)  # its mean is 124
 RGB = np.stack([X * 8, Y * 8, (X + Y) * 4], axis=2).astype(np.uint8)
@@ -40,72 +40,6 @@ def saved(image, kind, **settings):
     file = io.BytesIO()
     (Image.fromarray(image) if isinstance(image, np.ndarray) else image).save(file, kind, **settings)
     return file.getvalue()
-
-
-# --------------------------------------------------------------------------------------------------------- written by hand
-
-
-def chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def packed(samples, bits, order=">"):
-    """Rows (H, ...) of unsigned samples, as bytes."""
-    rows = samples.reshape(len(samples), -1)
-    if bits in (8, 16, 32):
-        return [row.astype(f"{order}u{bits // 8}").tobytes() for row in rows]
-    spread = (rows[..., None] >> np.arange(bits - 1, -1, -1) & 1).astype(np.uint8)
-    return [np.packbits(row.reshape(-1)).tobytes() for row in spread]
-
-
-def png(samples, bits, kind, *extra, size=(SIDE, SIDE), parts=1, interlaced=False):
-    """A PNG of samples (H, W) or (H, W, C); `extra`: chunks before the image data."""
-    if interlaced:
-        passes = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)]
-        lines = [row for y, x, down, right in passes for row in packed(samples[y::down, x::right], bits)]
-    else:
-        lines = packed(samples, bits)
-    data = zlib.compress(b"".join(b"\0" + line for line in lines))
-    step = -(-len(data) // parts)
-    idats = [chunk(b"IDAT", data[i : i + step]) for i in range(0, len(data), step)]
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", *size, bits, kind, 0, 0, int(interlaced)))
-    return b"\x89PNG\r\n\x1a\n" + b"".join([header, *extra, *idats]) + chunk(b"IEND", b"")
-
-
-def tiff(data, bits, photometric, order="<", sample=1, compression=1, samples=1, extra=None):
-    """A TIFF of one strip; `sample`: its format (1 unsigned, 2 signed, 3 float)."""
-    tags = [(256, 4, SIDE), (257, 4, SIDE), (258, 3, bits), (259, 3, compression), (262, 3, photometric), (273, 4, 8)]
-    tags += [(277, 3, samples), (278, 4, SIDE), (279, 4, len(data)), (284, 3, 1)]
-    tags += [*([] if extra is None else [(338, 3, extra)]), (339, 3, sample)]
-    offset, values = 8 + len(data) + len(data) % 2, b""
-    after = offset + 2 + 12 * len(tags) + 4
-    entries = b""
-    for tag, kind, value in tags:
-        count = samples if tag in (258, 339) else 1
-        content = struct.pack(order + ("HI"[kind - 3]) * count, *[value] * count)
-        if len(content) > 4:
-            entries += struct.pack(order + "HHII", tag, kind, count, after + len(values))
-            values += content
-        else:
-            entries += struct.pack(order + "HHI", tag, kind, count) + content.ljust(4, b"\0")
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "I", offset)
-    return head + data.ljust(offset - 8, b"\0") + struct.pack(order + "H", len(tags)) + entries + bytes(4) + values
-
-
-def bmp(rows, bits, compression=0, masks=b"", height=SIDE, colours=b""):
-    """A BMP of rows as they stand in the file (the last one first, but where `height` is negative)."""
-    data = b"".join(rows)
-    start = 14 + 40 + len(masks) + len(colours)
-    header = struct.pack("<IiiHHIIiiII", 40 + len(masks), SIDE, height, 1, bits, compression, len(data), 0, 0, len(colours) // 4, 0)
-    return b"BM" + struct.pack("<IHHI", start + len(data), 0, 0, start) + header + masks + colours + data
-
-
-def netpbm(magic, maxval, data):
-    return f"{magic}\n# a comment\n{SIDE} {SIDE}\n{maxval}\n".encode() + data
-
-
-def text(values):
-    return " ".join(str(value) for value in values.reshape(-1)).encode()
 
 
 # --------------------------------------------------------------------------------------------------------------- all kinds
@@ -204,6 +138,10 @@ def _tiffs():
         yield f"la-{end}.tiff", tiff(la, 8, 1, order, samples=2, extra=2), on_white(three(GREY))
         rgba = np.dstack([RGB, HALF]).tobytes()
         yield f"rgba-{end}.tiff", tiff(rgba, 8, 2, order, samples=4, extra=2), on_white(RGB)
+        for big in (False, True)[: 2 if order == "<" else 1]:  # Pillow reads no big-endian BigTIFF
+            yield f"strips-{end}-{big}.tiff", tiff(RGB.tobytes(), 8, 2, order, samples=3, strips=4, big=big), RGB
+            channels = np.moveaxis(RGB, 2, 0).tobytes()
+            yield f"channels-{end}-{big}.tiff", tiff(channels, 8, 2, order, samples=3, strips=3, big=big), RGB
         yield f"rgbx-{end}.tiff", tiff(rgba, 8, 2, order, samples=4, extra=0), RGB
     yield "grey12-II.tif", tiff(b"".join(packed(X * 128, 12)), 12, 1), three(GREY)
     for how in ("tiff_lzw", "tiff_adobe_deflate", "packbits", "zstd", "lzma"):
@@ -274,7 +212,7 @@ def refused():
     missing[3, 3] = np.nan
     deep = (X * 2048).astype("<i4").tobytes()
     clear = chunk(b"tRNS", struct.pack(">HHH", 0, 0, 0))
-    premultiplied = np.dstack([GREY, HALF]).tobytes()
+    la = np.dstack([GREY, HALF]).tobytes()
     return [
         ("empty.png", b"", "empty file"),
         ("text.jpg", b"no image", "no sound header"),
@@ -289,8 +227,12 @@ def refused():
         ("below.tif", tiff((FLOATS - 0.1).astype("<f4").tobytes(), 32, 1, sample=3), "mode F, with values outside"),
         ("missing.tif", tiff(missing.astype("<f4").tobytes(), 32, 1, sample=3), "mode F, with values outside"),
         ("white-is-zero16-MM.tif", tiff((X * 2048).astype(">u2").tobytes(), 16, 0, ">"), "no sound header"),
-        ("premultiplied.tif", tiff(premultiplied, 8, 1, samples=2, extra=1), "mode La"),
+        ("premultiplied.tif", tiff(la, 8, 1, samples=2, extra=1), "mode La"),
         ("rgb16-transparent.png", png(RGB * np.uint16(257), 16, 2, clear), "mode RGB of 16 bits, with a transparent colour"),
+        ("missing-strips.tif", tiff(RGB.tobytes(), 8, 2, samples=3, strips=4, height=SIDE + 1), "TIFF strips are missing"),
+        ("missing-channel.tif", tiff(RGB.tobytes(), 8, 2, samples=3, strips=3, height=SIDE + 1), "TIFF strips are missing"),
+        ("directory.tif", tiff(la, 8, 1, samples=2, extra=2)[:-10], "the TIFF directory is cut off"),
+        ("thin.png", png(RGB, 8, 2, size=(100000, 1)), "100000 x 1 pixels"),
         ("bomb.png", png(RGB, 8, 2, size=(40000, 40000)), "exceeds limit"),
         ("flat.png", png(RGB, 8, 2, size=(0, SIDE)), "no sound header"),
         ("flat.ppm", b"P6\n0 32\n255\n", "no sound header"),

@@ -5,7 +5,7 @@ references are made so), CMYK is Adobe's in a JPEG (inverted), and of an animati
 - what is transparent shows white;
 - of 16 bits the high eight are taken, as libpng does (of 12 too), so that 8 bits that were stored as 16 come back;
 - floats are read where all lie in [0, 1]; integers of 32 bits, whose range a TIFF does not say, are refused;
-- a PNG's checksums are compared, and nothing is read in part.
+- a PNG's checksums and a TIFF's strips are checked, and nothing is read in part.
 """
 
 import io
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.data.tiff import check_tiff
 from harness.study.typed import UserError
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ EIGHT_BITS = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB")
 ALPHA = ("LA", "PA", "RGBA")
 BITS, PHOTOMETRIC, WHITE_IS_ZERO = 258, 262, 0  # TIFF's tags
 GREY, COLOUR = 0, 2  # PNG's colour types
+LONGEST = 1000  # times the short side; the square that is cut out of it would be made of an image that fits into no memory
 AGAIN = "and run the same command again"
 
 
@@ -83,6 +85,10 @@ def _decode(content: bytes) -> "Image":
         raise ValueError("empty file")
     ImageFile.LOAD_TRUNCATED_IMAGES = False  # other code may have set it, and half an image would be read
     with Image.open(io.BytesIO(content), formats=formats()) as image:
+        if max(image.size) > LONGEST * min(image.size):
+            raise ValueError(f"{image.width} x {image.height} pixels")
+        if image.format == "TIFF":
+            check_tiff(image, content)
         if image.format == "PNG":
             with Image.open(io.BytesIO(content)) as twin:
                 twin.verify()

@@ -7,7 +7,8 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from image_kinds import GREY, RGB, Kind, png, refused, valid
+from image_kinds import GREY, RGB, Kind, refused, valid
+from image_writers import png
 from PIL import ImageFile
 from toy import toy_study
 
@@ -15,6 +16,8 @@ from harness.data import listing, reader
 from harness.data.stage import load_data, make_data
 from harness.store.assets import record_asset
 from harness.study.typed import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # as on the command line
 
 
 def off(image, kind):
@@ -161,7 +164,6 @@ def mutations(count):
         yield how, kind, bytes(content)
 
 
-@pytest.mark.filterwarnings("ignore:::PIL")  # a file's, as on the command line
 @pytest.mark.parametrize("count", [50, pytest.param(820, marks=pytest.mark.slow)])
 def test_a_mutated_file_is_right_or_refused(tmp_path, count):
     """Through the stage: its value, or one line. One bit of a format without checksums may be another image; no file is read in part."""
