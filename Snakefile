@@ -1,10 +1,11 @@
 # Dual-Stage Registers: from images to tables and figures. The stages are in harness/rules/, the studies in harness/studies/,
 # the methods in baselines/, the tables and figures in reports/. `snakemake -n` says what would run and why.
+from snakemake.common.configfile import load_configfile
 from snakemake.utils import min_version
 
 min_version("9.19")
 
-from harness.workflow import start, targets
+from harness.workflow import config as settings, start, targets
 
 start.put_own_python_first()
 start.take_over_dead_lock()
@@ -13,6 +14,7 @@ start.take_over_dead_lock()
 configfile: "harness/rules/config.yaml"
 
 
+settings.check_files(workflow.configfiles, load_configfile)
 TARGETS = targets.checked_targets(config)
 
 

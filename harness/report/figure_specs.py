@@ -4,7 +4,6 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, ValidationError
 
 from harness.report.specs import Part, load_table, parts
@@ -13,6 +12,7 @@ from harness.study import places
 from harness.study.method import load_method, method_names
 from harness.study.study import Study, study_names
 from harness.study.typed import ROOT, Strict, UserError, explain, nearest
+from harness.study.yaml_file import read_mapping
 
 FILE = ROOT / "reports" / "figures.yaml"
 Need = Literal["rows", "samples", "latents", "data", "maps", "encoder_maps", "steps", "outliers", "registers"]
@@ -35,14 +35,8 @@ class FigureSpec(Strict):
 @cache
 def load_figures(file: Path = FILE) -> dict[str, FigureSpec]:
     """Every figure's spec, by name, in the order of the file. UserError for a file that is none, or names an unknown method or score."""
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, ValueError) as error:
-        raise UserError(f"{file}: not a readable YAML file: {error}") from None
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: expected a mapping of figures")
     specs: dict[str, FigureSpec] = {}
-    for name, value in values.items():
+    for name, value in read_mapping(file, "figures").items():
         try:
             specs[name] = spec = FigureSpec.model_validate(value)
             if spec.table is not None:

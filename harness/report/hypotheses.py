@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.report.conditions import CONDITIONS, Condition
 from harness.results.scores import scores_of
 from harness.study.study import Study, study_names
 from harness.study.typed import OneOf, Strict, UserError, explain, nearest
+from harness.study.yaml_file import read_mapping
 
 
 class Claim(Strict):
@@ -51,11 +51,9 @@ class Claims(Strict):
 def load_claims(path: Path) -> Claims:
     """UserError in one line for what is not a list of claims, an unknown kind, method, score, field or study."""
     try:
-        return Claims(**yaml.safe_load(path.read_text(encoding="utf-8")))
+        return Claims.model_validate(read_mapping(path, "claims"))
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, Claims)}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path}: not a file of claims: {' '.join(str(error).split())}") from None
 
 
 def first(names: list[str], methods: list[str]) -> str:

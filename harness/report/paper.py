@@ -4,13 +4,13 @@ import math
 from functools import cache
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from harness.results.scores import BY_BLOCK, score_info
 from harness.study.method import load_method, method_names
 from harness.study.study import load_study, study_names
 from harness.study.typed import ROOT, Count, Decay, Fraction, Positive, Strict, UserError, explain, nearest
+from harness.study.yaml_file import read_mapping
 
 FILE = ROOT / "harness" / "report" / "paper.yaml"
 
@@ -209,10 +209,7 @@ def _check_method(study: str, method: str) -> None:
 @cache
 def paper() -> Paper:
     """The whole file. UserError, in one line, for a value that does not fit or a name that does not exist."""
-    try:
-        return parse(yaml.safe_load(FILE.read_text(encoding="utf-8")))
-    except yaml.YAMLError as error:
-        raise UserError(f"{FILE}: not valid YAML: {' '.join(str(error).split())}") from None
+    return parse(read_mapping(FILE, "the paper's values"))
 
 
 def parse(values: dict[str, Any]) -> Paper:

@@ -8,7 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from harness.report import paper
@@ -17,6 +16,7 @@ from harness.study import places
 from harness.study.method import load_method, method_names
 from harness.study.study import Study, family, study_names
 from harness.study.typed import ROOT, Strict, UserError, explain, nearest
+from harness.study.yaml_file import mapping, read_text
 
 TABLES = ROOT / "reports" / "tables"
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
@@ -154,17 +154,15 @@ def load_table(name: str) -> TableSpec:
 def load_spec(path: Path) -> TableSpec:
     """UserError, in one line, for what is not a specification, and for an unknown method, score or study in it."""
     try:
-        return parse_spec(path.read_text(encoding="utf-8"))
+        return parse_spec(read_text(path), str(path))
     except ValidationError as error:
         raise UserError(f"{path}: {explain(error, TableSpec)}") from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise UserError(f"{path}: not a table specification: {' '.join(str(error).split())}") from None
 
 
 @cache
-def parse_spec(text: str) -> TableSpec:
-    """Of the text of a specification. pydantic's ValidationError for what is none."""
-    return TableSpec(**yaml.safe_load(text))
+def parse_spec(text: str, where: str = "a table") -> TableSpec:
+    """Of the text of a specification, from `where`. UserError for no mapping, pydantic's ValidationError for what does not fit."""
+    return TableSpec.model_validate(mapping(text, where, "table fields"))
 
 
 def parts(spec: TableSpec, study: Study, methods: list[str]) -> list[Part]:

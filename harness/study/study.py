@@ -1,13 +1,10 @@
 """Typed studies: everything but the method. One YAML file each in harness/studies/. Read by the Snakefile, so no torch here."""
 
-import copy
 import math
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from harness.study.sections.asset import Asset
@@ -19,6 +16,7 @@ from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
 from harness.study.sections.sampling import Sampling
 from harness.study.typed import OneOf, Strict, UserError, check_seeds, explain, merge, nearest
+from harness.study.yaml_file import read_mapping
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
@@ -224,19 +222,8 @@ def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     return {**layers, name: own}
 
 
-@cache
-def _parsed(text: str) -> object:
-    return yaml.safe_load(text)
-
-
 def _own(name: str) -> tuple[list[str], dict[str, Any]]:
-    path = STUDIES / f"{name}.yaml"
-    try:
-        values = copy.deepcopy(_parsed(path.read_text(encoding="utf-8")))
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: not UTF-8, or a date that there is not
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise UserError(f"{path}: expected a mapping of study fields")
+    values = read_mapping(STUDIES / f"{name}.yaml", "study fields")
     parents = values.pop("extends", None) or []
     parents = parents if isinstance(parents, list) else [parents]
     return parents, values

@@ -8,7 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError, create_model
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    create_model,
+    field_validator,
+)
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,7 +42,21 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
 class Strict(BaseModel):
+    """No field but the known ones; true and false are no numbers, and nothing else is true or false."""
+
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_given(cls, value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        """pydantic would take `true` for 1, and `yes` or 1 for true. The words may be texts, as in a CSV."""
+        read = handler(value)
+        for given, taken in zip(*(v if isinstance(v, list | tuple) else [v] for v in (value, read)), strict=False):
+            if isinstance(given, bool) and not isinstance(taken, bool):
+                raise ValueError("should be a number, not true or false")
+            if isinstance(taken, bool) and isinstance(given, str | int) and str(given).lower() not in ("true", "false"):
+                raise ValueError("should be true or false")
+        return read
 
 
 def merge(base: dict[Any, Any], changes: dict[Any, Any]) -> dict[Any, Any]:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, NoReturn
 
 from harness.store.assets import ASSETS_FOLDER
@@ -9,6 +11,7 @@ from harness.study.fits import check_fits
 from harness.study.method import in_order, load_method, method_names
 from harness.study.study import load_study
 from harness.study.typed import UserError, check_seeds, nearest
+from harness.study.yaml_file import read_mapping
 from harness.workflow.run import Run, say_missing
 
 KEYS = ("study", "seeds", "methods", "assets")
@@ -37,6 +40,18 @@ def checked_config(config: dict[str, Any]) -> Run:
         return Run(study, seeds, in_order(methods), root)
     except UserError as error:
         stop(str(error))
+
+
+def check_files(files: Iterable[str | Path], load: Callable[[str | Path], Mapping[str, object]]) -> None:
+    """End Snakemake where a configuration file has a key twice, or `load`, Snakemake's reader, takes a value for another than YAML 1.2."""
+    for file in files:
+        try:
+            values = read_mapping(Path(file), "settings")
+        except UserError as error:
+            stop(str(error))
+        for key, value in load(file).items():
+            if value != values[key]:
+                stop(f"{file}: {key}: Snakemake reads {value!r} where {values[key]!r} is written; write it so that both read the same")
 
 
 def _numbers(values: object) -> object:

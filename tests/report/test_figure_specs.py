@@ -48,7 +48,7 @@ def test_a_new_figure_is_a_function_and_a_spec(study, runs, tmp_path, monkeypatc
         ("fid: {title: FID, caption: c, needs: [row]}", "fid: needs.0: Input should be 'rows'"),
         ("fid: {title: FID, caption: c, needs: [rows], score: [fid]}", "fid: unknown field 'score', did you mean 'scores'"),
         ("- fid", "expected a mapping of figures"),
-        ("{", "not a readable YAML file"),
+        ("{", "figures.yaml, line 1: not valid YAML: expected the node content"),
     ],
 )
 def test_a_bad_spec_is_one_line(tmp_path, text, message):
