@@ -10,6 +10,7 @@ from harness.report.specs import Part, load_table, parts
 from harness.results.scores import score_info, scores_of
 from harness.study import places
 from harness.study.method import load_method, method_names
+from harness.study.names import check_name
 from harness.study.study import Study, study_names
 from harness.study.typed import ROOT, Strict, UserError, explain, nearest
 from harness.study.yaml_file import read_mapping
@@ -37,6 +38,7 @@ def load_figures(file: Path = FILE) -> dict[str, FigureSpec]:
     """Every figure's spec, by name, in the order of the file. UserError for a file that is none, or names an unknown method or score."""
     specs: dict[str, FigureSpec] = {}
     for name, value in read_mapping(file, "figures").items():
+        check_name(name, "figure", str(file))
         try:
             specs[name] = spec = FigureSpec.model_validate(value)
             if spec.table is not None:

@@ -7,6 +7,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from harness.report.conditions import CONDITIONS, Condition
 from harness.results.scores import scores_of
+from harness.study.names import NAME
 from harness.study.study import Study, study_names
 from harness.study.typed import OneOf, Strict, UserError, explain, nearest
 from harness.study.yaml_file import read_mapping
@@ -15,7 +16,7 @@ from harness.study.yaml_file import read_mapping
 class Claim(Strict):
     """`needs`: what the study must have for the claim to be about it. `paper_study`: its printed values stand beside other studies."""
 
-    id: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
+    id: Annotated[str, Field(pattern=f"^{NAME}$")]
     text: Annotated[str, Field(min_length=1)]
     source: Annotated[str, Field(min_length=1)]
     needs: Literal["outliers", "two_populations"] | None = None

@@ -77,12 +77,12 @@ def render_page(
 
 def figures_shown(html: str) -> list[str]:
     """The figures that a page shows."""
-    return re.findall(r'<figure id="figure-(\w+)">', html)
+    return re.findall(r'<figure id="figure-([^"]+)">', html)
 
 
 def tables_of(html: str) -> list[str]:
     """The tables that a page shows besides the first."""
-    return re.findall(r'<section class="table" id="table-(\w+)"', html)
+    return re.findall(r'<section class="table" id="table-([^"]+)"', html)
 
 
 def page_html(

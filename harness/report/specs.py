@@ -14,6 +14,7 @@ from harness.report import paper
 from harness.results.scores import SCORES, ScoreInfo, score_info, scores_of
 from harness.study import places
 from harness.study.method import load_method, method_names
+from harness.study.names import names_in
 from harness.study.study import Study, family, study_names
 from harness.study.typed import ROOT, Strict, UserError, explain, nearest
 from harness.study.yaml_file import mapping, read_text
@@ -147,8 +148,7 @@ class Part:
 
 def load_table(name: str) -> TableSpec:
     """Of reports/tables/<name>.yaml. UserError, in one line, for a table that there is not and what is not a specification."""
-    known = sorted(path.stem for path in TABLES.glob("*.yaml"))
-    return load_spec(TABLES / f"{nearest(name, known, 'table')}.yaml")
+    return load_spec(TABLES / f"{nearest(name, names_in(TABLES, '.yaml', 'table'), 'table')}.yaml")
 
 
 def load_spec(path: Path) -> TableSpec:
@@ -197,7 +197,7 @@ def paper_groups(spec: TableSpec, study: Study) -> list[OfPaper]:
 
 def table_names(study: Study) -> list[str]:
     """The tables that the family of `study` has, `table1` first."""
-    names = sorted((path.stem for path in TABLES.glob("*.yaml")), key=lambda name: (name != "table1", name))
+    names = sorted(names_in(TABLES, ".yaml", "table"), key=lambda name: (name != "table1", name))
     specs = {name: load_table(name) for name in names}
     return [name for name, spec in specs.items() if parts(spec, study, ["baseline"]) or paper_groups(spec, study)]
 

@@ -2,6 +2,7 @@
 # methods.
 from functools import partial
 
+from harness.study.names import either
 from harness.workflow import data_files, rules as shared
 from harness.workflow.run import run_of
 
@@ -16,11 +17,11 @@ stage = partial(shared.stage, RUN)
 
 
 wildcard_constraints:
-    study=STUDY,
-    method="|".join(RUN.methods) or "none",
+    study=either([STUDY]),
+    method=either(RUN.methods),
     encoder="plain|trained_registers|ttr_[a-z0-9_]+",
     backbone="plain|trained_registers",
-    asset="|".join(RUN.study.assets) or "none",
+    asset=either([*RUN.study.assets]),
     seed=r"\d+",
 
 

@@ -19,7 +19,7 @@ rule asset:
     message:
         "Check asset {wildcards.asset} of {wildcards.study}"
     shell:
-        "{params.command} --assets {resources.folder:q} 2>&1 | tee {log}"
+        "{params.command} --assets {resources.folder:q} 2>&1 | tee {log:q}"
 
 
 if RUN.at_home("data"):

@@ -1,6 +1,7 @@
 # Tables and figures. They read rows, never weights, and import no torch.
 from functools import partial
 
+from harness.study.names import NAME
 from harness.workflow import data_files, rules as shared
 
 OWN = TARGETS.run
@@ -12,9 +13,9 @@ rendered = partial(
 
 
 wildcard_constraints:
-    table=rf"(?!(?:table1|{'|'.join(targets.OTHERS)})\.)\w+",
-    figure=r"\w+",
-    name=r"(?!compute\.)\w+",
+    table=rf"(?!(?:table1|{'|'.join(targets.OTHERS)})\.\w+$){NAME}",
+    figure=NAME,
+    name=rf"(?!compute\.md$){NAME}",
 
 
 rule tables:
@@ -172,7 +173,7 @@ rule everything:
     message:
         f"Every table and figure of {STUDY}: on its page, and listed in {{output}}; what cannot be made, with the reason"
     shell:
-        "{params.command} 2>&1 | tee {log} && printf '%s\\n' {params.listed:q} > {output}"
+        "{params.command} 2>&1 | tee {log:q} && printf '%s\\n' {params.listed:q} > {output:q}"
 
 
 rule gallery:
@@ -212,7 +213,7 @@ rule compute:
     message:
         "Parameters, FLOPs and GPU-hours of the paper-scale denoisers, beside the paper's"
     shell:
-        "python -m harness compute --out {output} 2>&1 | tee {log}"
+        "python -m harness compute --out {output:q} 2>&1 | tee {log:q}"
 
 
 rule configured:
@@ -233,4 +234,4 @@ rule configured:
     message:
         f"{{output}} is that of {STUDY}"
     shell:
-        "cp {input.report} {output} 2>&1 | tee {log}"
+        "cp {input.report:q} {output:q} 2>&1 | tee {log:q}"

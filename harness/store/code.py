@@ -45,7 +45,7 @@ def sources(module: str, *files: Path) -> dict[str, str]:
     for file in files:
         source = _read(file.read_bytes())
         found[_name(file)] = source.runs
-        for name in source.imports(f"baselines.{file.stem}"):
+        for name in source.imports(f"baselines.{file.stem.replace('.', '_')}"):
             found |= _closure(name)
     return dict(sorted(found.items()))
 

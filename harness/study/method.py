@@ -1,7 +1,6 @@
 """Methods, typed: one file in baselines/ each, which says what a row does to the encoder, to the denoiser and to the loss."""
 
 import importlib.util
-import os
 import re
 from collections.abc import Callable, Iterable
 from functools import cache
@@ -11,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from harness.study.names import names_in
 from harness.study.typed import ROOT, Count, Strict, UserError, did_you_mean, explain, name_in, nearest
 
 METHODS = ROOT / "baselines"
@@ -112,7 +112,7 @@ VARIANT = re.compile(rf"(?P<file>.+?)-(?:count(?P<count>[1-9]\d*)-start(?P<start
 
 
 def _files() -> list[str]:
-    return [file.removesuffix(".py") for file in os.listdir(METHODS) if file.endswith(".py") and not file.startswith("_")]
+    return [name for name in names_in(METHODS, ".py", "method") if not name.startswith("_")]
 
 
 def _variant(name: str) -> re.Match[str] | None:
@@ -134,7 +134,7 @@ def _method_module(name: str) -> ModuleType:
 def _executed(path: Path, content: bytes) -> ModuleType:
     """The module of a method's file, as long as it has this content."""
     name = path.stem
-    spec = importlib.util.spec_from_file_location(f"baselines.{name}", path)
+    spec = importlib.util.spec_from_file_location(f"baselines.{name.replace('.', '_')}", path)  # a dot would make it a package
     if spec is None or spec.loader is None:
         raise UserError(f"baselines/{name}.py cannot be read: it is not a Python file")
     module = importlib.util.module_from_spec(spec)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from harness.study.names import names_in
 from harness.study.sections.asset import Asset
 from harness.study.sections.data import SOURCES, DataSection
 from harness.study.sections.decoder import DECODERS, DecoderSection
@@ -183,7 +184,7 @@ def family(name: str) -> str:
 
 def study_names() -> list[str]:
     """Studies that can be run; a file whose name starts with `_` is only there to be extended."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml") if not path.stem.startswith("_"))
+    return [name for name in names_in(STUDIES, ".yaml", "study") if not name.startswith("_")]
 
 
 def load_study(name: str) -> Study:
@@ -215,7 +216,7 @@ def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Own values of every file that `name` is made of, by file, in the order they are laid; `above` are the files that extend it."""
     layers: dict[str, dict[str, Any]] = {}
     parents, own = _own(name)
-    known = [path.stem for path in sorted(STUDIES.glob("*.yaml")) if path.stem not in (name, *above)]  # no study is its own base
+    known = [own for own in names_in(STUDIES, ".yaml", "study") if own not in (name, *above)]  # no study is its own base
     for parent in parents:
         for base, values in _files(nearest(parent, known, "study"), (name, *above)).items():
             layers.setdefault(base, values)

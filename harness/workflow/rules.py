@@ -9,7 +9,7 @@ from harness.workflow.run import Run
 from harness.workflow.stages import STAGES, Parameter, parameters
 
 ENV = "../../envs/harness.yaml"
-SHELL = "{params.command} 2>&1 | tee {log}"
+SHELL = "{params.command} 2>&1 | tee {log:q}"
 REPORT = {"mem_mb": 1000, "runtime": 10}  # resources of what reads rows and computes nothing
 
 

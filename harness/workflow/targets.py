@@ -6,15 +6,19 @@ Computed while the Snakefile is parsed, so no torch and no pandas here.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
+from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.report import figure_specs, specs
 from harness.study.fits import check_fits
 from harness.study.method import in_order
-from harness.study.typed import UserError, digest
+from harness.study.names import check_name
+from harness.study.typed import ROOT, UserError, digest
+from harness.study.yaml_file import read_mapping
 from harness.workflow.config import checked_config, stop
 from harness.workflow.run import Run
 
+CLAIMS = ROOT / "reports" / "claims.yaml"
 OTHERS = ("claims", "numbers", "paper", "rows", "times")  # what else lies where tables and figures do
 FILES = {"samples": "samples.npz", "maps": "maps.npz"}  # need of a figure -> file of the first seed's runs
 
@@ -37,14 +41,23 @@ class Report:
 def checked_targets(config: dict[str, Any]) -> "Targets":
     """Snakemake's config and the specifications, checked; a mistake is one line and exit code 2, before any job starts."""
     targets = Targets(checked_config(config))
+    asked(check_claims, CLAIMS)
     asked(lambda: targets.modules)
     return targets
+
+
+def check_claims(file: Path) -> None:
+    """UserError for YAML that is none and for an id that is no name, before the runs that the claims are about."""
+    claims = read_mapping(file, "claims").get("claims") if file.is_file() else None
+    for claim in claims if isinstance(claims, list) else ():
+        if isinstance(claim, dict) and "id" in claim:
+            check_name(claim["id"], "claim", str(file))
 
 
 T = TypeVar("T")
 
 
-def asked(find: Callable[..., T], *names: str) -> T:
+def asked(find: Callable[..., T], *names: Any) -> T:
     """`find(*names)`; a UserError ends Snakemake with its line."""
     try:
         return find(*names)

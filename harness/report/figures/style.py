@@ -16,7 +16,7 @@ import pandas as pd
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from harness.study.method import load_method, method_names
+from harness.study.method import load_method, method_file, method_names
 
 if TYPE_CHECKING:
     from matplotlib.typing import RcKeyType
@@ -68,7 +68,8 @@ def save_figure(figure: Figure, data: Data, path: Path) -> None:
 
 def colour_of(method: str) -> Colour:
     """A method's own colour; of a variant, a lighter or darker one of the method that it varies."""
-    base, _, variant = method.partition("-")
+    base = method_file(method).stem
+    variant = method.removeprefix(base).removeprefix("-")
     colour = PALETTE[method_names().index(base) % len(PALETTE)]
     return shaded(colour, SHADES[sum(variant.encode()) % len(SHADES)]) if variant else colour
 
