@@ -131,9 +131,10 @@ def _deep(image: "Image") -> "Image":
 
 def _scale_transparency(image: "Image", content: bytes) -> None:
     """A PNG names its transparent colour in its own bits; Pillow's pixels have 8."""
-    clear, bits, kind = image.info.get("transparency"), content[24], content[25]
+    clear = image.info.get("transparency")
     if image.format != "PNG" or clear is None:
         return
+    bits, kind = content[24], content[25]
     if kind == GREY and bits in (2, 4):
         image.info["transparency"] = clear * 255 // (2**bits - 1)
     elif kind == COLOUR and bits == 16:
