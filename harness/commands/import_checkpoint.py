@@ -7,28 +7,38 @@ import torch
 from harness.store import artifacts, foreign
 from harness.store.tensors import check_weights, save_tensors
 from harness.study.fits import check_fits
+from harness.study.method import load_method
 from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str, out: Path) -> dict:
+def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str, out: Path, container: str | None = None) -> dict:
     """Check `checkpoint` strictly against the study's denoiser (with the method's registers) or decoder, and write `out`.
 
-    The record beside `out` names the file and its sha256. UserError for a file that holds more than weights, or other weights.
+    The record beside `out` names the file, its sha256 and the container that was taken: `container`, or the study's for its released
+    decoder, or by the rule. UserError for a file that holds more than weights, or other weights.
     """
     check_fits(study, method)
     if part == "decoder" and study.decoder.of_encoder:
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
-    tensors = foreign.read_weights(checkpoint)
+    tensors, taken = foreign.read_container(checkpoint, container or _container(study, method, part))
     sha256 = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
         model = _model(study, method, part)
     check_weights(model, tensors, checkpoint)
     facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": sha256, "study": study.name, "part": part, "method": method}
+    facts["container"] = taken
     config = study.denoiser if part == "denoiser" else study.decoder
     with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
         save_tensors(path, tensors)
-    return {"written": str(out), "parameters": sum(tensor.numel() for tensor in tensors.values()), "sha256": sha256}
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return {"written": str(out), "container": taken, "parameters": parameters, "sha256": sha256}
+
+
+def _container(study: Study, method: str, part: str) -> str | None:
+    """What the study names of its released decoder's file."""
+    released = getattr(study.decoder, "released", {}).get(load_method(method).encoder.backbone) if part == "decoder" else None
+    return released and released.container
 
 
 def _model(study: Study, method: str, part: str) -> torch.nn.Module:

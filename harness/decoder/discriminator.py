@@ -117,13 +117,14 @@ class Discriminator(nn.Module):
         self.train()
 
     @classmethod
-    def from_file(cls, dino: Path | str, **shape: int | Sequence[int]) -> Self:
-        """With the published ViT; the heads are random. `shape` as for the class.
+    def from_file(cls, dino: Path | str, named: str | None = None, **shape: int | Sequence[int]) -> Self:
+        """With the published ViT; the heads are random. `named`: of several containers, the one that is meant; `shape` as for the class.
 
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(**shape)
-        load_weights(model.backbone, foreign.read_weights(dino), dino)
+        tensors, model.container = foreign.read_container(dino, named)
+        load_weights(model.backbone, tensors, dino)
         return model
 
     def train(self, mode: bool = True) -> Self:

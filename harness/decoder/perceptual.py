@@ -41,15 +41,23 @@ class Perceptual(nn.Module):
         self.requires_grad_(False)
 
     @classmethod
-    def from_files(cls, vgg: Path | str, heads: Path | str, widths: Sequence[int] = VGG16_WIDTHS) -> Self:
-        """With the published weights. VGG's classifier is skipped.
+    def from_files(
+        cls,
+        vgg: Path | str,
+        heads: Path | str,
+        widths: Sequence[int] = VGG16_WIDTHS,
+        named: tuple[str | None, str | None] = (None, None),
+    ) -> Self:
+        """With the published weights. VGG's classifier is skipped. `named`: of several containers in a file, the one that is meant.
 
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(widths)
-        tensors = foreign.read_weights(vgg)
+        model.containers = {}
+        tensors, model.containers["vgg"] = foreign.read_container(vgg, named[0])
         load_weights(model.vgg, {name: x for name, x in tensors.items() if not name.startswith("classifier.")}, vgg)
-        load_weights(model.heads, foreign.read_weights(heads), heads)
+        tensors, model.containers["heads"] = foreign.read_container(heads, named[1])
+        load_weights(model.heads, tensors, heads)
         return model
 
     def features(self, images: Tensor) -> Iterator[Tensor]:

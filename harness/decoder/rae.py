@@ -19,6 +19,7 @@ from harness.machine.streams import seed_initialisation
 from harness.store import artifacts, assets, foreign
 from harness.store.tensors import load_tensors, load_weights, save_tensors
 from harness.study.method import EncoderRegisters
+from harness.study.sections.asset import Weights
 from harness.training.loop import fit
 from harness.training.network import Network
 
@@ -42,16 +43,17 @@ class RaeDecoder(DecoderKind):
         """Test-time registers do not change which published decoder is taken."""
         own = EncoderRegisters.from_key(encoder).backbone
         if self.study.decoder.published(own):
-            return self._import(assets.record_of(records, f"decoder.released.{own}"), out)
+            return self._import(self.study.decoder.released[own], assets.record_of(records, f"decoder.released.{own}"), out)
         files = {"data": data, "latents": latents, "encoder_files": (backbone, registers), "records": records}
         return self._train(encoder=encoder, **files, state=state, out=out)
 
-    def _import(self, record: Path, out: Path) -> dict:
-        source = assets.locate(record)
-        with artifacts.artifact(out, stage="decoder", module=__name__, config=self.study.decoder, inputs=[record]) as path:
-            model = load_weights(self.build(), foreign.read_weights(source), source)
+    def _import(self, released: Weights, record: Path, out: Path) -> dict:
+        source, facts = assets.locate(record), {"config": self.study.decoder, "inputs": [record]}
+        tensors, container = foreign.read_container(source, released.container)
+        model = load_weights(self.build(), tensors, source)
+        with artifacts.artifact(out, stage="decoder", module=__name__, container=container, **facts) as path:
             save_tensors(path, model.state_dict())
-        return {"decoder": "published", "file": str(source)}
+        return {"decoder": "published", "file": str(source), "container": container}
 
     def _train(
         self,
@@ -68,8 +70,8 @@ class RaeDecoder(DecoderKind):
         study, section = self.study, self.study.decoder
         networks = [assets.record_of(records, name) for name in study.assets if name.startswith(LOSSES)]
         encoders = [] if study.latents.cache else [path for path in encoder_files if path]
-        inputs = [data, latents, *encoders, *networks]
-        with artifacts.trained_artifact(out, state=state, stage="decoder", module=__name__, config=section, inputs=inputs) as (
+        facts, outcome = {"config": section, "inputs": [data, latents, *encoders, *networks]}, {}
+        with artifacts.trained_artifact(out, state=state, stage="decoder", module=__name__, outcome=outcome, **facts) as (
             path,
             checkpoints,
         ):
@@ -91,6 +93,7 @@ class RaeDecoder(DecoderKind):
                 opponent=losses.opponent,
             )
             save_tensors(path, weights)
+            outcome |= {"containers": losses.containers} if losses.containers else {}
         return {
             "decoder": "trained",
             "losses": ["l1", *(["lpips"] if section.perceptual else []), *(["adversarial"] if section.adversarial else [])],

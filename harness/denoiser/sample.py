@@ -66,14 +66,16 @@ def velocity_of(study: Study, output: Field) -> Field:
     return velocity_at
 
 
-def weak_model(study: Study, records: list[Path]) -> nn.Module | None:
-    """The weaker model of autoguidance, from the study's asset."""
+def weak_model(study: Study, records: list[Path]) -> tuple[nn.Module | None, dict[str, str]]:
+    """The weaker model of autoguidance, from the study's asset, and for the record what was taken of its file."""
     weak = study.sampling.guidance.weak
     if weak is None:
-        return None
-    path = assets.locate(assets.record_of(records, "sampling.guidance.weak.weights"))
-    model = load_weights(build_shape(study, weak), foreign.read_weights(path), path)
-    return model.eval().requires_grad_(False).to(device())
+        return None, {}
+    name = "sampling.guidance.weak.weights"
+    path = assets.locate(assets.record_of(records, name))
+    tensors, container = foreign.read_container(path, weak.weights.container)
+    model = load_weights(build_shape(study, weak), tensors, path)
+    return model.eval().requires_grad_(False).to(device()), {"containers": {name: container}}
 
 
 def draw_samples(
@@ -105,7 +107,7 @@ def draw_samples(
     section, statuses, drawer = study.sampling, {}, SampleDrawer(study, decoder, latents, records)
     for view, place in views_of(study, steps=steps, guided=bool(chosen)):
         weights, file = place(Path(denoiser)), place(Path(out))
-        facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view}
+        facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view, **drawer.facts}
         outcome: dict = {"processes": processes.count()}
         artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, outcome=outcome, **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
@@ -156,13 +158,13 @@ def with_guidance(study: Study, scale: float, interval: tuple[float, float], cou
 
 
 class SampleDrawer:
-    """Draws the samples of a study with any of its denoisers. `inputs`: the files that it is made from."""
+    """Draws the samples of a study with any of its denoisers. `inputs`: the files that it is made from; `facts`: for the record."""
 
     def __init__(self, study: Study, decoder: Path, latents: Path, records: list[Path]) -> None:
         used = [assets.record_of(records, name) for name in study.assets if name.startswith("sampling.")]
         self.inputs = [decoder, latents, *used]
         self.whitening, self.decode_raw = load_whitening(latents).to(device()), load_decoder(study, decoder)
-        self.weak = weak_model(study, records)
+        self.weak, self.facts = weak_model(study, records)
 
     def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
         """Fill `folder` with shards of `study.sampling`."""

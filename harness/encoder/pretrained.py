@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.encoder.token_encoder import TokenEncoder
-from harness.store import artifacts, assets
+from harness.store import artifacts, assets, foreign
 from harness.store.files import emptied
 from harness.study.sections.encoder import FAMILIES, Pretrained
 from harness.study.typed import UserError
@@ -24,6 +24,7 @@ class PretrainedTower(TokenEncoder):
         with artifacts.artifact(out, stage="encoder", module=__name__, config=section, inputs=[record]) as folder:
             model = read_pretrained(source, family=self._weights(backbone).family, image_size=section.image_size)
             self._check(model, source)
+            foreign.check_folder(source)
             save_tower(model, emptied(folder))
         return {"encoder": str(source)}
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from harness.encoder.base import Decoder, Encoder, EncoderKind, Noise
 from harness.machine.device import device
-from harness.store import artifacts, assets
+from harness.store import artifacts, assets, foreign
 from harness.store.files import emptied
 from harness.study.method import EncoderRegisters
 from harness.training.network import Network
@@ -62,7 +62,9 @@ class PublishedVae(VaeKind):
         record = assets.record_of(records, "encoder.weights")
         source = assets.locate(record)
         with artifacts.artifact(out, stage="encoder", module=__name__, config=self.study.encoder, inputs=[record]) as folder:
-            self.read(source).model.save_pretrained(emptied(folder))
+            vae = self.read(source)
+            foreign.check_folder(source)
+            vae.model.save_pretrained(emptied(folder))
         return {"encoder": str(source)}
 
     def read(self, folder: Path) -> "Vae":

@@ -82,7 +82,7 @@ def record_asset(study: Study, *, name: str, assets: Path, out: Path) -> dict[st
             f"asset '{name}': {status.path} has sha256 {str(status.sha256)[:16]}..., the study wants {asset.sha256}...; "
             f"get it again from {asset.source}"
         )
-    with artifacts.artifact(out, stage="asset", module=__name__, config=asset, path=str(status.path.resolve())) as temporary:
+    with artifacts.artifact(out, stage="asset", module=__name__, config=asset, path=str(status.path.absolute())) as temporary:
         write_json(temporary, {"name": name, "sha256": status.sha256, "bytes": status.bytes})
     return {"asset": name, "state": status.state, "sha256": status.sha256}
 

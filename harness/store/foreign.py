@@ -1,41 +1,110 @@
-"""Weights from elsewhere: `.safetensors`, or `.pt` and `.pth` files read without executing anything in them."""
+"""Weights from elsewhere: safetensors, or files of `torch.save` read without executing anything in them, told by their first bytes."""
 
 import pickle
+import sys
+import warnings
+import zipfile
 from pathlib import Path
 
 import torch
+from safetensors import safe_open
 from torch import Tensor
 
-from harness.store.tensors import load_tensors
+from harness.store.containers import choose
 from harness.study.typed import UserError
 
-CONTAINERS = ("ema", "model_ema1", "state_dict", "model", "module")  # where checkpoints keep their weights; averages first
-PREFIXES = ("module.", "_orig_mod.", "net.", "decoder.")  # of every name, from wrappers: DDP, compile, JiT's and RAE's classes
+# what a model takes; integers only where it has some itself (tensors.check_weights)
+READ = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128, torch.bool} | {
+    getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
+
+COUNTED = ("position_ids", "num_batches_tracked")  # buffers of whole numbers in towers and VAEs
 
 
-def read_weights(path: Path | str) -> dict[str, Tensor]:
-    """The weights of a foreign file, tensors of any shape by name, unwrapped; UserError if it cannot be read as weights alone."""
+def read_weights(path: Path | str, container: str | None = None) -> dict[str, Tensor]:
+    """The weights of a foreign file, tensors of any shape by name, unwrapped; `container`: of several, the one that is meant.
+
+    UserError if it cannot be read as weights alone, if several containers could be meant, or if a tensor is damaged or quantised.
+    """
+    return read_container(path, container)[0]
+
+
+def read_container(path: Path | str, container: str | None = None) -> tuple[dict[str, Tensor], str]:
+    """As `read_weights`, and the name of the container that was taken; it is printed where there are others."""
     path = Path(path)
+    tensors, name, others = choose(_content(path), path, container)
+    for key, value in tensors.items():
+        _check(key, value, path)
+    if others:
+        print(f"{path}: weights of '{name}' ({len(tensors)} tensors); also there: {', '.join(others)}", file=sys.stderr, flush=True)
+    return {key: value.detach() for key, value in tensors.items()}, name
+
+
+def check_folder(folder: Path) -> None:
+    """UserError for a tensor that a library would cast without a word, or that is damaged, in a folder's safetensors."""
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, value in _safetensors(path).items():
+            _check(name, value, path)
+            if not (value.is_floating_point() or name.endswith(COUNTED)):
+                raise UserError(f"{path}: '{name}' is {_type(value)}, not floating-point; quantised? Take unquantised weights")
+
+
+def _content(path: Path) -> object:
+    """What the file holds; a folder, or a file of a hub's cache without a suffix, is told by what it is."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file")
-    if path.suffix == ".safetensors":
-        return unwrapped(load_tensors(path, check=False)[0], path)
+        raise UserError(f"{path}: {'a folder; name the file of weights in it' if path.is_dir() else 'no such file'}")
+    with open(path, "rb") as file:
+        first = file.read(9)
+    if first[8:] == b"{" or (path.suffix == ".safetensors" and not first.startswith((b"PK", b"\x80"))):
+        return _safetensors(path)
+    if first and not first.startswith((b"PK", b"\x80")):
+        raise UserError(f"{path}: neither safetensors nor a checkpoint of torch.save: it begins with {first!r}; get it again")
+    return _checkpoint(path)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with safe_open(path, "pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}
+    except Exception as error:  # of a damaged header the library raises errors of several kinds
+        raise UserError(f"{path}: not a readable safetensors file, truncated? ({_line(error)}); get it again") from None
+
+
+def _checkpoint(path: Path) -> object:
+    try:
+        _check_sums(path)
+        # opened here, since torch goes by a name's suffix; warnings are of old formats, and of tensors that are refused below
+        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(f"{path}: holds more than weights, so it is not opened; save its state_dict alone, or as safetensors") from None
     except Exception as error:  # of a damaged file torch raises nearly anything
-        reason = (str(error).splitlines() or ["empty"])[0]
-        raise UserError(f"{path}: not a readable checkpoint, truncated? ({reason})") from None
-    return unwrapped(content, path)
+        raise UserError(f"{path}: not a readable checkpoint, truncated? ({_line(error)}); get it again") from None
 
 
-def unwrapped(content: object, path: Path) -> dict[str, Tensor]:
-    """Weights, tensors of any shape by name, out of their containers, without a prefix that all names share."""
-    while isinstance(content, dict) and (inner := next((content[k] for k in CONTAINERS if isinstance(content.get(k), dict)), None)):
-        content = inner
-    if not isinstance(content, dict) or not content or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"{path}: no mapping of names to tensors, also not under {', '.join(CONTAINERS)}; is it a checkpoint?")
-    while prefix := next((p for p in PREFIXES if all(name.startswith(p) for name in content)), None):
-        content = {name.removeprefix(prefix): value for name, value in content.items()}
-    return content
+def _check_sums(path: Path) -> None:
+    """Raises where a CRC-32 of a zip file is not its content's, which torch does not look at; 0 is written for none."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.CRC:
+                with archive.open(entry) as file:
+                    while file.read(1 << 24):
+                        pass
+
+
+def _check(name: str, value: Tensor, path: Path) -> None:
+    kind = "quantised" if value.is_quantized else "sparse" if value.layout != torch.strided else "without values" if value.is_meta else None
+    if kind or value.dtype not in READ:
+        raise UserError(f"{path}: '{name}' is {kind or _type(value)}; save it as float32, float16 or bfloat16")
+    if wrong := value.numel() - int(torch.isfinite(value).sum()):
+        raise UserError(f"{path}: '{name}' is not finite ({wrong} of {value.numel()} values); diverged or damaged, so it is not used")
+
+
+def _type(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -105,13 +105,19 @@ def _digest(tensors: dict[str, "Tensor"], facts: object) -> str:
 
 
 def check_weights(model: "nn.Module", tensors: dict[str, "Tensor"], path: Path | str) -> None:
-    """UserError that names the first mismatch between a model's state and `tensors` by name, in names or shapes, if there is one."""
+    """UserError that names the first mismatch between a model's state and `tensors` by name, if there is one.
+
+    In names, in shapes, or where the model has floating numbers and the file has others, which would be cast without a word.
+    """
     own = model.state_dict()
     for name in [*own, *tensors]:
         if name not in own or name not in tensors or own[name].shape != tensors[name].shape:
             have = tuple(tensors[name].shape) if name in tensors else "nothing"
             want = tuple(own[name].shape) if name in own else "nothing"
             raise UserError(f"{path}: weights of another architecture: '{name}' is {have} in the file, {want} in the model")
+        if own[name].is_floating_point() and not tensors[name].is_floating_point():
+            there = str(tensors[name].dtype).removeprefix("torch.")
+            raise UserError(f"{path}: '{name}' is {there} in the file, floating-point in the model; quantised? Take unquantised weights")
 
 
 def load_weights(model: M, tensors: dict[str, "Tensor"], path: Path | str) -> M:

@@ -1,4 +1,5 @@
 import csv
+import json
 import re
 import subprocess
 import sys
@@ -184,6 +185,34 @@ def test_a_checkpoint_of_another_model_is_refused_by_its_first_mismatch(monkeypa
     assert code == 2
     assert message in err
     assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+def test_import_takes_the_average_or_what_is_named_and_says_which(monkeypatch, capsys, tmp_path):
+    average = build_denoiser(load_study("smoke"), "baseline").state_dict()
+    raw, second = ({name: torch.full_like(value, fill) for name, value in average.items()} for fill in (1, 2))
+    path, out = tmp_path / "x.pt", tmp_path / "x.safetensors"
+    arguments = ["import", str(path), "--study", "smoke", "--out", str(out)]
+
+    def imported(content, *options):
+        torch.save(content, path)
+        code, printed, err = call(monkeypatch, capsys, *arguments, *options)
+        return code, json.loads(printed) if printed else {}, err
+
+    code, printed, err = imported({"model": raw, "model_ema": average})
+    assert (code, printed["container"]) == (0, "model_ema")
+    assert f"weights of 'model_ema' ({len(average)} tensors); also there: 'model' ({len(average)} tensors)" in err
+    assert artifacts.meta(out)["container"] == "model_ema"
+    assert all(torch.equal(value, average[name]) for name, value in load_tensors(out)[0].items())
+    out.unlink()
+    both = {"model": raw, "model_ema1": average, "model_ema2": second}
+    code, _, err = imported(both)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"several averages: 'model_ema1' ({len(average)} tensors), 'model_ema2' ({len(average)} tensors)" in err
+    assert not out.exists()
+    code, printed, _ = imported(both, "--container", "model_ema2")
+    assert (code, printed["container"], artifacts.meta(out)["container"]) == (0, "model_ema2", "model_ema2")
+    assert all(torch.equal(value, second[name]) for name, value in load_tensors(out)[0].items())
+    assert imported(both, "--container", "ema3")[0] == 2
 
 
 def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):

@@ -1,9 +1,13 @@
+import re
+
 import pytest
 import torch
 from safetensors.torch import save_file
 
-from harness.store import foreign
-from harness.study.typed import UserError
+from harness.store import assets, foreign
+from harness.store.tensors import load_weights
+from harness.study.study import parse_study, read_study
+from harness.study.typed import UserError, merge
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
 
@@ -25,6 +29,11 @@ def test_weights_come_out_of_their_containers_and_prefixes(tmp_path, content):
     assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS)
 
 
+def checkpoint(folder, content, name="x.pt", **options):
+    torch.save(content, folder / name, **options)
+    return folder / name
+
+
 def test_safetensors_are_read(tmp_path):
     save_file({"decoder." + name: value for name, value in WEIGHTS.items()}, tmp_path / "x.safetensors")
     assert set(foreign.read_weights(tmp_path / "x.safetensors")) == set(WEIGHTS)
@@ -35,7 +44,8 @@ def test_safetensors_are_read(tmp_path):
     [
         (None, "no such file"),
         (b"", "not a readable checkpoint"),
-        (b"<!DOCTYPE html>", "holds more than weights"),
+        (b"<!DOCTYPE html>", "begins with"),
+        (b"version https://git-lfs", "begins with"),
         ({"lr": 3.0}, "no mapping of names to tensors"),
         (torch.zeros(1), "no mapping of names to tensors"),
         ({"code": print}, "holds more than weights"),
@@ -61,3 +71,90 @@ def test_a_truncated_file_is_refused(tmp_path, name):
     path.write_bytes(whole.read_bytes()[:2000])
     with pytest.raises(UserError, match="not a readable"):
         foreign.read_weights(path)
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": "pt"}, {"harness": "not JSON"}])
+@pytest.mark.parametrize("name", ["blob", "x.safetensors", "x.pt"])
+def test_safetensors_are_told_by_their_first_bytes(tmp_path, name, metadata):
+    save_file(WEIGHTS, tmp_path / name, metadata)
+    assert torch.equal(foreign.read_weights(tmp_path / name)["a.weight"], WEIGHTS["a.weight"])
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_a_checkpoint_is_told_by_its_first_bytes(tmp_path, old):
+    path = checkpoint(tmp_path, {"ema": WEIGHTS}, "x.safetensors", _use_new_zipfile_serialization=not old)
+    assert torch.equal(foreign.read_weights(path)["a.weight"], WEIGHTS["a.weight"])
+
+
+def test_a_link_into_a_hubs_cache_is_read_and_recorded_as_found(tmp_path):
+    (tmp_path / "blobs").mkdir()
+    save_file(WEIGHTS, tmp_path / "blobs" / "0f3a")
+    judge = tmp_path / "assets" / "judge.safetensors"
+    judge.parent.mkdir()
+    judge.symlink_to(tmp_path / "blobs" / "0f3a")
+    weights = {"path": judge.name, "source": "x", "sha256": None}
+    study = parse_study("linked", merge(read_study("imagenet256_siglip2_b"), {"evaluation": {"judge": {"weights": weights}}}))
+    assets.record_asset(study, name="evaluation.judge.weights", assets=judge.parent, out=tmp_path / "judge.json")
+    assert assets.locate(tmp_path / "judge.json") == judge
+    assert torch.equal(foreign.read_weights(judge)["a.weight"], WEIGHTS["a.weight"])
+
+
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (torch.tensor([1.0, torch.nan]), "'b' is not finite (1 of 2 values)"),
+        (torch.tensor([torch.inf], dtype=torch.bfloat16), "'b' is not finite (1 of 1 values)"),
+        (torch.ones(2).to(torch.float8_e4m3fn), "'b' is float8_e4m3fn"),
+        (torch.ones(2, 2).to_sparse(), "'b' is sparse"),
+        (torch.ones(2, device="meta"), "'b' is without values"),
+    ],
+)
+def test_weights_that_no_model_can_have_are_refused_by_name(tmp_path, value, says):
+    with pytest.raises(UserError, match=re.escape(says)):
+        foreign.read_weights(checkpoint(tmp_path, {"ema": {"a": torch.ones(2), "b": value}}))
+
+
+def test_whole_numbers_are_refused_where_the_model_has_floating_ones(tmp_path):
+    model = torch.nn.BatchNorm1d(2)
+    right = model.state_dict() | {"weight": torch.tensor([2.0, 3.0], dtype=torch.bfloat16)}
+    load_weights(model, foreign.read_weights(checkpoint(tmp_path, right)), "x")  # its counter is a whole number in both
+    assert model.weight.tolist() == [2.0, 3.0]
+    with pytest.raises(UserError, match="'weight' is int8 in the file, floating-point in the model"):
+        load_weights(model, foreign.read_weights(checkpoint(tmp_path, right | {"weight": torch.ones(2, dtype=torch.int8)})), "x")
+
+
+@pytest.mark.parametrize(("dtype", "says"), [(torch.int8, "is int8, not"), (torch.float8_e5m2, "is float8_e5m2"), (torch.int64, None)])
+def test_the_safetensors_of_a_folder_are_looked_at(tmp_path, dtype, says):
+    counted = {"position_ids": torch.arange(3)} if says is None else {"weight": torch.ones(3).to(dtype)}
+    save_file(WEIGHTS | counted, tmp_path / "model.safetensors")
+    if says is None:
+        foreign.check_folder(tmp_path)
+    else:
+        with pytest.raises(UserError, match=f"model.safetensors: 'weight' {says}"):
+            foreign.check_folder(tmp_path)
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found_where_the_file_has_check_sums(tmp_path):
+    path = checkpoint(tmp_path, WEIGHTS)
+    spoiled = bytearray(path.read_bytes())
+    spoiled[spoiled.find(WEIGHTS["a.weight"].numpy().tobytes()) + 5] ^= 1
+    path.write_bytes(spoiled)
+    with pytest.raises(UserError, match=r"not a readable checkpoint.*CRC"):
+        foreign.read_weights(path)
+
+
+def test_a_checkpoint_without_check_sums_is_read(tmp_path):
+    torch.serialization.set_crc32_options(compute_crc32=False)
+    try:
+        path = checkpoint(tmp_path, WEIGHTS)
+    finally:
+        torch.serialization.set_crc32_options(compute_crc32=True)
+    assert torch.equal(foreign.read_weights(path)["a.weight"], WEIGHTS["a.weight"])
+
+
+def test_what_was_taken_is_printed_where_there_is_more(tmp_path, capsys):
+    path = checkpoint(tmp_path, {"model": {"x": torch.zeros(1)}, "model_ema": WEIGHTS})
+    assert foreign.read_container(path)[1] == "model_ema"
+    assert capsys.readouterr().err == f"{path}: weights of 'model_ema' (2 tensors); also there: 'model' (1 tensor)\n"
+    foreign.read_weights(checkpoint(tmp_path, WEIGHTS))
+    assert capsys.readouterr().err == ""

@@ -29,9 +29,13 @@ OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")  # numbers 
 class PublishedClip(ClipKind):
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         record = record_of(records, "evaluation.clip.weights")
-        with artifacts.artifact(out, stage="clip", module=__name__, config=self.section, inputs=[record]) as folder:
+        outcome: dict[str, object] = {}
+        artifact = artifacts.artifact(out, stage="clip", module=__name__, config=self.section, inputs=[record], outcome=outcome)
+        with artifact as folder:
             shutil.rmtree(folder, ignore_errors=True)
-            return import_published(self.section, locate(record), folder)
+            facts = import_published(self.section, locate(record), folder)
+            outcome["container"] = facts["container"]
+        return facts
 
     def load(self, folder: Path) -> LoadedClip:
         return load_published(folder)
@@ -63,7 +67,7 @@ def import_published(section: OpenClip, source: Path, out: Path) -> dict:
         raise UserError(
             f"{source}: model {section.model} has a tokenizer of its own, which is not in this file; take one with CLIP's tokenizer"
         )
-    tensors = _state_dict(weights)
+    tensors, container = _state_dict(weights, section.weights.container)
     if any(key in tensors for key in OPENAI_EXTRAS):
         tensors = {key: value for key, value in tensors.items() if key not in OPENAI_EXTRAS}
         if not config.get("quick_gelu"):
@@ -74,9 +78,12 @@ def import_published(section: OpenClip, source: Path, out: Path) -> dict:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise UserError(f"{source}: open_clip cannot build the model {section.model} ({str(error).splitlines()[0]})") from None
     own = model.state_dict()
-    load_weights(model, {key: _like(value.float(), own.get(key)) for key, value in tensors.items()}, weights)
+    load_weights(
+        model, {key: _like(value.float() if value.is_floating_point() else value, own.get(key)) for key, value in tensors.items()}, weights
+    )
     save_folder(out, model, config, preprocess)
-    return {"model": section.model, "parameters": sum(p.numel() for p in model.parameters()), "quick_gelu": bool(config.get("quick_gelu"))}
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"model": section.model, "parameters": parameters, "quick_gelu": bool(config.get("quick_gelu")), "container": container}
 
 
 def _like(value: Tensor, own: Tensor | None) -> Tensor:
@@ -113,11 +120,11 @@ def _defaults() -> dict:
     return {key: value for key, value in asdict(PreprocessCfg()).items() if key in ("mean", "std", "interpolation", "resize_mode")}
 
 
-def _state_dict(path: Path) -> dict[str, Tensor]:
-    """The tensors of a checkpoint. A TorchScript archive is refused: it is code."""
+def _state_dict(path: Path, container: str | None) -> tuple[dict[str, Tensor], str]:
+    """The tensors of a checkpoint, and of which container. A TorchScript archive is refused: it is code."""
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         raise UserError(
             f"{path}: a TorchScript archive, which is code, not weights; take {WEIGHTS} of the same model from open_clip's hub "
             "(OpenAI's ViT-L/14: timm/vit_large_patch14_clip_224.openai) and set evaluation.clip.model to its name with -quickgelu"
         )
-    return foreign.read_weights(path)
+    return foreign.read_container(path, container)

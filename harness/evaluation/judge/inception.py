@@ -40,12 +40,12 @@ class PublishedInception(JudgeKind):
     def make(self, *, data: Path | None, records: list[Path], state: Path, out: Path) -> dict:
         """The published file, strictly checked; returns how many tensors it has."""
         record = record_of(records, "evaluation.judge.weights")
-        with artifacts.artifact(out, stage="judge", module=__name__, config=self.section, inputs=[record]) as path:
-            source = locate(record)
-            tensors = foreign.read_weights(source)
+        source, facts = locate(record), {"config": self.section, "inputs": [record]}
+        tensors, container = foreign.read_container(source, self.section.weights.container)
+        with artifacts.artifact(out, stage="judge", module=__name__, container=container, **facts) as path:
             model = InceptionExtractor("inception", [self.layers["features"]], tensors, source)
             save_tensors(path, model.state_dict())
-        return {"tensors": len(tensors)}
+        return {"tensors": len(tensors), "container": container}
 
     @property
     def layers(self) -> dict[str, str]:

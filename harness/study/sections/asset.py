@@ -1,5 +1,7 @@
 """What a study's user supplies."""
 
+from pydantic import Field
+
 from harness.study.typed import Count, Sha256, Strict
 
 
@@ -12,3 +14,9 @@ class Asset(Strict):
     sha256: Sha256 | None = None  # or its first digits; None where none is published: what is found is recorded
     file: str | None = None  # of a folder: the file whose sha256 stands for it; None: the names and sizes of all files do
     bytes: Count | None = None  # size, for the plan
+
+
+class Weights(Asset):
+    """A file of weights."""
+
+    container: str | None = Field(default=None, min_length=1)  # of several in the file, the one that is meant, as `dsr import` lists them

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from harness.study.sections.asset import Asset
+from harness.study.sections.asset import Weights
 from harness.study.sections.training import Training
 from harness.study.typed import Count, Decay, NonNegative, Positive, Strict
 
@@ -17,7 +17,7 @@ VGG16_WIDTHS = (64, 128, 256, 512, 512)
 class Adversarial(Strict):
     """RAE's stage-1 adversarial loss: a frozen DINO ViT-S/8 with trained heads (released train_stage1.py:470-492)."""
 
-    weights: Asset
+    weights: Weights
     width: Count = 384  # of the frozen ViT
     depth: Count = 12
     heads: Count = 6
@@ -32,8 +32,8 @@ class Adversarial(Strict):
 class Perceptual(Strict):
     """LPIPS with VGG-16."""
 
-    vgg: Asset
-    heads: Asset
+    vgg: Weights
+    heads: Weights
     weight: Positive = 1.0
     widths: tuple[Count, Count, Count, Count, Count] = VGG16_WIDTHS
 
@@ -81,7 +81,7 @@ class VitDecoder(DecoderSection):
     heads: Count
     mlp: Count
     patch: Count
-    released: dict[Literal["plain", "trained_registers"], Asset] = Field(default={})
+    released: dict[Literal["plain", "trained_registers"], Weights] = Field(default={})
     noise: NonNegative  # sigma of the noise augmentation is uniform in [0, noise], per sample
     training: Training
     ema: Decay = 0.0

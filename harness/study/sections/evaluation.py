@@ -8,7 +8,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from harness.study.sections.asset import Asset
+from harness.study.sections.asset import Asset, Weights
 from harness.study.sections.training import Training
 from harness.study.typed import Count, OneOf, Positive, Share, Strict
 
@@ -76,7 +76,7 @@ class Inception(JudgeSection):
     """torch-fidelity's port of the TensorFlow Inception of FID."""
 
     kind: Literal["inception"]
-    weights: Asset
+    weights: Weights
     features: Literal[64, 192, 768, 2048] = 2048  # the layer that FID, KID, precision and recall use, by its width
 
     @property
@@ -141,7 +141,7 @@ class OpenClip(ClipSection):
 
     kind: Literal["open_clip"]
     model: str  # open_clip's name, or LOCAL
-    weights: Asset
+    weights: Weights
 
     @property
     def text(self) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.study.sections.asset import Asset
+from harness.study.sections.asset import Weights
 from harness.study.sections.denoiser import ARCHITECTURES, Shape
 from harness.study.typed import Count, Decay, Interval, OneOf, Strict, name_in
 
@@ -32,7 +32,7 @@ SAMPLERS = {
 class Weak(Shape):
     """The weaker model of autoguidance. In a study it has its architecture's own fields, too."""
 
-    weights: Asset
+    weights: Weights
 
 
 class Guidance(Strict):
