@@ -136,6 +136,8 @@ def test_autoguidance_and_random_labels(tmp_path):
     assert set(labels) == {0, 1, 2}
     assert labels.tolist() != [i % 3 for i in range(len(labels))]
     assert any(path.endswith("sampling.guidance.weak.weights.json") for path in artifacts.meta(samples)["inputs"])
+    taken = {"container": "ema", "other_containers": {}}
+    assert artifacts.meta(samples)["weights"] == {"sampling.guidance.weak.weights": taken}
     unguided = parse_study("plain", config.merge(values, {"sampling": {"guidance": {"scale": 1.0}}}))
     images = np.load(samples)["images"]
     encoder = pipeline.encoders["plain"]

@@ -27,12 +27,12 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
         model = _model(study, method, part)
     check_weights(model, tensors, checkpoint)
     facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": sha256, "study": study.name, "part": part, "method": method}
-    facts["container"] = taken
+    facts |= taken
     config = study.denoiser if part == "denoiser" else study.decoder
     with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
         save_tensors(path, tensors)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    return {"written": str(out), "container": taken, "parameters": parameters, "sha256": sha256}
+    return {"written": str(out), **taken, "parameters": parameters, "sha256": sha256}
 
 
 def _container(study: Study, method: str, part: str) -> str | None:

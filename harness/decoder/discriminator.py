@@ -123,7 +123,7 @@ class Discriminator(nn.Module):
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(**shape)
-        tensors, model.container = foreign.read_container(dino, named)
+        tensors, model.taken = foreign.read_container(dino, named)
         load_weights(model.backbone, tensors, dino)
         return model
 

@@ -21,7 +21,7 @@ class Losses:
     def __init__(self, study: Study, model: ViTDecoder, batches: Batches, records: Sequence[Path]) -> None:
         self.config, self.model, self.batches = study.decoder, model, batches
         self.perceptual = self.discriminator = self.opponent = None
-        self.containers: dict[str, str] = {}  # asset -> what was taken of its file
+        self.taken: dict[str, dict] = {}  # asset -> what was taken of its file
         adversarial, training = self.config.adversarial, self.config.training
         if self.config.perceptual:
             from harness.decoder.perceptual import Perceptual
@@ -29,13 +29,13 @@ class Losses:
             widths, named = self.config.perceptual.widths, (self.config.perceptual.vgg.container, self.config.perceptual.heads.container)
             files = [assets.locate(assets.record_of(records, f"decoder.perceptual.{part}")) for part in ("vgg", "heads")]
             self.perceptual = Perceptual.from_files(*files, widths=widths, named=named).to(device())
-            self.containers |= {f"decoder.perceptual.{part}": name for part, name in self.perceptual.containers.items()}
+            self.taken |= {f"decoder.perceptual.{part}": facts for part, facts in self.perceptual.taken.items()}
         if adversarial:
             from harness.decoder.discriminator import Discriminator, shape_of
 
             file = assets.locate(assets.record_of(records, "decoder.adversarial.weights"))
             self.discriminator = Discriminator.from_file(file, adversarial.weights.container, **shape_of(adversarial)).to(device())
-            self.containers["decoder.adversarial.weights"] = self.discriminator.container
+            self.taken["decoder.adversarial.weights"] = self.discriminator.taken
             self.fools_from = training.steps_of(adversarial.generator_from, len(batches))
             self.opponent = Opponent(
                 self.discriminator, self.against, start=training.steps_of(adversarial.discriminator_from, len(batches))

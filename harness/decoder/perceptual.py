@@ -53,10 +53,10 @@ class Perceptual(nn.Module):
         UserError, one line, for a file that is missing, damaged or of another architecture.
         """
         model = cls(widths)
-        model.containers = {}
-        tensors, model.containers["vgg"] = foreign.read_container(vgg, named[0])
+        model.taken = {}
+        tensors, model.taken["vgg"] = foreign.read_container(vgg, named[0])
         load_weights(model.vgg, {name: x for name, x in tensors.items() if not name.startswith("classifier.")}, vgg)
-        tensors, model.containers["heads"] = foreign.read_container(heads, named[1])
+        tensors, model.taken["heads"] = foreign.read_container(heads, named[1])
         load_weights(model.heads, tensors, heads)
         return model
 

@@ -49,11 +49,11 @@ class RaeDecoder(DecoderKind):
 
     def _import(self, released: Weights, record: Path, out: Path) -> dict:
         source, facts = assets.locate(record), {"config": self.study.decoder, "inputs": [record]}
-        tensors, container = foreign.read_container(source, released.container)
+        tensors, taken = foreign.read_container(source, released.container)
         model = load_weights(self.build(), tensors, source)
-        with artifacts.artifact(out, stage="decoder", module=__name__, container=container, **facts) as path:
+        with artifacts.artifact(out, stage="decoder", module=__name__, **facts, **taken) as path:
             save_tensors(path, model.state_dict())
-        return {"decoder": "published", "file": str(source), "container": container}
+        return {"decoder": "published", "file": str(source), **taken}
 
     def _train(
         self,
@@ -93,9 +93,10 @@ class RaeDecoder(DecoderKind):
                 opponent=losses.opponent,
             )
             save_tensors(path, weights)
-            outcome |= {"containers": losses.containers} if losses.containers else {}
+            outcome |= {"weights": losses.taken} if losses.taken else {}
         return {
             "decoder": "trained",
+            **outcome,
             "losses": ["l1", *(["lpips"] if section.perceptual else []), *(["adversarial"] if section.adversarial else [])],
         }
 

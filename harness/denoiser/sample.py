@@ -66,16 +66,16 @@ def velocity_of(study: Study, output: Field) -> Field:
     return velocity_at
 
 
-def weak_model(study: Study, records: list[Path]) -> tuple[nn.Module | None, dict[str, str]]:
+def weak_model(study: Study, records: list[Path]) -> tuple[nn.Module | None, dict[str, dict]]:
     """The weaker model of autoguidance, from the study's asset, and for the record what was taken of its file."""
     weak = study.sampling.guidance.weak
     if weak is None:
         return None, {}
     name = "sampling.guidance.weak.weights"
     path = assets.locate(assets.record_of(records, name))
-    tensors, container = foreign.read_container(path, weak.weights.container)
+    tensors, taken = foreign.read_container(path, weak.weights.container)
     model = load_weights(build_shape(study, weak), tensors, path)
-    return model.eval().requires_grad_(False).to(device()), {"containers": {name: container}}
+    return model.eval().requires_grad_(False).to(device()), {"weights": {name: taken}}
 
 
 def draw_samples(
@@ -126,7 +126,7 @@ def draw_samples(
         if not processes.rank():
             record = artifacts.meta(file)
             statuses[file.relative_to(Path(out).parent).as_posix()] = record.get("reason", record["status"])
-    return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **statuses}
+    return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **drawer.facts, **statuses}
 
 
 def views_of(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:

@@ -35,8 +35,8 @@ class Container:
     average: bool
 
 
-def choose(content: object, path: Path, wanted: str | None = None) -> tuple[Tensors, str, list[str]]:
-    """(tensors by name; the container's name; the others, each with its number of tensors).
+def choose(content: object, path: Path, wanted: str | None = None) -> tuple[Tensors, str, dict[str, int]]:
+    """(tensors by name; the container's name; the names of the others, each with its number of tensors).
 
     `wanted`: a container's name, or the end or the beginning of it. UserError, with a list, where that or the rule leaves no one of them.
     """
@@ -54,7 +54,7 @@ def choose(content: object, path: Path, wanted: str | None = None) -> tuple[Tens
         what = "several averages" if left[0].average else "several containers, none of them alone an average by its name"
         raise UserError(f"{path}: {what}: {_list(left)}; {NAME_ONE}")
     [taken] = left
-    others = [_text(one) for one in found if one is not taken] if any(one is taken for one in found) else []
+    others = {one.name: len(one.tensors) for one in found if one is not taken} if any(one is taken for one in found) else {}
     return unwrapped(taken.tensors, path), taken.name, others
 
 

@@ -1,7 +1,6 @@
 """Weights from elsewhere: safetensors, or files of `torch.save` read without executing anything in them, told by their first bytes."""
 
 import pickle
-import sys
 import warnings
 import zipfile
 from pathlib import Path
@@ -29,15 +28,13 @@ def read_weights(path: Path | str, container: str | None = None) -> dict[str, Te
     return read_container(path, container)[0]
 
 
-def read_container(path: Path | str, container: str | None = None) -> tuple[dict[str, Tensor], str]:
-    """As `read_weights`, and the name of the container that was taken; it is printed where there are others."""
+def read_container(path: Path | str, container: str | None = None) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """As `read_weights`, and what to print and to record: the container that was taken, and the others with their numbers of tensors."""
     path = Path(path)
     tensors, name, others = choose(_content(path), path, container)
     for key, value in tensors.items():
         _check(key, value, path)
-    if others:
-        print(f"{path}: weights of '{name}' ({len(tensors)} tensors); also there: {', '.join(others)}", file=sys.stderr, flush=True)
-    return {key: value.detach() for key, value in tensors.items()}, name
+    return {key: value.detach() for key, value in tensors.items()}, {"container": name, "other_containers": others}
 
 
 def check_folder(folder: Path) -> None:

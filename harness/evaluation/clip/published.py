@@ -34,7 +34,7 @@ class PublishedClip(ClipKind):
         with artifact as folder:
             shutil.rmtree(folder, ignore_errors=True)
             facts = import_published(self.section, locate(record), folder)
-            outcome["container"] = facts["container"]
+            outcome |= {name: facts[name] for name in ("container", "other_containers")}
         return facts
 
     def load(self, folder: Path) -> LoadedClip:
@@ -67,7 +67,7 @@ def import_published(section: OpenClip, source: Path, out: Path) -> dict:
         raise UserError(
             f"{source}: model {section.model} has a tokenizer of its own, which is not in this file; take one with CLIP's tokenizer"
         )
-    tensors, container = _state_dict(weights, section.weights.container)
+    tensors, taken = _state_dict(weights, section.weights.container)
     if any(key in tensors for key in OPENAI_EXTRAS):
         tensors = {key: value for key, value in tensors.items() if key not in OPENAI_EXTRAS}
         if not config.get("quick_gelu"):
@@ -83,7 +83,7 @@ def import_published(section: OpenClip, source: Path, out: Path) -> dict:
     )
     save_folder(out, model, config, preprocess)
     parameters = sum(p.numel() for p in model.parameters())
-    return {"model": section.model, "parameters": parameters, "quick_gelu": bool(config.get("quick_gelu")), "container": container}
+    return {"model": section.model, "parameters": parameters, "quick_gelu": bool(config.get("quick_gelu")), **taken}
 
 
 def _like(value: Tensor, own: Tensor | None) -> Tensor:
@@ -120,8 +120,8 @@ def _defaults() -> dict:
     return {key: value for key, value in asdict(PreprocessCfg()).items() if key in ("mean", "std", "interpolation", "resize_mode")}
 
 
-def _state_dict(path: Path, container: str | None) -> tuple[dict[str, Tensor], str]:
-    """The tensors of a checkpoint, and of which container. A TorchScript archive is refused: it is code."""
+def _state_dict(path: Path, container: str | None) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The tensors of a checkpoint, and what was taken of it. A TorchScript archive is refused: it is code."""
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         raise UserError(
             f"{path}: a TorchScript archive, which is code, not weights; take {WEIGHTS} of the same model from open_clip's hub "

@@ -41,11 +41,11 @@ class PublishedInception(JudgeKind):
         """The published file, strictly checked; returns how many tensors it has."""
         record = record_of(records, "evaluation.judge.weights")
         source, facts = locate(record), {"config": self.section, "inputs": [record]}
-        tensors, container = foreign.read_container(source, self.section.weights.container)
-        with artifacts.artifact(out, stage="judge", module=__name__, container=container, **facts) as path:
+        tensors, taken = foreign.read_container(source, self.section.weights.container)
+        with artifacts.artifact(out, stage="judge", module=__name__, **facts, **taken) as path:
             model = InceptionExtractor("inception", [self.layers["features"]], tensors, source)
             save_tensors(path, model.state_dict())
-        return {"tensors": len(tensors), "container": container}
+        return {"tensors": len(tensors), **taken}
 
     @property
     def layers(self) -> dict[str, str]:
