@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -82,7 +83,7 @@ def unwrapped(tensors: Tensors, path: Path) -> Tensors:
     return plain
 
 
-def _mappings(content: object) -> Iterator[tuple[int, str, Mapping]]:
+def _mappings(content: object) -> Iterator[tuple[int, str, Mapping[Any, Any]]]:
     """(level, name, mapping): the top and what is one or two levels below, without what optimisers and the like keep."""
     level = [(TOP, content)] if isinstance(content, Mapping) else []
     for depth in range(3):
@@ -104,7 +105,7 @@ def _words(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def _tensors(mapping: Mapping) -> Tensors:
+def _tensors(mapping: Mapping[Any, Any]) -> Tensors:
     return {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
