@@ -16,9 +16,11 @@ from typing import Any, NoReturn
 from harness import __version__
 from harness.cli.commands import COMMANDS, Command, add_commands
 from harness.store.artifacts import Finished
+from harness.store.assets import ASSETS_FOLDER
 from harness.study.method import EncoderRegisters, load_method
 from harness.study.study import load_study
 from harness.study.typed import UserError, check_seeds, did_you_mean
+from harness.workflow.counting import count_left_out
 from harness.workflow.stages import STAGES, Parameter, parameters
 
 ABOUT = """Benchmark and reproducibility harness for Dual-Stage Registers (arXiv 2605.05206).
@@ -115,6 +117,8 @@ def main() -> None:
     arguments = parser(sys.argv[1:]).parse_args()
     warnings.filterwarnings("ignore", module="cleanfid|open_clip|timm|transformers|diffusers|PIL")
     try:
+        if name := getattr(arguments, "study", None) or getattr(arguments, "name", None):
+            count_left_out(name, getattr(arguments, "assets", None) or Path(ASSETS_FOLDER))
         if "command" in arguments:
             sys.exit(arguments.command(arguments))
         result = _run_stage(arguments)

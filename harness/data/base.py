@@ -22,6 +22,10 @@ class Source(ABC):
         Its record has `source`, the section's. UserError where the source is not what the section says.
         """
 
+    def count(self, root: Path) -> dict[str, int]:
+        """`classes`, `train_images` and `reference` in the assets folder `root`, of a section that leaves them out."""
+        raise NotImplementedError(f"{self.data.source} is not counted")
+
     @staticmethod
     @abstractmethod
     def load(folder: Path, split: str) -> Split:
@@ -30,6 +34,14 @@ class Source(ABC):
     @abstractmethod
     def captions(self, labels: Sequence[int]) -> list[str]:
         """What the CLIP score compares an image of a label with; where labels are prompts, the prompts."""
+
+    def captions_in(self, folder: Path, labels: Sequence[int]) -> list[str]:
+        """The same, of the data set that `make` wrote: where it knows better than the section."""
+        return self.captions(labels)
+
+    def caption_source(self, folder: Path) -> str:
+        """Where the captions of that data set come from, in words; empty where the section settles it."""
+        return ""
 
     def scenes(self, split: str) -> list[list[Any]]:
         """What is true of each image of a split, as a list of harness.data.shapes.Thing; only where labels are prompts."""

@@ -18,6 +18,7 @@ class Split:
     """Images (H, W, 3) uint8 by number, `labels` (N,) int64. Subclasses say where the images are."""
 
     labels: np.ndarray
+    texts: list[str] | None = None  # of each image, where it has one of its own
     by_class: bool = False  # whether images are in the order of their labels, so that the first ones are of one class
 
     def __len__(self) -> int:

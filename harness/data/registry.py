@@ -5,12 +5,18 @@ harness/study/sections/data.py.
 """
 
 from harness.data.base import Source
+from harness.data.dataset import DatasetSource
 from harness.data.digits import DigitsSource
 from harness.data.folder import FolderSource
 from harness.data.shapes import ShapesSource
 from harness.study.sections.data import DataSection
 
-SOURCES: dict[str, type[Source]] = {"sklearn_digits": DigitsSource, "shapes": ShapesSource, "image_folder": FolderSource}
+SOURCES: dict[str, type[Source]] = {
+    "sklearn_digits": DigitsSource,
+    "shapes": ShapesSource,
+    "image_folder": FolderSource,
+    "dataset": DatasetSource,
+}
 
 
 def source_of(data: DataSection) -> Source:

@@ -5,6 +5,7 @@ A new score: its description there, and its function here, which asks the subjec
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from harness.evaluation.accuracy import accuracy
@@ -16,6 +17,7 @@ from harness.evaluation.kid import kid
 from harness.evaluation.outcome import Measured, Outcome, Stop, finite, without
 from harness.evaluation.reconstruction import psnr, rfid
 from harness.evaluation.subjects import ScoredSamples
+from harness.results.scores import CAPTIONED
 
 
 def fid(seen: ScoredSamples) -> Measured:
@@ -33,7 +35,8 @@ def fid_infinity(seen: ScoredSamples) -> Outcome:
 
 def clip_score(seen: ScoredSamples) -> Measured:
     """Mean over the samples."""
-    return by_resampling(seen.clip_scores.mean().item(), means("clip_score", seen.clip_scores, seen.resamples))
+    score = by_resampling(seen.clip_scores.mean().item(), means("clip_score", seen.clip_scores, seen.resamples))
+    return replace(score, how=f"{score.how}{CAPTIONED}{seen.caption_source}") if seen.caption_source else score
 
 
 def of_prompts(name: str) -> Callable[[ScoredSamples], Measured]:

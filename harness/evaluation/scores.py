@@ -46,7 +46,7 @@ def score_runs(
     """
     if study.evaluation.clip and clip is None:
         raise UserError(f"study '{study.name}' has a CLIP score: name its open_clip folder with --clip")
-    instruments = Instruments(study, judge, load_references(references), clip if study.evaluation.clip else None)
+    instruments = Instruments(study, judge, load_references(references), clip if study.evaluation.clip else None, data)
     _check_references(instruments, references)
     plain, provenance = plain_view(study), provenance_of(__name__, study.evaluation, study)
     if guidance:

@@ -36,12 +36,14 @@ from harness.study.typed import UserError
 class Instruments:
     """What the images of a study are looked at with, for all runs.
 
-    The first reference is that of plain `fid`; `clip`: None without a CLIP score.
+    The first reference is that of plain `fid`; `clip`: None without a CLIP score; `data`: the data set, for the captions of its labels.
     """
 
-    def __init__(self, study: Study, judge: Path, references: dict[str, ReferenceStatistics], clip: Path | None) -> None:
+    def __init__(
+        self, study: Study, judge: Path, references: dict[str, ReferenceStatistics], clip: Path | None, data: Path | None = None
+    ) -> None:
         self.study, self.extract, self.references = study, Extractor(study, judge), references
-        self.clip = load_clip(study, clip) if clip else None
+        self.clip, self.data = load_clip(study, clip) if clip else None, data
         self.networks = {"judge": self.extract.sha256, "clip": artifacts.checked(clip) if clip else NONE}
 
     def samples(self, path: Path, denoiser: Path) -> "ScoredSamples":
@@ -113,7 +115,12 @@ class ScoredSamples(Subject):
     @cached_property
     def clip_scores(self) -> Tensor:
         """(N,) float64, of each sample and the caption of its label."""
-        return clip_scores(self.images, captions(self.study.data, self.labels), *self.instruments.clip)
+        return clip_scores(self.images, captions(self.study.data, self.labels, self.instruments.data), *self.instruments.clip)
+
+    @property
+    def caption_source(self) -> str:
+        """Where the captions come from, in words; empty where the study settles it."""
+        return source_of(self.study.data).caption_source(self.instruments.data) if self.instruments.data else ""
 
     @cached_property
     def geneval(self) -> dict[str, Measured]:

@@ -8,7 +8,7 @@ from harness.report import rows as row_files
 from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.results.scores import of_outliers, score_info, scores_of
+from harness.results.scores import CAPTIONED, of_outliers, score_info, scores_of
 from harness.results.views import CHOSEN
 from harness.study.study import Study
 
@@ -32,6 +32,8 @@ def notes(parts: list[Part], rows: pd.DataFrame, seeds: list[int], columns: list
     for score in dict.fromkeys(scores):
         if score in valued and (note := score_info(score).note):
             lines.append(" ".join([note, *(bias(parts, rows) if score == "fid_infinity" else [])]))
+    if "clip_score" in scores:
+        lines += by_part(parts, lambda part: captioned(plain(part, rows)))
     lines += by_part(parts, lambda part: sampled(part.study) if of_samples else f"Weights of EMA {part.study.ema:g}.")
     if any(column.guided for column in columns):
         lines += by_part(parts, lambda part: chosen(part, rows))
@@ -116,6 +118,13 @@ def judged(study: Study, fid: pd.Series) -> str:
         f"reference: {held_out} (data {fid['reference'][:12]}); {judge} in Inception's place{clip}, "
         f"so {scores} cannot be compared with other papers'."
     )
+
+
+def captioned(table: pd.DataFrame) -> str:
+    """Where the captions come from, unless the study says it."""
+    told = table.loc[table["score"] == "clip_score", "how"].str.partition(CAPTIONED)[2]
+    sources = "; ".join(dict.fromkeys(source for source in told if source))
+    return f"Captions of the CLIP score: {sources}." if sources else ""
 
 
 def sampled(study: Study) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
+from harness.study.counts import filled
 from harness.study.names import names_in
 from harness.study.sections.asset import Asset
 from harness.study.sections.data import SOURCES, DataSection
@@ -193,6 +194,8 @@ def load_study(name: str) -> Study:
 
 
 def parse_study(name: str, values: dict[str, Any]) -> Study:
+    """From raw values, with what they leave to be counted."""
+    values = filled(name, values)
     try:
         return Study.model_validate({**values, "name": name})
     except ValidationError as error:

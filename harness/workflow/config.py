@@ -12,6 +12,7 @@ from harness.study.method import in_order, load_method, method_names
 from harness.study.study import load_study
 from harness.study.typed import UserError, check_seeds, nearest
 from harness.study.yaml_file import read_mapping
+from harness.workflow.counting import count_family
 from harness.workflow.run import Run, say_missing
 
 KEYS = ("study", "seeds", "methods", "assets")
@@ -22,6 +23,10 @@ def checked_config(config: dict[str, Any]) -> Run:
     try:
         for key in config:
             nearest(key, KEYS, "config key")
+        root = config.get("assets") or ASSETS_FOLDER
+        if not isinstance(root, str):
+            raise UserError(f"assets must be the name of a folder; got {root!r}")
+        count_family(str(config.get("study")), Path(root))
         study = load_study(str(config.get("study")))
         seeds = check_seeds(study.seeds if config.get("seeds") is None else _numbers(config["seeds"]))
         methods = next(m for m in (config.get("methods"), study.methods, method_names()) if m is not None)
@@ -33,9 +38,6 @@ def checked_config(config: dict[str, Any]) -> Run:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
         for name in methods:
             check_fits(study, name)
-        root = config.get("assets") or ASSETS_FOLDER
-        if not isinstance(root, str):
-            raise UserError(f"assets must be the name of a folder; got {root!r}")
         say_missing(study, root)
         return Run(study, seeds, in_order(methods), root)
     except UserError as error:

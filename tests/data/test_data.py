@@ -94,7 +94,8 @@ def test_a_folder_of_images_is_indexed_by_class_and_decoded_on_demand(folder):
 
 
 def test_captions_are_class_names(folder):
-    assert captions(folder.study.data, [0, 1]) == ["a photo of a tench", "a photo of a goldfish"]
+    wanted = ["a photo of a Golden Retriever", "a photo of a tabby cat"]
+    assert captions(folder.study.data, [0, 1], folder.root / "data") == wanted
 
 
 @pytest.mark.parametrize(
@@ -165,9 +166,6 @@ def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder,
 
 def test_captions_set_up_what_they_need_themselves():
     """In a process that has imported nothing else of the harness: open_clip imports torchvision, whose operators a CPU-only torch lacks."""
-    code = (
-        "from types import SimpleNamespace; from harness.data.captions import captions; "
-        "print(captions(SimpleNamespace(source='image_folder'), [0, 1])[1])"
-    )
+    code = "from harness.data.class_words import captions_of; print(captions_of(['n01440764', 'n01443537']).texts[1][0])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, "a photo of a goldfish"), done.stderr

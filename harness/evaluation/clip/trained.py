@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from harness.data.captions import captions
+from harness.data.captions import captions, image_texts
 from harness.data.images import to_pixels
 from harness.data.stage import load_data
 from harness.evaluation.clip.base import ClipKind, LoadedClip
@@ -65,7 +65,7 @@ class TrainedWordClip(ClipKind):
         """Write an open_clip folder with the words beside it; returns how often an unseen image is nearest to its own caption."""
         section, image_size = self.section, self.study.data.image_size
         split, held_out = load_data(data, "train"), load_data(data, "reference")
-        texts, wanted = (captions(self.study.data, part.labels) for part in (split, held_out))
+        texts, wanted = (image_texts(self.study.data, part, data) for part in (split, held_out))
         tokenizer = WordTokenizer.of(texts)
         pixels, tokens = split.pixels().to(device()), tokenizer(texts).to(device())
         artifact = artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=section, inputs=[data])

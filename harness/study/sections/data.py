@@ -64,19 +64,53 @@ class Shapes(DataSection):
     flip: Literal[False] = False  # mirrored, left is right
 
 
-class ImageFolder(DataSection):
-    """A folder of images for training and one of held-out images, each with a sub-folder a class (sorted: labels 0, 1, ...)."""
+class OwnImages(DataSection):
+    """People's own images, for training and held out, each with a class. What is left out of the numbers is counted (study/counts.py)."""
 
-    copied = False
-
-    source: Literal["image_folder"]
-    image_size: Count  # pixels, after ADM's centre crop (released train.py:269-273)
     classes: Count
     train: Asset
     held_out: Asset
+    held_out_classes: Literal["all", "some"] = "all"  # of the training's
+    captions: Asset | None = None  # CSV or JSONL: class,text or file_name,text; None: the images' own texts, else the names of the classes
     train_images: Count  # how many there must be; the length of an epoch follows from it
     reference: Count  # held-out images that outlier statistics and reconstruction use, evenly spaced through the sorted list
     flip: bool = True
 
 
-SOURCES: dict[str, type[DataSection]] = {"sklearn_digits": Digits, "shapes": Shapes, "image_folder": ImageFolder}
+class ImageFolder(OwnImages):
+    """A folder of images for training and one of held-out images, each with a sub-folder a class, or with metadata that name labels.
+
+    Labels 0, 1, ... are the training's classes in natural order (2 before 10). `metadata.csv`, `.jsonl` or `.parquet` beside the images is
+    that of Hugging Face's `imagefolder`: `file_name` with `label`, `text` or both.
+    """
+
+    copied = False
+
+    source: Literal["image_folder"]
+    image_size: Count  # pixels, after ADM's centre crop (released train.py:269-273)
+
+
+class Columns(Strict):
+    """What the columns of a data set are called; of a WebDataset `jpg` or `png`, `cls` and `txt`. A field inside one is `json.label`."""
+
+    image: str = "image"
+    label: str = "label"  # whole numbers, texts or a ClassLabel
+    text: str | None = None  # captions
+
+
+class DatasetFiles(OwnImages):
+    """What the library `datasets` reads from a folder or file: parquet, Arrow (`save_to_disk`), WebDataset's tars."""
+
+    source: Literal["dataset"]
+    image_size: Count  # pixels, after ADM's centre crop
+    columns: Columns = Columns()
+    train_split: str | None = None  # None: the only one there is
+    held_out_split: str | None = None
+
+
+SOURCES: dict[str, type[DataSection]] = {
+    "sklearn_digits": Digits,
+    "shapes": Shapes,
+    "image_folder": ImageFolder,
+    "dataset": DatasetFiles,
+}

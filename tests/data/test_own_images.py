@@ -1,0 +1,103 @@
+"""A person's own folder of images is the README's study of ten lines: counted, labelled and captioned by the harness."""
+
+import json
+import re
+import shutil
+import sys
+
+import pytest
+from PIL import Image
+
+from harness.cli.main import main
+from harness.data.captions import captions
+from harness.data.stage import load_data
+from harness.study import counts, study
+from harness.study.typed import ROOT, UserError
+from harness.workflow.config import checked_config
+from harness.workflow.counting import count_family, count_left_out
+
+CLASSES = ["golden_retriever", "great_white_shark", "7"]  # as bright as their places
+TRAIN, HELD_OUT = 4, 70  # a class; digits' KID wants 200
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    """A folder to run in, with the images and the study that the README says."""
+    (example,) = re.findall(r"^```yaml\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert len(example.splitlines()) <= 10
+    (tmp_path / "studies").mkdir()
+    shutil.copy(study.STUDIES / "digits.yaml", tmp_path / "studies")
+    (tmp_path / "studies/mine.yaml").write_text(example, encoding="utf-8")
+    for split, count in (("train", TRAIN), ("held_out", HELD_OUT)):
+        for place, name in enumerate(CLASSES):
+            folder = tmp_path / "assets/photos" / split / name
+            folder.mkdir(parents=True)
+            for i in range(count):
+                Image.new("RGB", (40, 36), (100 * place,) * 3).save(folder / f"{i}.png")
+    monkeypatch.setattr(study, "STUDIES", tmp_path / "studies")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def dsr(monkeypatch, *words):
+    monkeypatch.setattr(sys, "argv", ["dsr", *map(str, words)])
+    main()
+
+
+def test_labels_and_captions_of_the_readmes_study(mine, monkeypatch):
+    data = checked_config({"study": "mine"}).study.data
+    assert (data.classes, data.train_images, data.reference) == (3, 3 * TRAIN, 3 * HELD_OUT)
+    records = [f"results/mine/assets/data.{split}.json" for split in ("train", "held_out")]
+    for split, record in zip(("train", "held_out"), records, strict=True):
+        dsr(monkeypatch, "asset", "--study", "mine", "--name", f"data.{split}", "--assets", "assets", "--out", record)
+    dsr(monkeypatch, "data", "--study", "mine", "--records", *records, "--out", "results/mine/data")
+    for split, count in (("train", TRAIN), ("reference", HELD_OUT)):
+        part = load_data(mine / "results/mine/data", split)
+        assert part.labels.tolist() == [label for label in range(3) for _ in range(count)]
+        assert [int(part[i * count][0, 0, 0]) for i in range(3)] == [200, 0, 100]  # "7" comes before the words
+    assert captions(data, range(3), mine / "results/mine/data") == [
+        "a photo of a 7",
+        "a photo of a golden retriever",
+        "a photo of a great white shark",
+    ]
+
+
+def test_images_are_counted_again_when_snakemake_starts(mine):
+    count_family("mine", mine / "assets")
+    first = study.load_study("mine")
+    assert study.parse_study("mine", study.read_study("mine")) == first
+    (mine / "assets/photos/train/7/0.png").unlink()
+    count_left_out("mine", mine / "assets")  # a stage of the same run: what is recorded stands
+    assert study.load_study("mine").data == first.data
+    count_family("mine", mine / "assets")
+    assert study.load_study("mine").data.train_images == first.data.train_images - 1
+    assert len(json.loads(counts.RECORDS.read_text(encoding="utf-8"))) == 1
+
+
+def test_what_a_study_says_is_not_counted(mine):
+    path = mine / "studies/mine.yaml"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("  image_size", "  classes: 5\n  reference: 201\n  image_size"), encoding="utf-8"
+    )
+    count_family("mine", mine / "assets")
+    data = study.load_study("mine").data
+    assert (data.classes, data.train_images, data.reference) == (5, 3 * TRAIN, 201)
+
+
+def test_what_cannot_be_counted_is_one_line(mine):
+    with pytest.raises(UserError, match=r"study 'mine': data.classes is left out, and the images in photos/train and photos/held_out"):
+        study.load_study("mine")
+    shutil.rmtree(mine / "assets/photos/held_out/7")
+    with pytest.raises(UserError, match=r"study 'mine' leaves its images to be counted: .*class '7' is not among"):
+        count_family("mine", mine / "assets")
+    with pytest.raises(UserError, match=r"there is no 'elsewhere/photos/train' \(my own photos\) and no 'elsewhere/photos/held_out'"):
+        count_family("mine", mine.relative_to(mine) / "elsewhere")
+    for broken in ("", "[]", '{"x": {"classes": "many"}}'):
+        counts.RECORDS.parent.mkdir(exist_ok=True)
+        counts.RECORDS.write_text(broken, encoding="utf-8")
+        with pytest.raises(UserError, match="not counted yet: snakemake -n --config study=mine counts them"):
+            study.load_study("mine")
+    path = mine / "studies/mine.yaml"
+    path.write_text(path.read_text(encoding="utf-8").replace("image_size", "image_sise"), encoding="utf-8")
+    with pytest.raises(UserError, match=r"unknown field 'data.image_sise', did you mean 'image_size'\?"):
+        study.load_study("mine")
