@@ -74,6 +74,8 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     rendered = render(study, methods, tmp_path)
     rows = pd.read_csv(rendered / "table1.csv")
     assert set(rows["score"]) == set(scores_of(study))
+    told = "Captions of the CLIP score: ImageNet's words for the classes' WordNet ids."
+    assert told in (rendered / "table1.md").read_text(encoding="utf-8")
     assert set(rows["method"]) == set(methods)
     fids = rows[(rows["score"] == "fid") & (rows["ema"] == study.ema)].set_index("method")["value"]
     assert fids.nunique() == len(methods)  # whatever a method changes reaches its samples

@@ -101,8 +101,8 @@ def test_captions_are_class_names(folder):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"train_images": 7}, "6 images, data.train_images says 7; is the folder complete"),
-        ({"classes": 4}, "3 class folders, data.classes says 4"),
+        ({"train_images": 7}, "6 images, data.train_images says 7; is it complete"),
+        ({"classes": 4}, "3 classes, data.classes says 4"),
         ({"reference": 67}, "66 images, data.reference wants 67"),
     ],
 )
