@@ -24,7 +24,9 @@ def uncounted(values: dict[str, Any]) -> OwnImages | None:
     None, too, for a section with another mistake, which whoever reads the study is told.
     """
     data = values.get("data")
-    kind = SOURCES.get(str(data.get("source"))) if isinstance(data, dict) else None
+    if not isinstance(data, dict):
+        return None
+    kind = SOURCES.get(str(data.get("source")))
     if kind is None or not issubclass(kind, OwnImages) or not _left_out(data):
         return None
     try:
