@@ -88,8 +88,8 @@ def _without_hashes(values):
     return [_without_hashes(value) for value in values] if isinstance(values, list) else values
 
 
-def make_assets(study, root):
-    """Every asset of a toy study, in the format of the real one."""
+def make_assets(study, root, of=""):
+    """Every asset of a toy study, or those whose names begin with `of`, in the format of the real one."""
     makers = {"data.": _images, "encoder.": _encoder, "decoder.released.": _decoder, "decoder.perceptual.": _perceptual}
     makers |= {
         "decoder.adversarial.": _dino,
@@ -99,7 +99,7 @@ def make_assets(study, root):
     }
     for name, asset in study.assets.items():
         path = root / asset.path
-        if not path.exists():
+        if name.startswith(of) and not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             next(make for start, make in makers.items() if name.startswith(start))(study, name, path)
     return root

@@ -1,6 +1,7 @@
 """Weights from elsewhere: safetensors, or files of `torch.save` read without executing anything in them, told by their first bytes."""
 
 import pickle
+import re
 import warnings
 import zipfile
 from pathlib import Path
@@ -73,8 +74,12 @@ def _checkpoint(path: Path) -> object:
         # opened here, since torch goes by a name's suffix; warnings are of old formats, and of tensors that are refused below
         with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
             return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        raise UserError(f"{path}: holds more than weights, so it is not opened; save its state_dict alone, or as safetensors") from None
+    except pickle.UnpicklingError as error:
+        named = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f" ({named[1]})" if named else ""
+        raise UserError(
+            f"{path}: holds more than weights{what}, so it is not opened; save its state_dict alone, or as safetensors"
+        ) from None
     except Exception as error:  # of a damaged file torch raises nearly anything
         raise UserError(f"{path}: not a readable checkpoint, truncated? ({_line(error)}); get it again") from None
 

@@ -5,13 +5,15 @@ import torch
 from conftest import error
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
+from toy import make_assets, toy_study
 from transformers import SiglipConfig, SiglipModel, SiglipVisionConfig, SiglipVisionModel, ViTModel
 
 from harness.decoder.vit import ViTDecoder
 from harness.encoder import tower as tower_model
 from harness.encoder import tower_files
 from harness.encoder.families import FAMILIES, Family
-from harness.store import artifacts
+from harness.encoder.registry import encoder_of
+from harness.store import artifacts, assets
 from harness.study.sections import encoder as sections
 from harness.study.typed import UserError
 
@@ -345,3 +347,25 @@ def test_trained_registers_take_part_but_do_not_come_out(built, study):
     before = model(pixels)
     model.registers.data.mul_(-5)
     assert not torch.allclose(before, model(pixels))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (lambda x: x.fill_(torch.nan), "is not finite"),
+        (lambda x: x.to(torch.int8), "is int8"),
+        (lambda x: x.to(torch.float8_e5m2), "is float8_e5m2"),
+    ],
+)
+def test_a_tower_that_would_be_cast_or_computed_with_in_silence_is_refused(tmp_path, spoil, says):
+    study = toy_study("imagenet256_siglip2_b")
+    make_assets(study, tmp_path, "encoder.")
+    record, out = tmp_path / "encoder.plain.weights.json", tmp_path / "encoder"
+    assets.record_asset(study, name=record.stem, assets=tmp_path, out=record)
+    file = assets.locate(record) / "model.safetensors"
+    tensors = load_file(file)
+    name = sorted(tensors)[-1]
+    save_file(tensors | {name: spoil(tensors[name].clone())}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"model.safetensors: '{name}' {says}"):
+        encoder_of(study).make(backbone="plain", data=tmp_path, records=[record], state=tmp_path, out=out)
+    assert not out.exists()
