@@ -1,22 +1,15 @@
 """Tables as Markdown and LaTeX."""
 
 import re
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from harness.report.cells import Cell
+from harness.report.latex import escape, first_in_row
 from harness.results.markdown import markdown_table
 
 SUPERSCRIPT = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 NUMBER = re.compile(r"[+−]?\d[\d.]*( ± [\d.]+| \[[+−\d., ]+\])?")
-LATEX = str.maketrans({
-    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "#": r"\#", "%": r"\%", "&": r"\&", "_": r"\_",
-    "^": r"\textasciicircum{}", "~": r"\textasciitilde{}", "<": r"$<$", ">": r"$>$", "|": r"$|$",
-    "↓": r"$\downarrow$", "↑": r"$\uparrow$", "×": r"$\times$", "Δ": r"$\Delta$", "∞": r"$\infty$", "±": r"$\pm$", "−": "$-$", "–": "--",
-    "‘": "`", "’": "'",
-})  # fmt: skip
-RAISED = re.compile(r"\\textasciicircum\{\}([A-Z]+)")  # as in DiT^DH
 
 
 @dataclass(frozen=True)
@@ -84,24 +77,20 @@ def latex(table: TextTable, numbers: dict[str, int]) -> str:
         text = f"$\\mathbf{{{text}}}$" if text and c.bold else f"${text}$" if text else escape(c.text)
         return text + (f"\\textsuperscript{{{numbers[c.why]}}}" if c.why else "")
 
+    def row(texts: Iterable[str]) -> str:
+        return first_in_row(" & ".join(texts)) + r" \\"
+
     columns = "l" * table.left + "r" * (len(table.headings) - table.left)
-    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", " & ".join(map(escape, table.headings)) + r" \\", "\\midrule"]
+    lines = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", row(map(escape, table.headings)), "\\midrule"]
     for place, (texts, cells) in enumerate(table.rows):
         if place in table.groups:
             lines += ["\\midrule"] * (place > 0) + [
                 f"\\multicolumn{{{len(table.headings)}}}{{l}}{{\\emph{{{escape(table.groups[place])}}}}} \\\\"
             ]
-        lines.append(" & ".join([*map(escape, texts), *map(cell, cells)]) + r" \\")
+        lines.append(row([*map(escape, texts), *map(cell, cells)]))
     return "\n".join([*lines, "\\bottomrule", "\\end{tabular}"])
 
 
 def formula(text: str) -> str:
     """A number with its interval, for LaTeX's maths; nothing for what is no number."""
     return escape(text).replace("$", "").replace("--", "-") if NUMBER.fullmatch(text) else ""
-
-
-def escape(text: str) -> str:
-    """Text as LaTeX in ASCII, without accents; a character that has no counterpart there is a question mark."""
-    text = unicodedata.normalize("NFKD", text)
-    plain = "".join(c if " " <= c <= "~" else "?" for c in text.translate(LATEX) if not unicodedata.combining(c))
-    return RAISED.sub(r"\\textsuperscript{\1}", plain)

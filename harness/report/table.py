@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.report import beside
 from harness.report import rows as row_files
+from harness.report.latex import label, needs
 from harness.report.markup import TextTable, floating, footnotes, superscript, to_markdown
 from harness.report.notes import notes
 from harness.report.panels import FilledPanel, fill_panels, rows_of_part
@@ -51,7 +52,7 @@ def content_of(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list
     wanted = None if spec.of_one_study else {(column.score, column.guided) for column in columns if column.score}
     lines = [(part, beside.lines(part.study, rows_of_part(part, used, seeds), part.methods, wanted)) for part in groups]
     return Content(
-        label=f"tab:{study.name}" if spec.of_one_study else f"tab:{study.family}-{spec.title.lower().replace(' ', '-')}",
+        label=f"tab:{study.name}" if spec.of_one_study else f"tab:{study.family}-{label(spec.title)}",
         title=f"{spec.title}: {study.title}" if spec.of_one_study else f"{spec.title} ({study.family})",
         caption=spec.caption,
         panels=panels,
@@ -76,7 +77,7 @@ def written(content: Content) -> tuple[str, str]:
     ]
     floats += [(f"{content.label}-alone{place or ''}", [one], [f"{one.title}."], []) for place, one in enumerate(content.alone)]
     tex = [floating(some, numbers, caption=[f"{content.title}.", *more], notes=small, label=name) for name, some, more, small in floats]
-    return text, "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *tex])
+    return text, "\n".join(["% Needs \\usepackage{booktabs,graphicx}", *needs(*tex), *tex])
 
 
 def table_texts(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: TableSpec) -> tuple[str, str]:

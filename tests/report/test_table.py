@@ -1,6 +1,5 @@
 """Rendered tables against golden files; regenerate them with `pytest tests/report/test_table.py --update-golden`."""
 
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -15,7 +14,6 @@ from synthetic import FIDS, synthetic
 from harness.report import rows as row_files
 from harness.report import specs, table
 from harness.report.cells import cells
-from harness.report.markup import escape
 from harness.report.specs import Column
 from harness.report.table import render_table
 from harness.results.scores import SCORES
@@ -233,21 +231,6 @@ def test_real_rows_render_twice_to_the_same_bytes(study, runs, tmp_path):
 
 
 # ------------------------------------------------------------------------------------------------------------------- LaTeX
-
-
-@given(st.text(max_size=30))
-def test_escaped_text_has_no_bare_special_character(text):
-    escaped = escape(text)
-    assert all(" " <= c <= "~" for c in escaped)
-    escaped = re.sub(r"\\textsuperscript\{([A-Z]+)\}", r"\1", escaped)
-    for command in (r"\textbackslash{}", r"\textasciicircum{}", r"\textasciitilde{}", r"\{", r"\}", r"\$", r"\#", r"\%", r"\&", r"\_"):
-        escaped = escaped.replace(command, "")
-    assert not set(escaped) & set("{}#%&_^~")
-    assert escaped.count("$") % 2 == 0
-
-
-def test_escaped_text_keeps_its_letters():
-    assert escape("Fréchet’s Δ² ≤ 5 % ＃1") == r"Frechet's $\Delta$2 ? 5 \% \#1"
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs a TeX with booktabs")

@@ -273,12 +273,40 @@ def test_commands_are_named_as_documented():
     assert r"\newcommand{\ImagenetTwoFiveSixSiglipTwoBScalingDitXlDsrFidPaper}{\ensuremath{4.58}}" in paper_scale
 
 
-def test_cells_of_one_name_are_refused():
+def defined(text):
+    """Command -> what it prints."""
+    return dict(re.findall(r"^\\newcommand\{\\(\w+)\}\{(.*)\}(?: %.*)?$", text, re.MULTILINE))
+
+
+def test_a_column_that_two_panels_show_is_one_command():
     study, tables = contents("smoke")
     panel = tables["scaling"].panels[0]
     twice = replace(tables["scaling"], panels=[panel, panel])
-    with pytest.raises(UserError, match=r"\\SmokeScalingSmallBaselineSize would be two cells"):
-        numbers.numbers_tex(study, {"scaling": twice})
+    assert numbers.numbers_tex(study, {"scaling": twice}) == numbers.numbers_tex(study, {"scaling": tables["scaling"]})
+
+
+def test_cells_whose_names_have_the_same_letters_have_commands_of_their_own_that_another_method_does_not_move(monkeypatch):
+    study, tables = contents("digits")
+    main = tables["table1"]
+
+    def renamed(**names):
+        panels = [
+            replace(panel, parts=[(part, {names[old]: cells for old, cells in of.items() if old in names}) for part, of in panel.parts])
+            for panel in main.panels
+        ]
+        return numbers.numbers_tex(study, {"table1": replace(main, panels=panels, lines=[])})
+
+    alone, other = defined(renamed(baseline="baseline", ttr="ttr2")), defined(renamed(baseline="baseline", dsr="ttr_2"))
+    two = renamed(baseline="baseline", ttr="ttr2", dsr="ttr_2")
+    three = renamed(baseline="baseline", ttr="ttr2", masked="TTR2", dsr="ttr_2")
+    assert "DigitsTableOneTtrTwoFidMean" not in defined(two) | defined(three)
+    marked = [name for name in defined(two) if re.fullmatch("DigitsTableOneTtrTwoFid[A-Z][a-z]{4}Mean", name)]
+    assert len(marked) == 2
+    assert [defined(two)[name] for name in marked] == [values["DigitsTableOneTtrTwoFidMean"] for values in (alone, other)]
+    assert alone["DigitsTableOneTtrTwoFidMean"] != other["DigitsTableOneTtrTwoFidMean"]
+    assert all(defined(three)[name] == value for name, value in defined(two).items())
+    assert " % table1, ttr_2, fid\n" in two
+    assert defined(two)["DigitsTableOneBaselineFidMean"] == alone["DigitsTableOneBaselineFidMean"]
 
 
 @TEX
