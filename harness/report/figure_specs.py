@@ -12,7 +12,7 @@ from harness.study import places
 from harness.study.method import load_method, method_names
 from harness.study.names import check_name
 from harness.study.study import Study, study_names
-from harness.study.typed import ROOT, Strict, UserError, explain, nearest
+from harness.study.typed import ROOT, Strict, Title, UserError, explain, nearest
 from harness.study.yaml_file import read_mapping
 
 FILE = ROOT / "reports" / "figures.yaml"
@@ -22,7 +22,7 @@ Need = Literal["rows", "samples", "latents", "data", "maps", "encoder_maps", "st
 class FigureSpec(Strict):
     """One figure: the function of the same name in harness/report/figures/. `needs`: kinds of files of the results folder that it reads."""
 
-    title: str
+    title: Title
     caption: str
     study: dict[str, str] | None = None  # by family; None: the configured study
     table: str | None = None  # whose study and methods are shown, in place of `study` and `methods`

@@ -9,7 +9,7 @@ from harness.report.conditions import CONDITIONS, Condition
 from harness.results.scores import scores_of
 from harness.study.names import NAME
 from harness.study.study import Study, study_names
-from harness.study.typed import OneOf, Strict, UserError, explain, nearest
+from harness.study.typed import OneOf, Strict, Title, UserError, explain, nearest
 from harness.study.yaml_file import read_mapping
 
 
@@ -37,7 +37,7 @@ class Claim(Strict):
 class Claims(Strict):
     """The file: claims with different ids."""
 
-    title: str
+    title: Title
     claims: Annotated[list[Claim], Field(min_length=1)]
 
     @model_validator(mode="after")

@@ -20,9 +20,9 @@ from harness.report import rows as row_files
 from harness.report.cells import Cell, named
 from harness.report.figure_specs import figure_names, load_figure
 from harness.report.markup import footnotes
-from harness.report.panels import label, rows_of_part
+from harness.report.panels import rows_of_part
 from harness.report.sheets import Sheet, difference_sheets, environment_facts, score_sheets, sheet_id
-from harness.report.specs import Column, Part, TableSpec, load_table, table_names
+from harness.report.specs import Column, Part, TableSpec, label, load_table, table_names
 from harness.store.files import write_text
 from harness.study.method import load_method
 from harness.study.study import Study

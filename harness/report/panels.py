@@ -7,7 +7,7 @@ import pandas as pd
 from harness.report import rows as row_files
 from harness.report.cells import EMPTY, Cell, cells
 from harness.report.markup import TextTable
-from harness.report.specs import Column, Part, TableSpec, columns_of, has
+from harness.report.specs import Column, Part, TableSpec, columns_of, has, label
 from harness.results.scores import of_outliers
 from harness.study.method import load_method
 from harness.study.study import Study
@@ -34,12 +34,6 @@ class FilledPanel:
                 groups[len(rows)] = part.title
             rows += [([label(part, method)], line) for method, line in of_method.items()]
         return TextTable(self.title, ["Method", *(column.heading for column in self.columns)], rows, groups)
-
-
-def label(part: Part, method: str) -> str:
-    """Of a method's row; that of a group with a title is not of RAE-DiT alone."""
-    title = load_method(method).title
-    return title.partition(" (")[0] if part.title and method == "baseline" else title
 
 
 def fill_panels(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: list[int]) -> list[FilledPanel]:

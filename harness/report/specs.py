@@ -16,7 +16,7 @@ from harness.study import places
 from harness.study.method import load_method, method_names
 from harness.study.names import names_in
 from harness.study.study import Study, family, study_names
-from harness.study.typed import ROOT, Strict, UserError, explain, nearest
+from harness.study.typed import ROOT, Strict, Title, UserError, check_titles, explain, nearest
 from harness.study.yaml_file import mapping, read_text
 
 TABLES = ROOT / "reports" / "tables"
@@ -41,7 +41,7 @@ class Column(Strict):
 
     score: str | None = None
     fact: str | None = None
-    title: str | None = None
+    title: Title | None = None
     difference: bool = False
     scale: float | None = None
     digits: Annotated[int, Field(ge=0, le=8)] | None = None
@@ -89,9 +89,21 @@ class Column(Strict):
         return f"{value * scale:{'+' if self.difference else ''}.{digits}f}".replace("-", "−")
 
 
+def _differ(titles: list[tuple[str, str]], what: str) -> None:
+    try:
+        check_titles(titles, what)
+    except UserError as error:
+        raise ValueError(str(error)) from None
+
+
 class Panel(Strict):
-    title: str
+    title: Title
     columns: Annotated[list[Column], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _headings_differ(self) -> Self:
+        _differ([(str(column.score or column.fact), column.heading) for column in self.columns if column.each is None], "columns")
+        return self
 
 
 class Group(Strict):
@@ -100,7 +112,7 @@ class Group(Strict):
     `baseline`: another one than the table's. `paper`: rows that only the paper has, of models that no study here can be compared with.
     """
 
-    title: str | None = None
+    title: Title | None = None
     study: dict[str, str] | None = None
     methods: Annotated[list[str], Field(min_length=1)] | None = None
     baseline: str | None = None
@@ -124,11 +136,16 @@ class Group(Strict):
 
 
 class TableSpec(Strict):
-    title: str
+    title: Title
     caption: str = ""
     baseline: str = "baseline"  # of each group: what its other methods are compared with
     groups: Annotated[list[Group], Field(min_length=1)] = Field(default=[Group()])
     panels: Annotated[list[Panel], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _titles_differ(self) -> Self:
+        _differ([(f"panel {place}", panel.title) for place, panel in enumerate(self.panels, start=1)], "panels")
+        return self
 
     @property
     def of_one_study(self) -> bool:
@@ -177,7 +194,17 @@ def parts(spec: TableSpec, study: Study, methods: list[str]) -> list[Part]:
         shown.append(Part(of, group.methods or own, group.title, group.baseline or spec.baseline))
     for part in shown[1:]:
         _check_alike(spec, shown[0].study, part.study)
+    where = f"table '{spec.title}'"
+    check_titles([(part.study.name, part.title) for part in shown if part.title], where)
+    for title in {part.title for part in shown}:
+        check_titles([(method, label(part, method)) for part in shown if part.title == title for method in part.methods], where)
     return shown
+
+
+def label(part: Part, method: str) -> str:
+    """Of a method's row; that of a group with a title is not of RAE-DiT alone."""
+    title = load_method(method).title
+    return title.partition(" (")[0] if part.title and method == "baseline" else title
 
 
 def _check_alike(spec: TableSpec, one: Study, other: Study) -> None:

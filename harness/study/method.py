@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError
 
 from harness.study.names import names_in
-from harness.study.typed import ROOT, Count, Strict, UserError, did_you_mean, explain, name_in, nearest
+from harness.study.typed import ROOT, Count, Strict, Title, UserError, did_you_mean, explain, name_in, nearest
 
 METHODS = ROOT / "baselines"
 
@@ -80,7 +80,7 @@ class LossMask(Strict):
 class Method(Strict):
     """One row of a table. `diffusion_registers=True` takes the study's count and start."""
 
-    title: str
+    title: Title
     encoder: EncoderRegisters = EncoderRegisters()
     diffusion_registers: bool | DiffusionRegisters = False
     loss_mask: LossMask | None = None

@@ -17,7 +17,7 @@ from harness.study.sections.encoder import ENCODERS, EncoderSection, LatentSecti
 from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
 from harness.study.sections.sampling import Sampling
-from harness.study.typed import OneOf, Strict, UserError, check_seeds, explain, merge, nearest
+from harness.study.typed import OneOf, Strict, Title, UserError, check_seeds, explain, merge, nearest
 from harness.study.yaml_file import read_mapping
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
@@ -25,7 +25,7 @@ STUDIES = Path(__file__).resolve().parents[1] / "studies"
 
 class Study(Strict):
     name: str
-    title: str
+    title: Title
     seeds: list[int]
     methods: list[str] | None = None  # rows of the table; None: every file in baselines/
     job: Job = Job()

@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 import json
+import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -37,6 +38,16 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
+
+
+def _in_one_line(text: str) -> str:
+    text = unicodedata.normalize("NFC", text.strip())
+    if not text or any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text):
+        raise ValueError("a title is one line of text")
+    return " ".join(text.split())
+
+
+Title = Annotated[str, AfterValidator(_in_one_line)]
 Interval = tuple[Fraction, Fraction]  # of t
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
@@ -95,6 +106,15 @@ def nearest(name: T, known: Iterable[T], what: str) -> T:
     if name not in known:
         raise UserError(f"unknown {what} '{name}'{did_you_mean(str(name), [str(k) for k in known])}; known: {', '.join(map(str, known))}")
     return name
+
+
+def check_titles(titles: Iterable[tuple[str, str]], where: str) -> None:
+    """UserError for two names, each with its title, that a reader of `where` could not tell apart."""
+    seen: dict[str, str] = {}
+    for name, title in titles:
+        if title in seen:
+            raise UserError(f"{where}: '{seen[title]}' and '{name}' have the same title, '{title}'; give one of them another")
+        seen[title] = name
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

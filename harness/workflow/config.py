@@ -10,7 +10,7 @@ from harness.store.assets import ASSETS_FOLDER
 from harness.study.fits import check_fits
 from harness.study.method import in_order, load_method, method_names
 from harness.study.study import load_study
-from harness.study.typed import UserError, check_seeds, nearest
+from harness.study.typed import UserError, check_seeds, check_titles, nearest
 from harness.study.yaml_file import read_mapping
 from harness.workflow.counting import count_family
 from harness.workflow.run import Run, say_missing
@@ -32,12 +32,12 @@ def checked_config(config: dict[str, Any]) -> Run:
         methods = next(m for m in (config.get("methods"), study.methods, method_names()) if m is not None)
         if not isinstance(methods, list) or not methods or not all(isinstance(name, str) for name in methods):
             raise UserError(f"methods must be a list of files in baselines/, such as '[baseline,dsr]'; got {methods!r}")
-        for name in methods:
-            load_method(name)
+        titles = [(name, load_method(name).title) for name in dict.fromkeys(methods)]
         if "baseline" not in methods:
             raise UserError("methods must contain 'baseline': every difference in the table is to it")
         for name in methods:
             check_fits(study, name)
+        check_titles(titles, "methods")
         say_missing(study, root)
         return Run(study, seeds, in_order(methods), root)
     except UserError as error:
