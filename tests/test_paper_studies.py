@@ -15,20 +15,22 @@ import yaml
 from pipeline import Pipeline
 from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-from toy import make_assets, toy_study, toy_values
+from toy import WORDNET_IDS, make_assets, toy_study, toy_values
 
 from harness.denoiser.build import build_shape
-from harness.denoiser.sample import draw_samples
+from harness.denoiser.sample import draw_samples, weak_model
 from harness.report.figure_specs import figure_names, load_figure, part
 from harness.report.figures import render_figures
 from harness.report.specs import Part
 from harness.report.table import render_table
 from harness.results.scores import scores_of
 from harness.store import artifacts
+from harness.store.assets import record_asset
 from harness.store.tensors import load_tensors
 from harness.study import typed as config
 from harness.study.method import load_method
 from harness.study.study import parse_study, study_names
+from harness.study.typed import UserError
 
 
 def same_toys():
@@ -123,6 +125,7 @@ def test_autoguidance_and_random_labels(tmp_path):
         "heads": 2,
         "mlp_ratio": 2.0,
         "weights": {"path": "weak.pt", "source": "toy"},
+        "classes": {"path": "weak.txt", "source": "toy"},
     }
     values = config.merge(toy_values("imagenet256_siglip2_b"), {"sampling": {"labels": "random", "guidance": {"scale": 2.0, "weak": weak}}})
     guided = parse_study("guided", values)
@@ -131,6 +134,7 @@ def test_autoguidance_and_random_labels(tmp_path):
     model = build_shape(guided, guided.sampling.guidance.weak)
     torch.nn.init.normal_(model.final_layer.linear.weight)
     torch.save({"ema": model.state_dict()}, root / "weak.pt")
+    (root / "weak.txt").write_text("\n".join(WORDNET_IDS), encoding="utf-8")
     pipeline = Pipeline(guided, tmp_path / "results", root).prepare(["plain"])
     pipeline.run("baseline", [0])
     samples = tmp_path / "results" / "runs" / "baseline" / "seed0" / "samples.npz"
@@ -140,6 +144,13 @@ def test_autoguidance_and_random_labels(tmp_path):
     assert any(path.endswith("sampling.guidance.weak.weights.json") for path in artifacts.meta(samples)["inputs"])
     taken = {"container": "ema", "other_containers": {}}
     assert artifacts.meta(samples)["weights"] == {"sampling.guidance.weak.weights": taken}
+    (root / "weak.txt").write_text("\n".join(reversed(WORDNET_IDS)), encoding="utf-8")
+    name, latents = "sampling.guidance.weak.classes", pipeline.encoders["plain"].latents
+    record_asset(guided, name=name, assets=root, out=pipeline.records[name])
+    with pytest.raises(UserError, match=f"label 0 is class '{WORDNET_IDS[2]}' there and '{WORDNET_IDS[0]}' in the study's data set"):
+        weak_model(guided, [*pipeline.records.values()], latents)
+    (root / "weak.txt").write_text("\n".join(WORDNET_IDS), encoding="utf-8")
+    record_asset(guided, name=name, assets=root, out=pipeline.records[name])
     unguided = parse_study("plain", config.merge(values, {"sampling": {"guidance": {"scale": 1.0}}}))
     images = np.load(samples)["images"]
     encoder = pipeline.encoders["plain"]

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from harness.data.classes import read_stated
 from harness.store import artifacts, foreign
 from harness.store.tensors import check_weights, save_tensors
 from harness.study.fits import check_fits
@@ -12,15 +13,27 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 
 
-def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str, out: Path, container: str | None = None) -> dict:
+def import_checkpoint(
+    checkpoint: Path,
+    study: Study,
+    *,
+    method: str,
+    part: str,
+    out: Path,
+    container: str | None = None,
+    classes: Path | None = None,
+) -> dict:
     """Check `checkpoint` strictly against the study's denoiser (with the method's registers) or decoder, and write `out`.
 
     The record beside `out` names the file, its sha256 and the container that was taken: `container`, or the study's for its released
-    decoder, or by the rule. UserError for a file that holds more than weights, or other weights.
+    decoder, or by the rule; and the order of a denoiser's classes, where the file `classes` states it, a name a line. UserError for a file
+    that holds more than weights, or other weights.
     """
     check_fits(study, method)
     if part == "decoder" and study.decoder.of_encoder:
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
+    if part == "decoder" and classes:
+        raise UserError("--classes is of a denoiser: a decoder knows no labels")
     tensors, taken = foreign.read_container(checkpoint, container or _container(study, method, part))
     sha256 = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
@@ -28,11 +41,22 @@ def import_checkpoint(checkpoint: Path, study: Study, *, method: str, part: str,
     check_weights(model, tensors, checkpoint)
     facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": sha256, "study": study.name, "part": part, "method": method}
     facts |= taken
+    if part == "denoiser":
+        facts["classes"] = _stated(study, classes)
     config = study.denoiser if part == "denoiser" else study.decoder
     with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
         save_tensors(path, tensors)
     parameters = sum(tensor.numel() for tensor in tensors.values())
-    return {"written": str(out), **taken, "parameters": parameters, "sha256": sha256}
+    order = {"classes": "stated" if facts["classes"] else "only their number is checked"} if part == "denoiser" else {}
+    return {"written": str(out), **taken, **order, "parameters": parameters, "sha256": sha256}
+
+
+def _stated(study: Study, classes: Path | None) -> list[str] | None:
+    """The order of classes that a file states; UserError where it has another number of them than the study."""
+    stated = read_stated(classes) if classes else None
+    if stated is not None and len(stated) != study.classes:
+        raise UserError(f"{classes}: {len(stated)} classes, study '{study.name}' has {study.classes}")
+    return stated
 
 
 def _container(study: Study, method: str, part: str) -> str | None:

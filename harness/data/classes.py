@@ -2,7 +2,8 @@
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from pathlib import Path
 
 from harness.study.typed import UserError
 
@@ -54,3 +55,25 @@ def check_filled(images: Mapping[str, Sequence[object]], where: str) -> None:
         raise UserError(
             f"{where}: no image in the class folder{'s' * (len(empty) > 1)} {named}{more}; put images there, or remove it from every split"
         )
+
+
+def read_stated(path: Path) -> list[str]:
+    """The order of classes that a file states, a name a line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable list of classes, a name a line in UTF-8: {error}") from None
+    return [line.strip() for line in lines if line.strip()]
+
+
+def check_stated(stated: Sequence[str], classes: Sequence[str] | None, of: Path | str) -> None:
+    """UserError names the first label that stands for one class in a model from elsewhere and for another in the study's data set."""
+    if classes is None:
+        raise UserError(f"{of}: its order of classes is stated, and the study's data set names none to compare it with; leave it out")
+    for label, (theirs, ours) in enumerate(zip_longest(stated, classes)):
+        if theirs != ours:
+            there, here = (f"'{name}'" if name is not None else "none" for name in (theirs, ours))
+            raise UserError(
+                f"{of}: label {label} is class {there} there and {here} in the study's data set; "
+                "name the class folders so that their natural order is the model's"
+            )

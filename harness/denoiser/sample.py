@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from harness.data.classes import check_stated, read_stated
 from harness.data.images import finite, to_uint8
 from harness.decoder.registry import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser
@@ -16,6 +17,7 @@ from harness.denoiser.flow import velocity
 from harness.denoiser.guidance import autoguidance, classifier_free
 from harness.denoiser.registry import sampler_of
 from harness.denoiser.samplers import Field
+from harness.encoder.latents import classes_of
 from harness.encoder.whitening import load_whitening
 from harness.machine import processes
 from harness.machine.device import autocast, device
@@ -66,11 +68,17 @@ def velocity_of(study: Study, output: Field) -> Field:
     return velocity_at
 
 
-def weak_model(study: Study, records: list[Path]) -> tuple[nn.Module | None, dict[str, dict]]:
-    """The weaker model of autoguidance, from the study's asset, and for the record what was taken of its file."""
+def weak_model(study: Study, records: list[Path], latents: Path) -> tuple[nn.Module | None, dict[str, dict]]:
+    """The weaker model of autoguidance, from the study's asset, and for the record what was taken of its file.
+
+    UserError where its classes are stated and are not those of `latents`.
+    """
     weak = study.sampling.guidance.weak
     if weak is None:
         return None, {}
+    if weak.classes:
+        listed = assets.locate(assets.record_of(records, "sampling.guidance.weak.classes"))
+        check_stated(read_stated(listed), classes_of(latents), listed)
     name = "sampling.guidance.weak.weights"
     path = assets.locate(assets.record_of(records, name))
     tensors, taken = foreign.read_container(path, weak.weights.container)
@@ -113,6 +121,8 @@ def draw_samples(
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
             stop = _stop(*chosen, *[weights] * steps)
             if stop is None:
+                if stated := artifacts.meta(weights).get("classes"):  # of a checkpoint from elsewhere (dsr import)
+                    check_stated(stated, classes_of(latents), weights)
                 model = load_denoiser(study, method, weights)
                 about = f"EMA {view['ema']:g}" + (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
                 drawer.draw(folder, study, model, seed, f"samples {method}/seed{seed}/{about}")
@@ -164,7 +174,7 @@ class SampleDrawer:
         used = [assets.record_of(records, name) for name in study.assets if name.startswith("sampling.")]
         self.inputs = [decoder, latents, *used]
         self.whitening, self.decode_raw = load_whitening(latents).to(device()), load_decoder(study, decoder)
-        self.weak, self.facts = weak_model(study, records)
+        self.weak, self.facts = weak_model(study, records, latents)
 
     def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
         """Fill `folder` with shards of `study.sampling`."""

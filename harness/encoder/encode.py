@@ -104,6 +104,7 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
     inputs = [data, backbone, *([registers] if registers else [])]
     section = study.latents
     facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}
+    facts |= {"classes": classes} if (classes := artifacts.meta(data).get("classes")) else {}
     with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, **facts) as path:
         encoder, moments = load_encoder(study, backbone, registers), LatentMoments(section.whitening)
         split, held_out = load_data(data, "train"), load_data(data, "reference")

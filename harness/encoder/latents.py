@@ -48,6 +48,11 @@ def load_held_out(path: Path) -> HeldOut:
     return HeldOut(tensors["reference.latents"], tensors["reference.labels"], tensors.get("reference.norms"), whitening)
 
 
+def classes_of(path: Path) -> list[str] | None:
+    """The classes of the data set that a latents file is of, in the order of labels; None where it names none."""
+    return artifacts.meta(path).get("classes")
+
+
 def load_train_norms(path: Path, name: str) -> Tensor:
     """(N, P) of NORMS, of the training images that the statistics were taken over."""
     artifacts.checked(path)

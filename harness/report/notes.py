@@ -122,7 +122,7 @@ def judged(study: Study, fid: pd.Series) -> str:
 
 def captioned(table: pd.DataFrame) -> str:
     """Where the captions come from, unless the study says it."""
-    told = table.loc[table["score"] == "clip_score", "how"].str.partition(CAPTIONED)[2]
+    told = [str(how).partition(CAPTIONED)[2] for how in table.loc[table["score"] == "clip_score", "how"]]
     sources = "; ".join(dict.fromkeys(source for source in told if source))
     return f"Captions of the CLIP score: {sources}." if sources else ""
 
@@ -130,10 +130,12 @@ def captioned(table: pd.DataFrame) -> str:
 def sampled(study: Study) -> str:
     """Sampler, NFE, guidance, average of the weights."""
     section = study.sampling
+    weak = section.guidance.weak if section.guidance.scale != 1 else None
+    unstated = " The order of the weaker model's classes is not stated: only their number is checked." if weak and not weak.classes else ""
     same = "clean-fid" if "fid_clean" in scores_of(study) else "an eigen-decomposition in double precision"
     return (
         f"Sampler: {section.title}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. "
-        f"FID agrees with {same} on the same features."
+        f"FID agrees with {same} on the same features.{unstated}"
     )
 
 

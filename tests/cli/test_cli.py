@@ -215,6 +215,20 @@ def test_import_takes_the_average_or_what_is_named_and_says_which(monkeypatch, c
     assert imported(both, "--container", "ema3")[0] == 2
 
 
+def test_import_records_the_order_of_classes_or_says_that_their_number_is_all(monkeypatch, capsys, tmp_path):
+    (path, _), out, listed = released(tmp_path), tmp_path / "x.safetensors", tmp_path / "classes.txt"
+    arguments = ["import", str(path), "--study", "smoke", "--method", "diffusion_registers", "--out", str(out)]
+    assert json.loads(call(monkeypatch, capsys, *arguments)[1])["classes"] == "only their number is checked"
+    names = [f"digit {i}" for i in range(10)]
+    listed.write_text("\n".join(names), encoding="utf-8")
+    code, printed, _ = call(monkeypatch, capsys, *arguments, "--classes", str(listed))
+    assert (code, json.loads(printed)["classes"], artifacts.meta(out)["classes"]) == (0, "stated", names)
+    listed.write_text("one\ntwo", encoding="utf-8")
+    code, _, err = call(monkeypatch, capsys, *arguments, "--classes", str(listed))
+    assert (code, err.count("\n")) == (2, 1)
+    assert "2 classes, study 'smoke' has 10" in err
+
+
 def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
     weights = decoder_of(load_study("smoke")).build().state_dict()
     torch.save({f"decoder.{name}": value for name, value in weights.items()}, tmp_path / "model.pt")

@@ -5,6 +5,7 @@ import re
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,8 +14,9 @@ from toy import SIDE, toy_values
 
 from harness.data.captions import captions, image_texts
 from harness.data.class_words import captions_of, imagenet_words, readable
-from harness.data.classes import in_order, natural
+from harness.data.classes import check_stated, in_order, natural, read_stated
 from harness.data.stage import load_data, make_data
+from harness.report.notes import captioned, sampled
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study import typed as config
@@ -164,6 +166,31 @@ def test_a_class_folder_may_be_a_link_and_hidden_ones_are_no_class(own, tmp_path
     assert load_data(made.folder, "train").labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_a_model_from_elsewhere_has_the_classes_that_it_states(tmp_path):
+    file = tmp_path / "classes.txt"
+    file.write_text("\ufeffbird\r\ncat\n\n", encoding="utf-8")
+    check_stated(read_stated(file), ["bird", "cat"], "weak")
+    for classes, message in (
+        (["cat", "bird"], "weak: label 0 is class 'bird' there and 'cat' in the study's data set"),
+        (["bird"], "weak: label 1 is class 'cat' there and none in"),
+        (["bird", "cat", "dog"], "weak: label 2 is class none there and 'dog' in"),
+        (None, "weak: its order of classes is stated, and the study's data set names none"),
+    ):
+        with pytest.raises(UserError, match=message):
+            check_stated(read_stated(file), classes, "weak")
+    file.write_bytes(b"\xff")
+    with pytest.raises(UserError, match=r"not a readable list of classes"):
+        read_stated(file)
+
+
+def test_an_order_of_classes_that_is_not_stated_is_noted():
+    weak = {"architecture": "lightningdit", "width": 32, "depth": 1, "heads": 2, "mlp_ratio": 2.0, "weights": {"path": "w", "source": "x"}}
+    for classes, scale, noted in ((None, 2.0, True), ({"path": "c", "source": "x"}, 2.0, False), (None, 1.0, False)):
+        guidance = {"scale": scale, "weak": weak | {"classes": classes}}
+        study = parse_study("guided", config.merge(toy_values("imagenet256_jit_h"), {"sampling": {"guidance": guidance}}))
+        assert ("only their number is checked" in sampled(study)) == noted
+
+
 # ---------------------------------------------------------------------------------------------------------------- captions
 
 
@@ -279,6 +306,14 @@ def test_a_file_of_captions_that_does_not_fit_is_one_line(own, content, message)
     with pytest.raises(UserError, match=re.escape(message)) as caught:
         own.make(captions={"path": "c.csv", "source": "mine"})
     assert "\n" not in str(caught.value)
+
+
+def test_the_note_under_the_table_says_where_captions_come_from():
+    rows = pd.DataFrame(
+        {"score": ["fid", "clip_score", "clip_score"], "how": ["bootstrap", "bootstrap; captions: a file's", "none: no value"]}
+    )
+    assert captioned(rows) == "Captions of the CLIP score: a file's."
+    assert captioned(rows[:1]) == ""
 
 
 # ---------------------------------------------------------------------------------------------------------------- metadata

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from harness.study.sections.asset import Weights
+from harness.study.sections.asset import Asset, Weights
 from harness.study.sections.denoiser import ARCHITECTURES, Shape
 from harness.study.typed import Count, Decay, Interval, OneOf, Strict, name_in
 
@@ -33,6 +33,7 @@ class Weak(Shape):
     """The weaker model of autoguidance. In a study it has its architecture's own fields, too."""
 
     weights: Weights
+    classes: Asset | None = None  # its classes in the order of its labels, a line each; None: only their number is checked
 
 
 class Guidance(Strict):
