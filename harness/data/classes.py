@@ -1,6 +1,7 @@
 """The classes of a study: one list in natural order, which training and held-out images share. A label is a place in it."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise, zip_longest
 from pathlib import Path
@@ -33,8 +34,9 @@ def check_held_out(classes: Sequence[str], held_out: Sequence[str], *, train: st
     theirs = set(held_out)
     for name in sorted(set(classes) ^ theirs, key=lambda name: (natural(name), name)):
         if name in theirs:
-            near = [own for own in classes if natural(own.casefold()) == natural(name.casefold())]
-            hint = f" (there it is '{near[0]}')" if near else ""
+            near = [own for own in classes if _alike(own) == _alike(name)]
+            same = bool(near) and unicodedata.normalize("NFC", near[0]) == unicodedata.normalize("NFC", name)
+            hint = f" (there it is {near[0]!a}, here {name!a})" if same else f" (there it is '{near[0]}')" if near else ""
             raise UserError(
                 f"{where}: class '{name}' is not among the {len(classes)} of {train}{hint}: label by label both must be the same; "
                 "rename it, or take it out"
@@ -44,6 +46,11 @@ def check_held_out(classes: Sequence[str], held_out: Sequence[str], *, train: st
                 f"{train}: class '{name}' is not among the {len(held_out)} of {where}: label by label both must be the same; rename it, "
                 "or say data.held_out_classes: some where the held-out images are not of every class"
             )
+
+
+def _alike(name: str) -> tuple[str | int, ...]:
+    """The same for names that differ in case, in zeros before a number, or in how accents are composed."""
+    return natural(unicodedata.normalize("NFC", name).casefold())
 
 
 def check_filled(images: Mapping[str, Sequence[object]], where: str) -> None:

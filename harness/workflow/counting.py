@@ -33,8 +33,8 @@ def _count(name: str, root: Path, again: bool) -> None:
 
     try:
         counts = source_of(section).count(root)
-    except UserError as error:
+        record = counts | {"train": section.train.path, "held_out": section.held_out.path}
+        if recorded().get(key(section)) != record:
+            write_json(RECORDS, recorded() | {key(section): record})
+    except (UserError, OSError) as error:
         raise UserError(f"study '{name}' leaves its images to be counted: {error}") from None
-    record = counts | {"train": section.train.path, "held_out": section.held_out.path}
-    if recorded().get(key(section)) != record:
-        write_json(RECORDS, recorded() | {key(section): record})

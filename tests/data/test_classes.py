@@ -16,10 +16,12 @@ from harness.data.captions import captions, image_texts
 from harness.data.class_words import captions_of, imagenet_words, readable
 from harness.data.classes import check_stated, in_order, natural, read_stated
 from harness.data.stage import load_data, make_data
+from harness.evaluation.clip.stage import make_clip
 from harness.report.notes import captioned, sampled
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study import typed as config
+from harness.study.sections.evaluation import TrainedClip
 from harness.study.study import parse_study
 from harness.study.typed import UserError
 
@@ -115,6 +117,7 @@ def test_two_folders_that_are_the_same_number_are_refused(own, names):
         (["bird", "cat"], ["bird", "cat", "wolf"], "held_out: class 'wolf' is not among the 2 of"),
         (["bird", "cat"], ["Bird", "cat"], "held_out: class 'Bird' is not among the 2 of .* (there it is 'bird')"),
         (["1", "2"], ["01", "2"], "held_out: class '01' is not among the 2 of .* (there it is '1')"),
+        (["caf\u00e9"], ["cafe\u0301"], r"held_out: class .* (there it is 'caf\\xe9', here 'cafe\\u0301')"),
         (["bird", "cat", "dog"], ["bird", "dog"], "train: class 'cat' is not among the 2 of .* data.held_out_classes: some"),
     ],
 )
@@ -384,3 +387,29 @@ def test_images_in_metadata_are_read_where_they_lie(own):
     made = own.make(classes=2)
     split = load_data(made.folder, "train")
     assert np.array_equal(split[1], np.full((SIDE, SIDE, 3), 10))
+
+
+# -------------------------------------------------------------------------------------------------------- a CLIP model of them
+
+
+def test_a_trained_clip_model_reads_each_images_own_text(own):
+    """A word that only held-out images have is refused before the training."""
+    said = {"train": "a grey {}, number {}", "held_out": "a grey {}, number {}"}
+
+    def rows(split):
+        return {f"{name}/{i}.png": {"text": said[split].format(name, i)} for name in ("bird", "cat") for i in range(2)}
+
+    def trained():
+        made = own.make()
+        section = {"kind": "trained", "width": 16, "depth": 1, "heads": 2, "training": {"steps": 2, "batch": 4, "lr": 1e-3}}
+        evaluation = made.study.evaluation.model_copy(update={"clip": TrainedClip.model_validate(section)})
+        study = made.study.model_copy(update={"evaluation": evaluation})
+        make_clip(study, data=made.folder, state=own.root / "state", out=own.root / "clip")
+        return json.loads((own.root / "clip/words.json").read_text(encoding="utf-8"))["words"]
+
+    lay_flat(own, rows, "metadata.jsonl")
+    assert trained() == sorted(["a", "grey", "bird,", "cat,", "number", "0", "1"])
+    said["held_out"] = "a pale {}, number {}"
+    lay_flat(own, rows, "metadata.jsonl")
+    with pytest.raises(UserError, match=r"caption 'a pale \w+, number 0': the CLIP model was not trained on the word 'pale'"):
+        trained()

@@ -45,7 +45,9 @@ class WordTokenizer:
             try:
                 words = [self.ids[word] for word in caption.split()][: self.context - 1]
             except KeyError as error:
-                raise UserError(f"caption '{caption}': the CLIP model was not trained on the word {error}") from None
+                raise UserError(
+                    f"caption '{caption}': the CLIP model was not trained on the word {error}, which no training image has"
+                ) from None
             ids[row, : len(words) + 1] = torch.tensor([*words, len(self.words) + 1])
         return ids
 
@@ -67,6 +69,8 @@ class TrainedWordClip(ClipKind):
         split, held_out = load_data(data, "train"), load_data(data, "reference")
         texts, wanted = (image_texts(self.study.data, part, data) for part in (split, held_out))
         tokenizer = WordTokenizer.of(texts)
+        names = sorted(set(wanted))
+        heard = tokenizer(names)  # before the training: one of them may have a new word
         pixels, tokens = split.pixels().to(device()), tokenizer(texts).to(device())
         artifact = artifacts.trained_artifact(out, state=state, stage="clip", module=__name__, config=section, inputs=[data])
         with artifact as (folder, checkpoints):
@@ -85,11 +89,10 @@ class TrainedWordClip(ClipKind):
             shutil.rmtree(folder, ignore_errors=True)
             save_folder(folder, model, config, {"mean": [0.5] * 3, "std": [0.5] * 3})
             write_json(folder / WORDS, {"words": tokenizer.words, "context": tokenizer.context})
-        texts = sorted(set(wanted))
         with torch.no_grad():
-            images, words = held_out.pixels().to(device()), tokenizer(texts).to(device())
+            images, words = held_out.pixels().to(device()), heard.to(device())
             similarity = model.encode_image(images, normalize=True) @ model.encode_text(words, normalize=True).T
-        right = [texts[i] == caption for i, caption in zip(similarity.argmax(1).tolist(), wanted, strict=True)]
+        right = [names[i] == caption for i, caption in zip(similarity.argmax(1).tolist(), wanted, strict=True)]
         return {"nearest caption is the right one": sum(right) / len(right)}
 
     def load(self, folder: Path) -> LoadedClip:
