@@ -134,6 +134,7 @@ def dry_runs(project):
 # -------------------------------------------------------------------------------------------------------------- the ways
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_every_command_runs_as_it_stands(page, project, dry_runs, monkeypatch, capsys):
     """In the order of the page: what one writes the next may read. What another page ran before is not run again."""
