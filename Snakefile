@@ -7,6 +7,7 @@ min_version("9.19")
 
 from harness.workflow import config as settings, start, targets
 
+start.in_utf8()
 start.put_own_python_first()
 start.take_over_dead_lock()
 

@@ -22,6 +22,7 @@ from harness.study.study import load_study
 from harness.study.typed import UserError, check_seeds, did_you_mean
 from harness.workflow.counting import count_left_out
 from harness.workflow.stages import STAGES, Parameter, parameters
+from harness.workflow.start import in_utf8
 
 ABOUT = """Benchmark and reproducibility harness for Dual-Stage Registers (arXiv 2605.05206).
 
@@ -114,6 +115,7 @@ def _settings(parameter: Parameter) -> dict[str, Any]:
 
 def main() -> None:
     """Entry point of `dsr`. A UserError is one line on stderr and exit code 2."""
+    in_utf8()
     arguments = parser(sys.argv[1:]).parse_args()
     warnings.filterwarnings("ignore", module="cleanfid|open_clip|timm|transformers|diffusers|PIL")
     try:

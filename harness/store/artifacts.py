@@ -7,6 +7,7 @@ versions, device, precision, seconds. A reader checks the sha256 first, so a tru
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -156,8 +157,10 @@ def sha256(path: Path | str) -> str:
     """Of a file, or of a folder's files and their names."""
     path = Path(path)
     if path.is_dir():
-        names = sorted(p.relative_to(path).as_posix() for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
-        return hashlib.sha256("\n".join(f"{name} {sha256(path / name)}" for name in names).encode()).hexdigest()
+        files = (p for p in path.rglob("*") if p.is_file() and not p.name.startswith("."))
+        names = sorted((p.relative_to(path).as_posix() for p in files), key=os.fsencode)
+        lines = [os.fsencode(name) + f" {sha256(path / name)}".encode() for name in names]  # whatever the locale takes the names for
+        return hashlib.sha256(b"\n".join(lines)).hexdigest()
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

@@ -1,12 +1,26 @@
-"""What a Snakemake does first: find its own Python, and take over the lock of one that was killed."""
+"""What a command does first, be it Snakemake or `dsr`: UTF-8, its own Python, and the lock of one that was killed."""
 
 import fcntl
+import io
 import os
 import sys
 from contextlib import suppress
 from pathlib import Path
 
 from harness.store.locks import try_lock
+
+
+def in_utf8() -> None:
+    """Start this command anew with texts, names of files and output in UTF-8, as its files are, where the locale says otherwise.
+
+    Python takes the encoding of file names once, when it starts. What the command runs inherits it.
+    """
+    os.environ["PYTHONUTF8"] = "1"
+    if sys.getfilesystemencoding() != "utf-8":
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
+    for stream in (sys.stdout, sys.stderr):  # PYTHONIOENCODING is as its user wants it, and no reason to stop
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
 
 
 def put_own_python_first() -> None:
