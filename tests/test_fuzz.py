@@ -245,8 +245,10 @@ def readers(study, runs, tmp_path_factory):
     shutil.copytree(runs.root, root)
     run, variant = root / "runs" / "dsr" / "seed0", root / "encoders" / "ttr_until_clean"
     record = root / "assets" / "weights.json"
-    with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(root)) as path:
-        write_json(path, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
+    asset = root / "weights.pt"
+    asset.write_bytes(b"weights")
+    with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(asset)) as path:
+        write_json(path, {"name": "weights", "sha256": artifacts.sha256(asset), "bytes": 7})
     readings = {
         root / "data": lambda path: load_data(path, "reference").labels,
         root / "backbones" / "plain": load_tower,

@@ -162,7 +162,7 @@ def test_autoguidance_and_random_labels(tmp_path):
 
 
 @pytest.mark.slow
-def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asset(tmp_path):
+def test_rules_take_a_study_from_its_assets_to_samples_and_rerun_what_uses_a_changed_asset(tmp_path):
     """Through Snakemake itself, in a copy of the project; references and scores, whose rules `smoke` runs, would take minutes."""
     tracked = subprocess.run(["git", "ls-files"], cwd=config.ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
     for name in tracked:
@@ -171,21 +171,48 @@ def test_rules_take_a_study_from_its_assets_to_samples_and_notice_a_changed_asse
             shutil.copy(config.ROOT / name, tmp_path / name)
     study = toy_study("imagenet256_siglip2_b")
     (tmp_path / "harness" / "studies" / "toy.yaml").write_text(yaml.safe_dump(toy_values("imagenet256_siglip2_b")), encoding="utf-8")
-    make_assets(study, tmp_path / "elsewhere")
+    root = make_assets(study, tmp_path / "some where")
     results = [f"results/toy/{name}" for name in ("runs/dsr/seed0/samples.npz", "clip")]
 
     def snakemake(*arguments):
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=toy", "assets=elsewhere", *arguments]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=toy", f"assets={root.name}", *arguments]
+        done = subprocess.run([*command, "--", *results], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
 
-    done = snakemake("--", *results)
-    assert done.returncode == 0, done.stdout + done.stderr
+    def planned():
+        """Jobs by rule, before anything has run."""
+        done = snakemake("-n")
+        return {} if "Nothing to be done" in done.stderr else dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
+
+    snakemake()
     assert np.load(tmp_path / results[0])["images"].shape == (66, 32, 32, 3)
-    assert "Nothing to be done" in snakemake("--", *results).stderr
-    clip = tmp_path / "elsewhere" / study.assets["evaluation.clip.weights"].path
+    assert planned() == {}
+    for path in root.rglob("*"):
+        os.utime(path)
+    assert planned() == {}  # the same content
+    shutil.copytree(root, tmp_path / "elsewhere")
+    shutil.rmtree(root)
+    root = tmp_path / "elsewhere"
+    assert planned() == {}
+
+    clip, image = root / study.assets["evaluation.clip.weights"].path, min((root / study.assets["data.train"].path).rglob("*.JPEG"))
     (clip / "README.md").write_text("another file in the folder", encoding="utf-8")
-    again = snakemake("--forcerun", "asset", "--until", "asset", "--", *results)
-    assert again.returncode == 0, again.stdout + again.stderr
-    planned = snakemake("-n", "--", *results)
-    assert dict(re.findall(r"^(\w+) +(\d+)$", planned.stdout, re.MULTILINE)) == {"clip": "1", "total": "1"}, planned.stdout
+    assert planned() == {"asset": "1", "clip": "1", "total": "2"}
+    snakemake()
+    assert planned() == {}
+    jpeg = image.read_bytes()
+    at = jpeg.index(b"\xff\xda") + 20  # in the pixels
+    image.write_bytes(jpeg[:at] + bytes([jpeg[at] ^ 1]) + jpeg[at + 1 :])
+    every = {"data", "latents", "registers", "decoder", "denoiser", "samples"}
+    assert every | {"asset"} <= set(planned())
+    image.write_bytes(jpeg)
+    assert planned() == {}  # as it was
+    image.write_bytes(jpeg[:at] + bytes([jpeg[at] ^ 1]) + jpeg[at + 1 :])
+    data = artifacts.checked(tmp_path / "results" / "toy" / "data")
+    before = (tmp_path / results[1]).stat().st_mtime_ns
+    snakemake()
+    assert artifacts.checked(tmp_path / "results" / "toy" / "data") != data
+    assert (tmp_path / results[1]).stat().st_mtime_ns == before
+    assert planned() == {}

@@ -270,8 +270,10 @@ def results(study, runs, tmp_path_factory):
     scored = {"decoder": weights, "judge": root / "judge.safetensors", "clip": root / "clip", "references": root / "references.safetensors"}
     made = root / "made"
     shown = {"methods": ["dsr"], "seeds": [0], "results": root, "out": root / "drawn"}
-    with artifacts.artifact(root / "assets" / "weights.json", stage="asset", module="harness.store.assets", path=str(root)) as record:
-        write_json(record, {"name": "weights", "sha256": "0" * 64, "bytes": 1})
+    asset = root / "weights.pt"
+    asset.write_bytes(b"weights")
+    with artifacts.artifact(root / "assets" / "weights.json", stage="asset", module="harness.store.assets", path=str(asset)) as record:
+        write_json(record, {"name": "weights", "sha256": artifacts.sha256(asset), "bytes": 7})
     return SimpleNamespace(
         root=root,
         judge=lambda: make_judge(study, data=root / "data", records=[root / "assets" / "weights.json"], state=root / "state", out=made),

@@ -13,7 +13,7 @@ from harness.data.by_class import Listed, listed
 from harness.data.images import Split, centre_crop, to_pixels
 from harness.data.own import OwnSource, index_file
 from harness.data.reader import read_image
-from harness.store import artifacts
+from harness.store import artifacts, assets
 
 if TYPE_CHECKING:
     import torch
@@ -29,13 +29,15 @@ class FolderSource(OwnSource):
 
     @staticmethod
     def load(folder: Path, split: str) -> "OnDisk":
-        return indexed(folder, split, Path(artifacts.meta(folder)["roots"][split]))
+        kept = assets.Kept(folder.parent / artifacts.meta(folder)["records"][split])
+        return indexed(folder, split, kept.path, kept)
 
 
-def indexed(folder: Path, split: str, root: Path) -> "OnDisk":
-    """The files below `root` that the index of a split names."""
+def indexed(folder: Path, split: str, root: Path, kept: assets.Kept | None = None) -> "OnDisk":
+    """The files below `root` that the index of a split names; `kept`: the asset that they are, where they are one."""
     index, facts = json.loads(index_file(folder, split).read_text(encoding="utf-8")), artifacts.meta(folder)
-    return OnDisk(root, index["files"], np.asarray(index["labels"], dtype=np.int64), facts["image_size"], index.get("texts"))
+    labels = np.asarray(index["labels"], dtype=np.int64)
+    return OnDisk(root, index["files"], labels, facts["image_size"], index.get("texts"), kept)
 
 
 @cache
@@ -44,15 +46,24 @@ def _decoders() -> ThreadPoolExecutor:
 
 
 class OnDisk(Split):
-    """Files below `root`, decoded and centre-cropped when asked for."""
+    """Files below `root`, decoded and centre-cropped when asked for; UserError for one of an asset that is not what was recorded."""
 
     by_class = True
 
-    def __init__(self, root: Path, files: list[str], labels: np.ndarray, image_size: int, texts: list[str] | None = None) -> None:
-        self.root, self.files, self.labels, self.image_size, self.texts = root, files, labels, image_size, texts
+    def __init__(
+        self,
+        root: Path,
+        files: list[str],
+        labels: np.ndarray,
+        image_size: int,
+        texts: list[str] | None = None,
+        kept: assets.Kept | None = None,
+    ) -> None:
+        self.root, self.files, self.labels, self.image_size, self.texts, self.kept = root, files, labels, image_size, texts, kept
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return centre_crop(read_image(self.root / self.files[index]), self.image_size)
+        name = self.files[index]
+        return centre_crop(read_image(self.kept.file(name) if self.kept else self.root / name), self.image_size)
 
     def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
         wanted = [int(i) for i in (range(len(self)) if rows is None else rows)]

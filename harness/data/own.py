@@ -1,6 +1,7 @@
 """What sources of people's own images share: one list of classes, counts, captions, and the index of what each split has."""
 
 import json
+import os
 import shutil
 import sys
 from abc import abstractmethod
@@ -46,7 +47,7 @@ class OwnSource(Source):
         return {"classes": len(classes), "train_images": images["train"], "reference": images["reference"]}
 
     def make(self, records: list[Path], out: Path) -> dict[str, int]:
-        """`train.json` and `reference.json`: relative paths, labels, texts. The folders themselves are named in the record."""
+        """`train.json` and `reference.json`: relative paths, labels, texts, and the sha256 of the asset, whose record knows where it is."""
         data = self.data
         files = {"train": assets.record_of(records, "data.train"), "reference": assets.record_of(records, "data.held_out")}
         if data.captions:
@@ -74,14 +75,14 @@ class OwnSource(Source):
             counts=counts,
             classes=classes,
             captions=texts.source,
-            roots={split: str(root) for split, root in roots.items()},
+            records={split: os.path.relpath(path, out.parent) for split, path in files.items()},
             image_size=data.image_size,
         ) as folder:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             self.store(folder, roots, index)
             for split, part in index.items():
-                write_json(index_file(folder, split), part)
+                write_json(index_file(folder, split), part | {"asset": artifacts.read_json(files[split])["sha256"]})
             write_json(folder / CAPTIONS, texts._asdict())
         return counts
 

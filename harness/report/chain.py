@@ -90,7 +90,7 @@ class Chain:
                 problem = f"sha256 is {brief(sha256)}, its record says {brief(record.sha256)}"
             elif sha256 and record.stage == "asset":
                 content = str(json.loads(path.read_text(encoding="utf-8"))["sha256"])
-                problem = _absent(path)
+                problem = _differs(path)
         except UserError:
             problem = problem or "its record is missing or not JSON"
         except (ValidationError, ValueError, KeyError, TypeError):
@@ -113,10 +113,10 @@ class Chain:
         return seen
 
 
-def _absent(record_file: Path) -> str | None:
-    """Why an asset is not where its record says; None where it is. (Its content was hashed when it was recorded; it may be very large.)"""
+def _differs(record_file: Path) -> str | None:
+    """Why an asset is not what its record says, all of it hashed; None where it is."""
     try:
-        locate(record_file)
+        locate(record_file, anew=True)
     except UserError as error:
         return str(error)
     return None

@@ -5,6 +5,7 @@ from functools import partial
 from harness.study.names import either
 from harness.workflow import data_files, rules as shared
 from harness.workflow.run import run_of
+from harness.workflow.targets import asked
 
 RUN = run_of(config)
 STUDY, SEEDS = RUN.study.name, RUN.seeds

@@ -13,13 +13,12 @@ rule asset:
     resources:
         mem_mb=1000,
         runtime=120,
-        folder=config["assets"],  # no param: where an asset is does not change what it is
     params:
-        **stage("asset", name="{asset}", config=lambda wildcards: RUN.asset(wildcards.asset)),
+        **stage("asset", name="{asset}", config=lambda wildcards: asked(RUN.asset, wildcards.asset)),
     message:
         "Check asset {wildcards.asset} of {wildcards.study}"
     shell:
-        "{params.command} --assets {resources.folder:q} 2>&1 | tee {log:q}"
+        SHELL
 
 
 if RUN.at_home("data"):

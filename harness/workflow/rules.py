@@ -41,7 +41,13 @@ def code_of(module: str) -> dict[str, str]:
 def command(run: Run, name: str, options: Mapping[str, Any]) -> Callable[..., str]:
     """The function that Snakemake asks for the command of a job. Values of `options` may hold wildcards."""
     study = run.study.name
-    common = {"seeds": run.seeds, "methods": run.methods, "results": f"results/{study}", "state": f"results/{study}/state"}
+    common = {
+        "seeds": run.seeds,
+        "methods": run.methods,
+        "assets": run.assets,
+        "results": f"results/{study}",
+        "state": f"results/{study}/state",
+    }
     launcher = run.launcher if STAGES[name].shared else "python -m harness"
 
     def value(parameter: str, wildcards: Any, input: Any, output: Any) -> Any:

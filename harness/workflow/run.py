@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import to_jsonable_python
 
 from harness.store import code
-from harness.store.assets import ASSETS_FOLDER, missing
+from harness.store.assets import ASSETS_FOLDER, missing, state_of
 from harness.study import places
 from harness.study.method import EncoderRegisters, load_method, method_file
 from harness.study.study import Study
@@ -129,12 +129,25 @@ class Run:
     def records(self, *fields: str) -> list[str]:
         """Records of the assets below `fields` (`data`, `encoder.plain`, ...), where the study has any."""
         names = [name for name in self.study.assets if f"{name}.".startswith(tuple(f"{field}." for field in fields))]
-        return [f"results/{self.study.name}/assets/{name}.json" for name in names]
+        return [self._record(name) for name in names]
 
-    def asset(self, name: str) -> str:
-        """Hash of what the study says of an asset; a line on stderr where it is not there."""
-        say_missing(self.study, self.assets, [name])
-        return digest(self.study.assets[name])
+    def _record(self, asset: str) -> str:
+        return f"results/{self.study.name}/assets/{asset}.json"
+
+    def asset(self, name: str) -> list[str]:
+        """Params of the rule that records an asset: hash of what the study says of it, and path, size and time of what is there.
+
+        A line on stderr where it is missing; UserError where it is another file than the study names.
+        """
+        if name not in self._assets_seen:
+            say_missing(self.study, self.assets, [name])
+            asset = self.study.assets[name]
+            self._assets_seen[name] = [digest(asset), state_of(Path(self._record(name)), name, asset, Path(self.assets))]
+        return self._assets_seen[name]
+
+    @cached_property
+    def _assets_seen(self) -> dict[str, list[str]]:
+        return {}
 
     def encoder_records(self, backbone: str) -> list[str]:
         """What a backbone is made from: all assets of the encoder but those of another backbone."""

@@ -1,4 +1,5 @@
 import re
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -114,17 +115,53 @@ def test_a_folder_that_is_not_what_the_study_says_is_one_line(folder, tmp_path, 
 
 
 @pytest.mark.parametrize("spoil", [lambda content: b"no image", lambda content: content[: len(content) // 2], lambda content: b""])
-def test_an_image_that_does_not_decode_is_named(folder, spoil):
-    split = load_data(folder.root / "data", "train")
-    path = split.root / split.files[2]
+def test_an_image_that_does_not_decode_is_named(folder, tmp_path, spoil):
+    recorded = recorded_copy(folder, tmp_path)
+    split = load_data(recorded.data, "train")
+    path = split.folder.path / split.files[2]
+    path.write_bytes(spoil(path.read_bytes()))
+    recorded.record()
+    with pytest.raises(UserError, match=re.escape(f"{path}: not a readable image")) as caught:
+        load_data(recorded.data, "train").pixels([0, 2])
+    assert "\n" not in str(caught.value)
+
+
+def recorded_copy(folder, root):
+    """The folders, copied below `root`, with the data set over them."""
+    shutil.copytree(folder.root / "assets", root / "assets")
+    records = [root / "records" / path.name for path in folder.records]
+
+    def record(assets="assets"):
+        for path in records:
+            record_asset(folder.study, name=path.stem, assets=root / assets, out=path)
+
+    record()
+    make_data(folder.study, records=records, out=root / "data")
+    return SimpleNamespace(data=root / "data", records=records, record=record)
+
+
+def test_an_image_that_was_repainted_is_refused_and_another_data_set_once_recorded(folder, tmp_path):
+    recorded = recorded_copy(folder, tmp_path)
+    split, before = load_data(recorded.data, "train"), artifacts.checked(recorded.data)
+    path = split.folder.path / split.files[2]
     content = path.read_bytes()
-    path.write_bytes(spoil(content))
-    try:
-        with pytest.raises(UserError, match=re.escape(f"{path}: not a readable image")) as caught:
-            split.pixels([0, 2])
-        assert "\n" not in str(caught.value)
-    finally:
-        path.write_bytes(content)
+    at = content.index(b"\xff\xda") + 20  # in the pixels
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
+    with pytest.raises(UserError, match=re.escape(f"asset 'data.train': {path} has changed since it was recorded")):
+        split.pixels([0, 2])
+    assert split.pixels([0, 1]).shape == (2, 3, SIDE, SIDE)
+    recorded.record()
+    assert make_data(folder.study, records=recorded.records, out=recorded.data)["sha256"] != before
+    assert load_data(recorded.data, "train").pixels([2]).shape == (1, 3, SIDE, SIDE)
+
+
+def test_folders_that_have_moved_are_the_same_data_set(folder, tmp_path):
+    recorded = recorded_copy(folder, tmp_path)
+    before = load_data(recorded.data, "train").pixels([0])
+    shutil.copytree(tmp_path / "assets", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "assets")
+    recorded.record("elsewhere")
+    assert torch.equal(load_data(recorded.data, "train").pixels([0]), before)  # nothing but the record was made anew
 
 
 @given(width=st.integers(20, 200), height=st.integers(20, 200), size=st.sampled_from([8, 16, 20]))

@@ -1,7 +1,8 @@
 """From a number back to the data: the whole chain is there, and whatever does not fit is named."""
 
-import json
+import os
 import shutil
+from types import SimpleNamespace
 
 import pytest
 from conftest import METHODS, SEEDS
@@ -10,7 +11,9 @@ from harness.report import rows as row_files
 from harness.report.chain import ORDER, relative
 from harness.report.trace import trace_score
 from harness.store import artifacts
+from harness.store.assets import record_asset
 from harness.store.files import write_text
+from harness.study.sections.asset import Asset
 from harness.study.typed import UserError
 
 
@@ -166,20 +169,28 @@ def test_paths_of_records_are_found_below_the_results_wherever_they_are_now(kept
     assert relative("results/tiny/nothing.json", results) == "results/tiny/nothing.json"
 
 
-def test_an_asset_that_is_gone_is_named(moved, tmp_path):
-    results, asset = moved / "results", tmp_path / "weights.bin"
-    asset.write_bytes(b"weights")
+@pytest.mark.parametrize("inside", ["", "n01440764/1.JPEG"])
+def test_an_asset_is_hashed_and_one_that_is_gone_or_another_is_named(moved, tmp_path, inside):
+    """A file, and a folder with an image that keeps its size and time."""
+    results, asset = moved / "results", tmp_path / "asset"
+    file = asset / inside
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(b"weights")
+    study = SimpleNamespace(assets={"encoder.plain.weights": Asset(path="asset", source="somewhere")})
     record = results / "assets" / "encoder.plain.weights.json"
-    with artifacts.artifact(record, stage="asset", module="harness.store.assets", path=str(asset)) as path:
-        path.write_text(json.dumps({"name": "encoder.plain.weights", "sha256": artifacts.sha256(asset), "bytes": 7}), encoding="utf-8")
+    recorded = record_asset(study, name="encoder.plain.weights", assets=tmp_path, out=record)["sha256"]
     judge = results / "judge.safetensors"
     artifacts.write_record(
         judge, artifacts.meta(judge) | {"inputs": {"results/tiny/assets/encoder.plain.weights.json": artifacts.sha256(record)}}
     )
     text, problems = traced(moved)
     assert problems == []
-    assert f"asset {artifacts.sha256(asset)[:12]}" in text
-    asset.unlink()
+    assert f"asset {recorded[:12]}" in text
+    before = file.stat()
+    file.write_bytes(b"WEIGHTS")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert any(f"{file} has changed since it was recorded" in problem for problem in traced(moved)[1])
+    asset.rename(tmp_path / "elsewhere")
     assert any("no longer at" in problem for problem in traced(moved)[1])
 
 

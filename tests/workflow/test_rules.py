@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from dataclasses import replace
 
 import pytest
 from snakemake.iocontainers import Namedlist
@@ -30,6 +31,14 @@ def test_inputs_wildcards_and_outputs_are_options_by_their_names():
     )
     expected = "python -m harness outliers --study smoke --method dsr --seeds 0 1"
     assert words == [*expected.split(), "--denoisers", *RUNS, "--latents", "l at.safetensors", "--out", "o.json"]
+
+
+def test_a_folder_of_assets_with_spaces_and_braces_is_one_word():
+    params = rules.stage(replace(RUN, assets="my {assets}"), "asset", name="{asset}")
+    line = params["command"](Namedlist(fromdict={"asset": "data.train"}), Namedlist(), Namedlist(fromdict={"out": "o.json"}))
+    words = shlex.split(line)
+    assert words[words.index("--assets") + 1] == "my {assets}"
+    assert words[words.index("--name") + 1] == "data.train"
 
 
 def test_an_input_that_a_study_does_not_need_is_no_option():
@@ -81,3 +90,8 @@ def test_the_options_of_a_stage_are_the_parameters_of_its_function(name):
     many = {p.name for p in real[1:] if re.search("list|tuple|Sequence|Iterable", str(p.annotation))}
     assert {p.name for p in parameters(name) if p.several} == many
     assert [p.name for p in real[1:] if "None" in str(p.annotation) and p.default is p.empty] == []  # a study may have none of it
+
+
+def test_records_are_as_many_as_a_study_has_assets():
+    for name in STAGES:
+        assert all(parameter.several for parameter in parameters(name) if parameter.name == "records"), name

@@ -12,7 +12,7 @@ class Asset(Strict):
     hub: str | None = None  # name on the Hugging Face hub: where `path` is not there, its folder in the hub's local cache is taken
     source: str  # where it is published, for people
     sha256: Sha256 | None = None  # or its first digits; None where none is published: what is found is recorded
-    file: str | None = None  # of a folder: the file whose sha256 stands for it; None: the names and sizes of all files do
+    file: str | None = None  # of a folder: the file whose sha256 stands for it; None: the names and contents of all files do
     bytes: Count | None = None  # size, for the plan
 
 
