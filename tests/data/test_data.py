@@ -118,7 +118,7 @@ def test_a_folder_that_is_not_what_the_study_says_is_one_line(folder, tmp_path, 
 def test_an_image_that_does_not_decode_is_named(folder, tmp_path, spoil):
     recorded = recorded_copy(folder, tmp_path)
     split = load_data(recorded.data, "train")
-    path = split.folder.path / split.files[2]
+    path = split.root / split.files[2]
     path.write_bytes(spoil(path.read_bytes()))
     recorded.record()
     with pytest.raises(UserError, match=re.escape(f"{path}: not a readable image")) as caught:
@@ -143,7 +143,7 @@ def recorded_copy(folder, root):
 def test_an_image_that_was_repainted_is_refused_and_another_data_set_once_recorded(folder, tmp_path):
     recorded = recorded_copy(folder, tmp_path)
     split, before = load_data(recorded.data, "train"), artifacts.checked(recorded.data)
-    path = split.folder.path / split.files[2]
+    path = split.root / split.files[2]
     content = path.read_bytes()
     at = content.index(b"\xff\xda") + 20  # in the pixels
     path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])
