@@ -139,7 +139,7 @@ class TableSpec(Strict):
     title: Title
     caption: str = ""
     baseline: str = "baseline"  # of each group: what its other methods are compared with
-    groups: Annotated[list[Group], Field(min_length=1)] = Field(default=[Group()])
+    groups: Annotated[list[Group], Field(min_length=1)] = Field(default_factory=lambda: [Group()])
     panels: Annotated[list[Panel], Field(min_length=1)]
 
     @model_validator(mode="after")
@@ -197,7 +197,8 @@ def parts(spec: TableSpec, study: Study, methods: list[str]) -> list[Part]:
     where = f"table '{spec.title}'"
     check_titles([(part.study.name, part.title) for part in shown if part.title], where)
     for title in {part.title for part in shown}:
-        check_titles([(method, label(part, method)) for part in shown if part.title == title for method in part.methods], where)
+        rows = {method: label(part, method) for part in shown if part.title == title for method in part.methods}
+        check_titles(rows.items(), where)
     return shown
 
 

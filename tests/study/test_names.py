@@ -117,6 +117,12 @@ def test_snakemake_plans_names_with_dots_and_dashes_in_a_folder_with_a_space_and
     command = [sys.executable, "-m", "snakemake", "-n", "--config", "study=my-own.v2", "methods=[baseline,ttr.v2-x]", "--"]
     environment = os.environ | {"PYTHONPATH": str(tree), "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     command += ["reports/table1.v2.md", "reports/table1.md"]
+    (tree / "baselines" / "ttr+dr.py").write_text(METHOD.format("mine"), encoding="utf-8")
+    done = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", check=False, env=environment)
+    assert done.returncode == 2
+    assert [line for line in done.stderr.splitlines() if "ttr+dr" in line] == done.stderr.splitlines()[-1:]
+    assert "Traceback" not in done.stdout + done.stderr
+    (tree / "baselines" / "ttr+dr.py").unlink()
     done = subprocess.run(command, cwd=tree, capture_output=True, encoding="utf-8", check=False, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
     counts = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
