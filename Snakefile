@@ -1,18 +1,30 @@
 # Dual-Stage Registers: from images to tables and figures. The stages are in harness/rules/, the studies in harness/studies/,
 # the methods in baselines/, the tables and figures in reports/. `snakemake -n` says what would run and why.
+import os
+import sys
+from pathlib import Path
+
 from snakemake.common.configfile import load_configfile
 from snakemake.utils import min_version
 
 min_version("9.19")
 
+# Methods and specifications lie beside this file, and so does the code, unless it is installed; results are where the run is.
+os.environ.update(DSR_PROJECT=str(workflow.basedir))
+if Path(workflow.basedir, "harness", "__init__.py").is_file():
+    sys.path.insert(0, str(workflow.basedir))
+
+from harness.study.folders import CODE
 from harness.workflow import config as settings, start, targets
 
 start.in_utf8()
 start.put_own_python_first()
+start.put_own_code_first()
 start.take_over_dead_lock()
+RULES = CODE / "harness" / "rules"
 
 
-configfile: "harness/rules/config.yaml"
+configfile: str(RULES / "config.yaml")
 
 
 settings.check_files(workflow.configfiles, load_configfile)
@@ -26,14 +38,14 @@ for NAME, SETTINGS in TARGETS.modules.items():
     module:
         name: STAGES
         snakefile:
-            "harness/rules/study.smk"
+            RULES / "study.smk"
         config:
             SETTINGS
 
     use rule * from STAGES as PREFIX*
 
 
-include: "harness/rules/report.smk"
+include: RULES / "report.smk"
 
 
 rule all:

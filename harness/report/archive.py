@@ -27,9 +27,10 @@ from harness.report.specs import TableSpec, load_spec, load_table
 from harness.store import artifacts
 from harness.store.files import atomic
 from harness.store.provenance import commit as commit_of
+from harness.study.folders import PROJECT
 from harness.study.method import load_method, method_file
 from harness.study.study import Study, parse_study
-from harness.study.typed import ROOT, UserError
+from harness.study.typed import UserError
 
 MANIFEST = "manifest.json"
 SPECS = {"table1.yaml": "tables/table1.yaml", "claims.yaml": "claims.yaml"}  # name in the zip -> path below reports/
@@ -77,7 +78,7 @@ def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> di
     if row_files.to_csv(row_files.collect(study, methods, seeds, results)).encode() != files["table1.csv"]:
         raise UserError(f"{reports / 'table1.csv'}: is not what {results} gives: older, or changed; run the whole line again, then export")
     named = SPECS | {f"{name}.yaml": f"tables/{name}.yaml" for name in shown}
-    specs = {name: (ROOT / "reports" / path).read_bytes() for name, path in named.items()}
+    specs = {name: (PROJECT / "reports" / path).read_bytes() for name, path in named.items()}
     everything = [rows]
     for name in shown:
         everything.append(table.collect_rows(study, methods, seeds, results, load_table(name)))
@@ -94,7 +95,7 @@ def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> di
         "study.json": as_json(without_places(study.model_dump(mode="json"))),
         "samples.csv": samples_of(records).encode(),
         "environment.json": as_json(environment(rows, commit, dirty)),
-        "constraints.txt": (ROOT / "envs" / "constraints.txt").read_bytes(),
+        "constraints.txt": (PROJECT / "envs" / "constraints.txt").read_bytes(),
         **{f"reports/{name}": content for name, content in files.items()},
         **{f"specs/{name}": content for name, content in specs.items()},
         **{f"methods/{path.name}": path.read_bytes() for path in method_files(everything)},

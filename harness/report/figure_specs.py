@@ -9,13 +9,14 @@ from pydantic import Field, ValidationError
 from harness.report.specs import Part, load_table, parts
 from harness.results.scores import score_info, scores_of
 from harness.study import places
+from harness.study.folders import PROJECT
 from harness.study.method import load_method, method_names
 from harness.study.names import check_name
 from harness.study.study import Study, study_names
-from harness.study.typed import ROOT, Strict, Title, UserError, explain, nearest
+from harness.study.typed import Strict, Title, UserError, explain, nearest
 from harness.study.yaml_file import read_mapping
 
-FILE = ROOT / "reports" / "figures.yaml"
+FILE = PROJECT / "reports" / "figures.yaml"
 Need = Literal["rows", "samples", "latents", "data", "maps", "encoder_maps", "steps", "outliers", "registers"]
 
 

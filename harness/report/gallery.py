@@ -7,10 +7,11 @@ from typing import Any
 
 from harness.report.figure_specs import figure_names, load_figure
 from harness.store.files import atomic, write_text
+from harness.study.folders import PROJECT
 from harness.study.study import Study
-from harness.study.typed import ROOT, UserError
+from harness.study.typed import UserError
 
-README = ROOT / "README.md"
+README = PROJECT / "README.md"
 SECTION = r"(<!-- gallery of {} -->\n).*?(<!-- end of gallery -->)"
 
 
@@ -26,6 +27,8 @@ def render_gallery(study: Study, *, reports: Path, out: Path) -> dict[str, Any]:
         with atomic(out.parent / f"{name}.png") as temporary:
             shutil.copyfile(reports / f"{name}.png", temporary)
     write_text(out, f"# Figures of '{study.name}'\n\n{pictures(names)}\n")
+    if README.parent != Path.cwd().resolve() or not README.is_file():  # its links are from the folder that it is in
+        return {"figures": names, "readme": False}
     text = README.read_text(encoding="utf-8")
     renewed = with_section(text, study.name, section_of(names, out))
     if renewed != text:

@@ -24,9 +24,10 @@ from harness.report.panels import rows_of_part
 from harness.report.sheets import Sheet, difference_sheets, environment_facts, score_sheets, sheet_id
 from harness.report.specs import Column, Part, TableSpec, label, load_table, table_names
 from harness.store.files import write_text
+from harness.study.folders import PROJECT
 from harness.study.method import load_method
 from harness.study.study import Study
-from harness.study.typed import ROOT, UserError
+from harness.study.typed import UserError
 
 TEMPLATE = "page.html.j2"
 MAIN = "table1"
@@ -69,7 +70,7 @@ def render_page(
                 # of other seeds or methods, from an earlier time
                 left_out[name] = str(error)
                 others.pop(name, None)
-    spec, declared = load_table(MAIN), hypotheses.load_claims(ROOT / "reports" / "claims.yaml")
+    spec, declared = load_table(MAIN), hypotheses.load_claims(PROJECT / "reports" / "claims.yaml")
     text = page_html(study, rows, methods, seeds, spec=spec, declared=declared, figures=drawn, others=others)
     write_text(out, text)
     return {"page": str(out), "bytes": len(text.encode()), "figures": list(drawn), "tables": [MAIN, *others], "left_out": left_out}

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, ValidationError, model_validator
 
 from harness.results.scores import BY_BLOCK, score_info
+from harness.study.folders import CODE
 from harness.study.method import load_method, method_names
 from harness.study.study import load_study, study_names
-from harness.study.typed import ROOT, Count, Decay, Fraction, Positive, Strict, UserError, explain, nearest
+from harness.study.typed import Count, Decay, Fraction, Positive, Strict, UserError, explain, nearest
 from harness.study.yaml_file import read_mapping
 
-FILE = ROOT / "harness" / "report" / "paper.yaml"
+FILE = CODE / "harness" / "report" / "paper.yaml"
 
 Named = Annotated[list[str], Field(min_length=1)]
 Counts = Literal["trainable", "all"]

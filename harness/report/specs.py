@@ -13,13 +13,14 @@ from pydantic import Field, ValidationError, model_validator
 from harness.report import paper
 from harness.results.scores import SCORES, ScoreInfo, score_info, scores_of
 from harness.study import places
+from harness.study.folders import PROJECT
 from harness.study.method import load_method, method_names
 from harness.study.names import names_in
 from harness.study.study import Study, family, study_names
-from harness.study.typed import ROOT, Strict, Title, UserError, check_titles, explain, nearest
+from harness.study.typed import Strict, Title, UserError, check_titles, explain, nearest
 from harness.study.yaml_file import mapping, read_text
 
-TABLES = ROOT / "reports" / "tables"
+TABLES = PROJECT / "reports" / "tables"
 ARROW = {"lower": " ↓", "higher": " ↑", "neither": ""}
 FACTS = {"epochs": "Epochs", "size": "Width × blocks", "registers": "Registers"}
 PAPER = "imagenet256"  # the family at the paper's scale

@@ -6,7 +6,7 @@ from harness.workflow import data_files, rules as shared
 
 OWN = TARGETS.run
 STUDY, REPORTS = OWN.study.name, f"reports/{OWN.study.name}"
-ENV, SHELL, LIGHT = shared.ENV, shared.SHELL, shared.REPORT
+ENV, SHELL, LIGHT, SPECS = shared.ENV, shared.SHELL, shared.REPORT, shared.SPECS
 rendered = partial(
     shared.stage, OWN, data=data_files.report_data()
 )  # the paper's values and the page's template count for all of them
@@ -21,7 +21,7 @@ wildcard_constraints:
 rule tables:
     input:
         rows=lambda wildcards: targets.asked(TARGETS.table, wildcards.table).inputs,
-        spec="reports/tables/{table}.yaml",
+        spec=f"{SPECS}/tables/{{table}}.yaml",
     output:
         md=f"{REPORTS}/{{table}}.md",
         csv=f"{REPORTS}/{{table}}.csv",
@@ -44,7 +44,7 @@ rule tables:
 use rule tables as table1 with:
     input:
         rows=OWN.rows(),
-        spec="reports/tables/table1.yaml",
+        spec=f"{SPECS}/tables/table1.yaml",
     output:
         md=f"{REPORTS}/table1.md",
         csv=f"{REPORTS}/table1.csv",
@@ -83,7 +83,7 @@ rule figures:
 rule claims:
     input:
         rows=OWN.rows(),
-        spec="reports/claims.yaml",
+        spec=f"{SPECS}/claims.yaml",
     output:
         md=f"{REPORTS}/claims.md",
         csv=f"{REPORTS}/claims.csv",
@@ -107,8 +107,8 @@ rule page:
         table=rules.table1.output,
         claims=rules.claims.output,
         pictures=expand(f"{REPORTS}/{{figure}}.png", figure=TARGETS.own_figures),
-        spec="reports/tables/table1.yaml",
-        claims_spec="reports/claims.yaml",
+        spec=f"{SPECS}/tables/table1.yaml",
+        claims_spec=f"{SPECS}/claims.yaml",
     output:
         f"{REPORTS}/index.html",
     log:

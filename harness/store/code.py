@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from harness.study.typed import ROOT
+from harness.study.folders import CODE, PROJECT
 
 PACKAGES = ("harness", "baselines")
 
@@ -35,7 +35,7 @@ PYTHON = python(platform.python_version())
 
 def module_file(name: str) -> Path | None:
     """The source of a module of this repository."""
-    path = ROOT.joinpath(*name.split("."))
+    path = _file(name.replace(".", "/"))
     return next((p for p in (path.with_suffix(".py"), path / "__init__.py") if p.is_file()), None)
 
 
@@ -60,7 +60,7 @@ def changed(recorded: dict[str, str]) -> list[str]:
 
     def now(name: str) -> str | None:
         with suppress(OSError, SyntaxError, ValueError):
-            return _read((ROOT / name).read_bytes()).runs
+            return _read(_file(name).read_bytes()).runs
         return None
 
     return [name for name, value in recorded.items() if now(name) != value]
@@ -82,7 +82,15 @@ def _closure(module: str) -> dict[str, str]:
 
 
 def _name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
+    """Of a source file, alike in a checkout and installed: `harness/...` below the code, `baselines/...` below the project."""
+    roots = [root for root in (CODE, PROJECT) if path.is_relative_to(root)]
+    root = max(roots, key=lambda root: len(root.parts), default=path.parent)  # the inner one, where one lies in the other
+    return path.relative_to(root).as_posix()
+
+
+def _file(name: str) -> Path:
+    """The file that `_name` calls so."""
+    return (PROJECT if name.partition("/")[0] == "baselines" else CODE) / name
 
 
 class _Source(NamedTuple):

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.study.typed import ROOT
+from harness.study.folders import CODE
 
 DECIDES = ("harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt", ":(exclude)*.md")  # a result; reports do not
 
@@ -20,7 +20,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
     elsewhere = [name for name in os.environ if name.startswith("GIT_") and not name.startswith("GIT_CONFIG_")]
     environment = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
     return subprocess.run(
-        ["git", *arguments], cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
+        ["git", *arguments], cwd=CODE, env=environment, capture_output=True, encoding="utf-8", errors="replace", check=False
     )
 
 
@@ -28,7 +28,7 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 def commit() -> tuple[str, bool]:
     """The commit, and whether what decides a result differs from it. Of no repository but the project's own."""
     reason = _no_repository()
-    if reason and not (ROOT / "Snakefile").exists() and (version := _released()):
+    if reason and not (CODE / "Snakefile").exists() and (version := _released()):
         return version, False
     if reason:
         return f"unknown ({reason})", True
@@ -43,9 +43,9 @@ def _no_repository() -> str | None:
         return f"git does not run: {error.strerror}"
     if top.returncode:
         first = next(iter(top.stderr.splitlines()), "git says nothing").removeprefix("fatal: ")
-        cure = f"; git config --global --add safe.directory {shlex.quote(str(ROOT))}" if "dubious ownership" in first else ""
+        cure = f"; git config --global --add safe.directory {shlex.quote(str(CODE))}" if "dubious ownership" in first else ""
         return f"git: {first}{cure}"
-    if Path(top.stdout.strip()).resolve() != ROOT.resolve():
+    if Path(top.stdout.strip()).resolve() != CODE.resolve():
         return f"the repository around it, {top.stdout.strip()}, is another project's"
     if _git("ls-files", "--error-unmatch", "Snakefile").returncode:
         return "its repository does not have the Snakefile"
@@ -58,7 +58,7 @@ def _released() -> str | None:
         version = metadata.version("dsr-harness")
     except metadata.PackageNotFoundError:
         return None
-    package = ROOT / "harness"
+    package = CODE / "harness"
     files = sorted(path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
     lines = [f"{path.relative_to(package).as_posix()} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
     return f"version {version}, package {hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:12]}"

@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
+from harness.study.folders import PROJECT
 from harness.study.names import names_in
-from harness.study.typed import ROOT, Count, Strict, Title, UserError, did_you_mean, explain, name_in, nearest
+from harness.study.typed import Count, Strict, Title, UserError, did_you_mean, explain, name_in, nearest
 
-METHODS = ROOT / "baselines"
+METHODS = PROJECT / "baselines"
 
 
 NORMS = {"pre_ln": "before the final norm", "post_ln": "after the final norm", "whitened": "after whitening"}  # of a latent's tokens
@@ -138,6 +140,8 @@ def _executed(path: Path, content: bytes) -> ModuleType:
     if spec is None or spec.loader is None:
         raise UserError(f"baselines/{name}.py cannot be read: it is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    if (folder := str(path.parents[1])) not in sys.path:  # for `from baselines._shared import ...`
+        sys.path.append(folder)
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:

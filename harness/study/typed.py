@@ -6,7 +6,6 @@ import json
 import unicodedata
 from collections.abc import Iterable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
@@ -22,7 +21,9 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness.study.folders import CODE
+
+ROOT = CODE  # as tests call it, which run in a checkout
 
 
 class UserError(Exception):

@@ -2,13 +2,22 @@
 
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from harness.store import code
+from harness.study.folders import PROJECT, from_here
 from harness.workflow.run import Run
 from harness.workflow.stages import STAGES, Parameter, parameters
 
-ENV = "../../envs/harness.yaml"
+
+def as_written(path: Path) -> str:
+    """A path of the project for a rule: relative where the run is in the project; a brace in it is no wildcard."""
+    return from_here(path).replace("{", "{{").replace("}", "}}")
+
+
+ENV = str(PROJECT / "envs" / "harness.yaml")
+SPECS = as_written(PROJECT / "reports")
 SHELL = "{params.command} 2>&1 | tee {log:q}"
 REPORT = {"mem_mb": 1000, "runtime": 10}  # resources of what reads rows and computes nothing
 

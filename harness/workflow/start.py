@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from harness.store.locks import try_lock
+from harness.study.folders import CODE, PROJECT, original
 
 
 def in_utf8() -> None:
@@ -26,6 +27,13 @@ def in_utf8() -> None:
 def put_own_python_first() -> None:
     """Rules run `python -m harness`: let that be the interpreter of Snakemake (a rule's conda environment still comes before it)."""
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def put_own_code_first() -> None:
+    """Let jobs import the `harness` that the Snakefile has, and what methods share, whatever lies in the folder that they run in."""
+    checkout = [CODE] if original() == CODE else []  # what is installed is found anyway
+    paths = [*map(str, dict.fromkeys([*checkout, PROJECT])), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ.update(PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1")
 
 
 def take_over_dead_lock() -> None:

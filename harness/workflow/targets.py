@@ -11,14 +11,15 @@ from typing import Any, TypeVar
 
 from harness.report import figure_specs, specs
 from harness.study.fits import check_fits
+from harness.study.folders import PROJECT
 from harness.study.method import in_order
 from harness.study.names import check_name
-from harness.study.typed import ROOT, UserError, digest
+from harness.study.typed import UserError, digest
 from harness.study.yaml_file import read_mapping
 from harness.workflow.config import checked_config, stop
 from harness.workflow.run import Run
 
-CLAIMS = ROOT / "reports" / "claims.yaml"
+CLAIMS = PROJECT / "reports" / "claims.yaml"
 OTHERS = ("claims", "numbers", "paper", "rows", "times")  # what else lies where tables and figures do
 FILES = {"samples": "samples.npz", "maps": "maps.npz"}  # need of a figure -> file of the first seed's runs
 

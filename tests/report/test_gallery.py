@@ -1,6 +1,7 @@
 """The gallery: figures that are kept with the code, on a page and in the README."""
 
 import re
+from pathlib import Path
 
 import pytest
 from PIL import Image
@@ -30,7 +31,7 @@ def test_page_pictures_and_readme_are_renewed(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(gallery, "README", tmp_path / "README.md")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
-    reports, out = tmp_path / "reports" / "digits", config.Path("reports/reference/digits/gallery.md")
+    reports, out = tmp_path / "reports" / "digits", Path("reports/reference/digits/gallery.md")
     kept = picture(reports, "fid", 1)
     picture(reports, "norm_flow", 3)  # not marked for the README
     picture(reports, "of_another_study", 2)
@@ -57,7 +58,7 @@ def test_without_figures_there_is_no_gallery(digits, tmp_path):
 def test_readme_shows_the_committed_gallery():
     text = (config.ROOT / "README.md").read_text(encoding="utf-8")
     shown = re.search(r"<!-- gallery of digits -->\n(.*?)\n?<!-- end of gallery -->", text, re.DOTALL)[1]
-    page = config.Path("reports/reference/digits/gallery.md")
+    page = Path("reports/reference/digits/gallery.md")
     names = re.findall(r"\]\((\w+)\.png\)", (config.ROOT / page).read_text(encoding="utf-8"))
     assert shown == gallery.section_of(names, page)
     assert len(names) == len(set(names))

@@ -22,7 +22,8 @@ def project(tmp_path, monkeypatch):
     """A copy of the project's code, which code.py looks at."""
     for name in ("harness", "baselines"):
         shutil.copytree(config.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(code, "ROOT", tmp_path)
+    for root in ("CODE", "PROJECT"):
+        monkeypatch.setattr(code, root, tmp_path)
     code._closure.cache_clear()
     yield tmp_path
     code._closure.cache_clear()
@@ -190,4 +191,4 @@ def test_hashes_are_the_same_under_any_locale():
 
 
 def test_method_files_are_below_the_repository():
-    assert METHODS.is_relative_to(code.ROOT)
+    assert METHODS.is_relative_to(code.PROJECT)

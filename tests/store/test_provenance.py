@@ -18,7 +18,7 @@ def commit_in(monkeypatch):
     """commit_in(folder): what `commit` says where the code is in that folder."""
 
     def ask(folder):
-        monkeypatch.setattr(provenance, "ROOT", folder)
+        monkeypatch.setattr(provenance, "CODE", folder)
         provenance.commit.cache_clear()
         return provenance.commit()
 
