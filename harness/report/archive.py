@@ -60,9 +60,6 @@ makes the tables, the claims and index.html from table1.csv anew and compares th
 """
 
 
-# ------------------------------------------------------------------------------------------------------------------ export
-
-
 def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> dict[str, Any]:
     """Write the zip. UserError if what is in `reports` is not what the results give; `reports`, `results`: the study's own folders."""
     files = {}
