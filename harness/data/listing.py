@@ -51,7 +51,7 @@ def subfolders(root: Path) -> list[Path]:
 def list_images(root: Path, folder: Path | None = None) -> Listing:
     """Every file at or below `folder` (default: `root`), also behind links to folders; hidden files and folders are left out."""
     images, others, known = [], [], suffixes()
-    for directory, folders, files in os.walk(folder or root, followlinks=True):
+    for directory, folders, files in os.walk(folder or root, onerror=_unreadable, followlinks=True):
         folders[:] = [name for name in folders if not hidden(name)]
         _no_circle(Path(directory), folders)
         for name in files:
@@ -59,6 +59,11 @@ def list_images(root: Path, folder: Path | None = None) -> Listing:
                 path = Path(directory, name)
                 (images if path.suffix.lower() in known else others).append(path.relative_to(root).as_posix())
     return Listing(sorted(images), sorted(others))
+
+
+def _unreadable(error: OSError) -> None:
+    """A folder that cannot be listed would be left out without a word."""
+    raise UserError(f"{printable(str(error.filename))}: a folder that cannot be read ({error.strerror}); give access, or remove it")
 
 
 def _no_circle(directory: Path, folders: list[str]) -> None:

@@ -1,6 +1,8 @@
 """Labels and captions of people's own folders: right, or refused in a line."""
 
+import errno
 import json
+import os
 import re
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from toy import SIDE, toy_values
 
+from harness.data.by_class import listed
 from harness.data.captions import captions, image_texts
 from harness.data.class_words import captions_of, imagenet_words, readable
 from harness.data.classes import check_stated, in_order, natural, read_stated
@@ -192,6 +195,20 @@ def test_an_order_of_classes_that_is_not_stated_is_noted():
         guidance = {"scale": scale, "weak": weak | {"classes": classes}}
         study = parse_study("guided", config.merge(toy_values("imagenet256_jit_h"), {"sampling": {"guidance": guidance}}))
         assert ("only their number is checked" in sampled(study)) == noted
+
+
+def test_a_folder_that_cannot_be_listed_is_named(own, monkeypatch):
+    folders(own.train, ["bird", "bird/deep"])
+    opened = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("bird/deep"):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(UserError, match=r"train/bird/deep: a folder that cannot be read \(Permission denied\)"):
+        listed(own.train)
 
 
 # ---------------------------------------------------------------------------------------------------------------- captions
