@@ -1,5 +1,5 @@
-"""Commands beside the stages: before a run (`dsr plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`, `trace`,
-`export`, `verify`). Each parses, calls one function and prints.
+"""Commands beside the stages: before a run (`dsr init`, `plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`,
+`trace`, `export`, `verify`). Each parses, calls one function and prints.
 """
 
 import argparse
@@ -14,7 +14,15 @@ from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
 from harness.study.typed import merge
 
-COMMANDS = ("plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
+COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
+
+
+def init(a: argparse.Namespace) -> int:
+    from harness.commands.init import lay_down
+
+    names = lay_down(a.folder)
+    print(f"{len(names)} files in {a.folder}: methods in baselines/, tables, figures and claims in reports/; run there: snakemake -n")
+    return 0
 
 
 def plan(a: argparse.Namespace) -> int:
@@ -124,6 +132,8 @@ def add_commands(add: Add) -> None:
 
 
 def _before_a_run(add: Add) -> None:
+    sub = add("init", init, "lay down a project: Snakefile, profile, methods, specifications of tables, figures and claims")
+    sub.add_argument("folder", type=Path, metavar="FOLDER", help="a new folder, or one that has none of these files")
     sub = add("plan", plan, "what a study would run: parameters, FLOPs, GPU-hours, disk, and every asset with where to put it")
     sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
     sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")

@@ -10,7 +10,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from harness.study.folders import CODE
+from harness.study.folders import CODE, PROJECT, original
 
 DECIDES = ("harness", "baselines", "Snakefile", "pyproject.toml", "envs/constraints.txt", ":(exclude)*.md")  # a result; reports do not
 
@@ -29,7 +29,7 @@ def commit() -> tuple[str, bool]:
     """The commit, and whether what decides a result differs from it. Of no repository but the project's own."""
     reason = _no_repository()
     if reason and not (CODE / "Snakefile").exists() and (version := _released()):
-        return version, False
+        return version, _methods() != _methods(original(CODE))
     if reason:
         return f"unknown ({reason})", True
     return _git("rev-parse", "--short=12", "HEAD").stdout.strip(), bool(_git("status", "--porcelain", "--", *DECIDES).stdout.strip())
@@ -50,6 +50,11 @@ def _no_repository() -> str | None:
     if _git("ls-files", "--error-unmatch", "Snakefile").returncode:
         return "its repository does not have the Snakefile"
     return "its repository has no commit" if _git("rev-parse", "HEAD").returncode else None
+
+
+def _methods(project: Path | None = None) -> dict[str, bytes]:
+    """Files in baselines/: of the project, or of another."""
+    return {path.name: path.read_bytes() for path in ((project or PROJECT) / "baselines").glob("*.py")}
 
 
 def _released() -> str | None:

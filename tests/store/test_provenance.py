@@ -19,6 +19,7 @@ def commit_in(monkeypatch):
 
     def ask(folder):
         monkeypatch.setattr(provenance, "CODE", folder)
+        monkeypatch.setattr(provenance, "PROJECT", folder)
         provenance.commit.cache_clear()
         return provenance.commit()
 
@@ -107,3 +108,20 @@ def test_an_installed_release_says_its_version_and_what_is_in_it(tmp_path, commi
     assert not dirty
     (tmp_path / "harness" / "a.py").write_text("2", encoding="utf-8")
     assert commit_in(tmp_path)[0] != first
+
+
+def test_of_an_installed_release_a_changed_or_further_method_is_dirty(tmp_path, commit_in, monkeypatch):
+    code, mine = tmp_path / "site-packages", tmp_path / "mine"
+    for folder in (code / "harness" / "project", mine):
+        (folder / "baselines").mkdir(parents=True)
+        (folder / "baselines" / "dsr.py").write_text("1", encoding="utf-8")
+
+    def dirty():
+        commit_in(code)
+        monkeypatch.setattr(provenance, "PROJECT", mine)
+        provenance.commit.cache_clear()
+        return provenance.commit()[1]
+
+    assert not dirty()
+    (mine / "baselines" / "mine.py").write_text("1", encoding="utf-8")
+    assert dirty()
