@@ -34,8 +34,16 @@ class Facts(NamedTuple):
 def facts_of(path: Path, file: str | None = None) -> dict[str, Facts]:
     """Of each file of an asset, by its name below `path`, in order; a file's own name is "".
 
-    Of a folder with weights `file` it is these and the JSON files beside them, else all; hidden files and folders are nobody's.
+    Of a folder with weights `file` it is these and the JSON files beside them, else all; hidden files and folders are nobody's. UserError
+    where it cannot be looked at.
     """
+    try:
+        return _facts_of(path, file)
+    except OSError as error:
+        raise UserError(f"{error.filename or path}: cannot be read: {error.strerror or error}") from None
+
+
+def _facts_of(path: Path, file: str | None) -> dict[str, Facts]:
     if not path.is_dir():
         return {"": _facts(path.stat())}
     if file is None:

@@ -256,6 +256,15 @@ def test_a_link_keeps_its_own_name(tmp_path, judge):
         assets.locate(tmp_path / "r.json")
 
 
+def test_a_folder_that_cannot_be_looked_into_is_one_line(images, monkeypatch):
+    def closed(folder):
+        raise PermissionError(13, "Permission denied", str(folder))
+
+    monkeypatch.setattr(asset_files.os, "scandir", closed)
+    with pytest.raises(UserError, match=re.escape(f"{images.folder}: cannot be read: Permission denied")):
+        record_asset(images.study, name=TRAIN, assets=images.folder.parents[1], out=images.record)
+
+
 def test_a_file_that_changes_while_it_is_hashed_is_refused(judge):
     state = asset_files._state(judge.stat())
     judge.write_bytes(b"more weights")
