@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from harness.study.counts import filled
+from harness.study.folders import CODE, PROJECT, original
 from harness.study.names import names_in
 from harness.study.sections.asset import Asset
 from harness.study.sections.data import SOURCES, DataSection
@@ -21,6 +22,7 @@ from harness.study.typed import OneOf, Strict, Title, UserError, check_seeds, ex
 from harness.study.yaml_file import read_mapping
 
 STUDIES = Path(__file__).resolve().parents[1] / "studies"
+OWN = PROJECT / "harness" / "studies"  # of a project beside installed code; in a checkout the same folder
 
 
 class Study(Strict):
@@ -183,9 +185,22 @@ def family(name: str) -> str:
     return name.partition("_")[0]
 
 
+def _own_names() -> list[str]:
+    """Studies that the project has beside those of installed code."""
+    return [] if PROJECT in (CODE, original()) else names_in(OWN, ".yaml", "study")
+
+
+def _names() -> list[str]:
+    """Every study file. UserError for one of the project with the name of one that came with the code."""
+    own, theirs = _own_names(), names_in(STUDIES, ".yaml", "study")
+    if both := {*own} & {*theirs}:
+        raise UserError(f"{OWN / min(both)}.yaml: the code has a study of this name; rename yours (it may extend that one)")
+    return sorted([*own, *theirs])
+
+
 def study_names() -> list[str]:
     """Studies that can be run; a file whose name starts with `_` is only there to be extended."""
-    return [name for name in names_in(STUDIES, ".yaml", "study") if not name.startswith("_")]
+    return [name for name in _names() if not name.startswith("_")]
 
 
 def load_study(name: str) -> Study:
@@ -219,7 +234,7 @@ def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
     """Own values of every file that `name` is made of, by file, in the order they are laid; `above` are the files that extend it."""
     layers: dict[str, dict[str, Any]] = {}
     parents, own = _own(name)
-    known = [own for own in names_in(STUDIES, ".yaml", "study") if own not in (name, *above)]  # no study is its own base
+    known = [own for own in _names() if own not in (name, *above)]  # no study is its own base
     for parent in parents:
         for base, values in _files(nearest(parent, known, "study"), (name, *above)).items():
             layers.setdefault(base, values)
@@ -227,7 +242,7 @@ def _files(name: str, above: tuple[str, ...] = ()) -> dict[str, dict[str, Any]]:
 
 
 def _own(name: str) -> tuple[list[str], dict[str, Any]]:
-    values = read_mapping(STUDIES / f"{name}.yaml", "study fields")
+    values = read_mapping((OWN if name in _own_names() else STUDIES) / f"{name}.yaml", "study fields")
     parents = values.pop("extends", None) or []
     parents = parents if isinstance(parents, list) else [parents]
     return parents, values

@@ -112,6 +112,9 @@ def test_a_wheel_runs_without_a_checkout(installed, tmp_path):
     run = ["-m", "snakemake", "--cores", "1", "--config", "study=smoke", "methods=[baseline,dsr]", "--"]
     assert "denoiser" in python(*run[:-1], "-n", "--", "reports/all", cwd=project)
     python(*run, "results/smoke/data", cwd=project)
+    (project / "harness" / "studies").mkdir(parents=True)
+    (project / "harness" / "studies" / "mine.yaml").write_text("extends: smoke\ntitle: mine\n", encoding="utf-8")
+    assert "results/mine/" in python(*run[:-3], "study=mine", "-n", "--", "reports/table1.md", cwd=project)
     record = (project / "results" / "smoke" / "data.meta.json").read_text(encoding="utf-8")
     assert '"version ' in record
     assert '"harness/data/digits.py"' in record
