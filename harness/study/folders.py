@@ -1,13 +1,10 @@
-"""Where the code lies, and where the project does: in a checkout one folder, two where the code is installed.
-
-Read by setup.py, too, so nothing is imported here but the standard library.
-"""
+"""Where the code lies, and where the project does: in a checkout one folder, two where the code is installed."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-# What a project consists of before its first run: `dsr init` lays it down, and a wheel carries it (setup.py).
+# What a project consists of before its first run: `dsr init` lays it down, and a wheel carries it (pyproject.toml).
 FILES = (
     "Snakefile",
     "profiles/default/*.yaml",

@@ -1,6 +1,7 @@
 """The code has one place and the project another; hashes name files alike, wherever both are."""
 
 import shutil
+import tomllib
 
 import pytest
 
@@ -70,3 +71,10 @@ def test_hashes_name_files_alike_in_a_checkout_and_installed(tmp_path, monkeypat
         assert code.changed(whole) == []
     finally:
         code._closure.cache_clear()
+
+
+def test_a_wheel_carries_every_package_and_what_a_project_consists_of():
+    settings = tomllib.loads((folders.CODE / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
+    packages = {path.parent.relative_to(folders.CODE).as_posix().replace("/", ".") for path in folders.CODE.glob("harness/**/__init__.py")}
+    assert sorted(settings["packages"]) == sorted({*packages, "harness.project"})
+    assert tuple(settings["package-data"]["harness.project"]) == folders.FILES
