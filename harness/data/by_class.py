@@ -3,7 +3,7 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.data.class_words import read_table
 from harness.data.classes import check_filled
@@ -50,10 +50,10 @@ def listed(root: Path) -> Listed:
     return Listed(classes, texts, others=[file for file in others if PurePosixPath(file).name not in METADATA])
 
 
-def _metadata(root: Path, others: list[str], images: list[str]) -> dict[str, dict]:
+def _metadata(root: Path, others: list[str], images: list[str]) -> dict[str, dict[str, Any]]:
     """What metadata files say of every image, by its file; empty where there is no such file."""
     tables = [file for file in others if PurePosixPath(file).name in METADATA]
-    facts: dict[str, dict] = {}
+    facts: dict[str, dict[str, Any]] = {}
     for table in tables:
         rows, folder = read_table(root / table), PurePosixPath(table).parent
         if rows and not ({"file_name"} < rows[0].keys() and {"text", "label"} & rows[0].keys()):

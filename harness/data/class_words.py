@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from harness.data.classes import NAMED
 from harness.study.typed import UserError, did_you_mean
@@ -82,7 +82,7 @@ def read_texts(path: Path) -> Texts:
     return Texts(keys[0], texts)
 
 
-def read_table(path: Path) -> list[dict]:
+def read_table(path: Path) -> list[dict[str, Any]]:
     """The rows of a CSV (the first line names the columns), JSONL or parquet file, values as they stand there."""
     reader = READERS.get(path.suffix.lower())
     if reader is None:
@@ -96,21 +96,21 @@ def read_table(path: Path) -> list[dict]:
     return rows
 
 
-def _csv(path: Path) -> list[dict]:
+def _csv(path: Path) -> list[dict[str, Any]]:
     return list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True))
 
 
-def _jsonl(path: Path) -> list[dict]:
+def _jsonl(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8-sig").split("\n") if line.strip()]
 
 
-def _parquet(path: Path) -> list[dict]:
+def _parquet(path: Path) -> list[dict[str, Any]]:
     import pyarrow.parquet as pq
 
     return pq.read_table(path).to_pylist()
 
 
-READERS: dict[str, Callable[[Path], list[dict]]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
+READERS: dict[str, Callable[[Path], list[dict[str, Any]]]] = {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
 def class_captions(texts: Mapping[str, str], classes: Sequence[str], where: str) -> Captions:
@@ -124,7 +124,7 @@ def class_captions(texts: Mapping[str, str], classes: Sequence[str], where: str)
     return Captions([[texts[name]] for name in classes], BY_CLASS)
 
 
-def add_texts(texts: Mapping[str, str], index: Mapping[str, dict[str, list]], where: str) -> None:
+def add_texts(texts: Mapping[str, str], index: Mapping[str, dict[str, list[Any]]], where: str) -> None:
     """Give every image of `index` its text; UserError names one that lacks it, is not there, or could be of two splits."""
     splits = {split: set(part["files"]) for split, part in index.items()}
     if both := set.intersection(*splits.values()):
@@ -140,7 +140,7 @@ def add_texts(texts: Mapping[str, str], index: Mapping[str, dict[str, list]], wh
         part["texts"] = [texts[name] for name in part["files"]]
 
 
-def image_captions(index: Mapping[str, dict[str, list]], classes: Sequence[str]) -> Captions:
+def image_captions(index: Mapping[str, dict[str, list[Any]]], classes: Sequence[str]) -> Captions:
     """Of an index with `texts`, one an image: those of a class's held-out images; of its training images where it has none."""
     of_class: list[dict[str, None]] = [{} for _ in classes]
     for split in ("reference", "train"):

@@ -46,12 +46,12 @@ class DatasetSource(OwnSource):
             raise UserError(f"{root}: no row; is it complete?")
         return Listed(classes, texts, [name for name in names if name in classes] if names else None)
 
-    def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list]]) -> None:
+    def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list[Any]]]) -> None:
         for split, root in roots.items():
             place, wanted = folder / IMAGES / split, set(index[split]["files"])
             place.mkdir(parents=True)
 
-            def keep(found: tuple[int, dict, object], place: Path = place, root: Path = root) -> None:
+            def keep(found: tuple[int, dict[str, Any], object], place: Path = place, root: Path = root) -> None:
                 number, row, _ = found
                 self._image(row[self.data.columns.image], root, number).save(place / _file(number), compress_level=1)
 
@@ -80,7 +80,7 @@ class DatasetSource(OwnSource):
             raise UserError(f"{where}: no image ({type(value).__name__}); data.columns.image names the one that has it")
         return Image.fromarray(centre_crop(image, self.data.image_size))
 
-    def _rows(self, root: Path, split: str, columns: list[str]) -> Iterator[tuple[int, dict[str, Any], dict]]:
+    def _rows(self, root: Path, split: str, columns: list[str]) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
         """Number, values of `columns` by their names, and the features of all columns, row by row; images are not decoded."""
         from datasets import Image
 
@@ -137,7 +137,7 @@ def _file(number: int) -> str:
     return f"{number:08d}.png"
 
 
-def _value(row: dict, column: str, where: str) -> Any:
+def _value(row: dict[str, Any], column: str, where: str) -> Any:
     """Of a column, or of a field inside one (`json.label`)."""
     value: Any = row
     for part in column.split("."):

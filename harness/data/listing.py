@@ -50,7 +50,9 @@ def subfolders(root: Path) -> list[Path]:
 
 def list_images(root: Path, folder: Path | None = None) -> Listing:
     """Every file at or below `folder` (default: `root`), also behind links to folders; hidden files and folders are left out."""
-    images, others, known = [], [], suffixes()
+    images: list[str] = []
+    others: list[str] = []
+    known = suffixes()
     for directory, folders, files in os.walk(folder or root, onerror=_unreadable, followlinks=True):
         folders[:] = [name for name in folders if not hidden(name)]
         _no_circle(Path(directory), folders)

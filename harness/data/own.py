@@ -8,6 +8,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ class OwnSource(Source):
     def look(self, root: Path, split: str) -> Listed:
         """What there is of a split at `root`, without reading the images. UserError for an image of no class, or a class without one."""
 
-    def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list]]) -> None:
+    def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list[Any]]]) -> None:
         """Write the images into the data set `folder`, unless they stay where they are."""
 
     def count(self, root: Path) -> dict[str, int]:
@@ -81,8 +82,8 @@ class OwnSource(Source):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             self.store(folder, roots, index)
-            for split, part in index.items():
-                write_json(index_file(folder, split), part | {"asset": artifacts.read_json(files[split])["sha256"]})
+            for split, columns in index.items():
+                write_json(index_file(folder, split), columns | {"asset": artifacts.read_json(files[split])["sha256"]})
             write_json(folder / CAPTIONS, texts._asdict())
         return counts
 
@@ -130,14 +131,14 @@ def index_file(folder: Path, split: str) -> Path:
     return folder / f"{split}.json"
 
 
-def _index(part: Listed, classes: list[str]) -> dict[str, list]:
+def _index(part: Listed, classes: list[str]) -> dict[str, list[Any]]:
     """Files in the order of their labels; and their texts, where there are."""
     pairs = [(file, label) for label, name in enumerate(classes) for file in part.classes.get(name, [])]
-    index = {"files": [file for file, _ in pairs], "labels": [label for _, label in pairs]}
+    index: dict[str, list[Any]] = {"files": [file for file, _ in pairs], "labels": [label for _, label in pairs]}
     return index | ({"texts": [part.texts[file] for file in index["files"]]} if part.texts else {})
 
 
-def _captions(data: OwnImages, given: Texts | None, classes: list[str], index: dict[str, dict[str, list]]) -> Captions:
+def _captions(data: OwnImages, given: Texts | None, classes: list[str], index: dict[str, dict[str, list[Any]]]) -> Captions:
     """Those of `data.captions`, else of metadata beside the images, else of the names of the classes. Texts of images go into `index`."""
     if given and data.captions and given.key == "class":
         for part in index.values():

@@ -79,7 +79,7 @@ def printable(name: Path | str) -> str:
 
 
 def _decode(content: bytes) -> "Image":
-    from PIL import Image, ImageFile
+    from PIL import Image, ImageFile, TiffImagePlugin
 
     if not content:
         raise ValueError("empty file")
@@ -87,7 +87,7 @@ def _decode(content: bytes) -> "Image":
     with Image.open(io.BytesIO(content), formats=formats()) as image:
         if max(image.size) > LONGEST * min(image.size):
             raise ValueError(f"{image.width} x {image.height} pixels")
-        if image.format == "TIFF":
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
             check_tiff(image, content)
         if image.format == "PNG":
             with Image.open(io.BytesIO(content)) as twin:

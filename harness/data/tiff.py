@@ -4,7 +4,7 @@ import struct
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    from PIL.TiffImagePlugin import TiffImageFile
 
 PLANAR, SEPARATE, SAMPLES = 284, 2, 277  # whether the channels lie apart, and how many there are
 LAYOUT = {
@@ -34,12 +34,13 @@ DIRECTORIES = {  # version -> where the first one's offset is, its format, those
 }
 
 
-def check_tiff(image: "Image", content: bytes) -> None:
+def check_tiff(image: "TiffImageFile", content: bytes) -> None:
     """ValueError unless the whole of the first page is there. `image` is opened and not loaded."""
     tags = image.tag_v2
     if lost := _directory(content) & LAYOUT - {*tags}:
         raise ValueError(f"TIFF tags {sorted(lost)} are cut off")
-    there = sum((right - left) * (low - top) for _, (left, top, right, low), *_ in image.tile)
+    boxes = [tile.extents for tile in image.tile if tile.extents]
+    there = sum((right - left) * (low - top) for left, top, right, low in boxes)
     if there < image.width * image.height * (tags.get(SAMPLES, 1) if tags.get(PLANAR) == SEPARATE else 1):
         raise ValueError("TIFF strips are missing")
 

@@ -361,11 +361,11 @@ def test_a_tower_that_would_be_cast_or_computed_with_in_silence_is_refused(tmp_p
     study = toy_study("imagenet256_siglip2_b")
     make_assets(study, tmp_path, "encoder.")
     record, out = tmp_path / "encoder.plain.weights.json", tmp_path / "encoder"
-    assets.record_asset(study, name=record.stem, assets=tmp_path, out=record)
-    file = assets.locate(record) / "model.safetensors"
+    file = tmp_path / study.assets[record.stem].path / "model.safetensors"
     tensors = load_file(file)
     name = sorted(tensors)[-1]
     save_file(tensors | {name: spoil(tensors[name].clone())}, file, {"format": "pt"})
+    assets.record_asset(study, name=record.stem, assets=tmp_path, out=record)
     with pytest.raises(UserError, match=rf"model.safetensors: '{name}' {says}"):
         encoder_of(study).make(backbone="plain", data=tmp_path, records=[record], state=tmp_path, out=out)
     assert not out.exists()
