@@ -75,7 +75,7 @@ def own_images():
     (example,) = blocks("README.md", "yaml")
     given = yaml.safe_load(example)
     values = config.merge(config.merge(read_study(given.pop("extends")), given), TINY)
-    return config.merge(values, {"data": {"train_images": 60}, "evaluation": {"clip": None}})
+    return config.merge(values, {"data": {"classes": 3, "train_images": 60}, "evaluation": {"clip": None}})
 
 
 def write_images(study, root):
