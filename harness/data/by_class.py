@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
-from harness.data.class_words import read_table
+from harness.data.class_words import class_name, plain_text, read_table
 from harness.data.classes import check_filled
 from harness.data.listing import list_images, subfolders
 from harness.study.typed import UserError
@@ -46,7 +46,7 @@ def listed(root: Path) -> Listed:
     if not classes:
         raise UserError(f"{root}: no class folders; expected one sub-folder a class, or a metadata file with the column label")
     check_filled(classes, str(root))
-    texts = {file: " ".join(row["text"].split()) for file, row in facts.items() if "text" in row}
+    texts = {file: text for file, row in facts.items() if (text := plain_text(row.get("text")))}
     return Listed(classes, texts, others=[file for file in others if PurePosixPath(file).name not in METADATA])
 
 
@@ -62,7 +62,7 @@ def _metadata(root: Path, others: list[str], images: list[str]) -> dict[str, dic
             file = os.path.normpath(folder / str(row.get("file_name")))
             if file in facts:
                 raise UserError(f"{root / table}: file_name '{row['file_name']}' stands twice; keep one of its rows")
-            if "text" in row and not (isinstance(row["text"], str) and row["text"].strip()):
+            if "text" in row and plain_text(row["text"]) is None:
                 raise UserError(f"{root / table}: '{row['file_name']}' has no text")
             facts[file] = row
     if tables:
@@ -77,6 +77,7 @@ def _metadata(root: Path, others: list[str], images: list[str]) -> dict[str, dic
 
 
 def _label(root: Path, file: str, label: object) -> str:
-    if isinstance(label, bool) or not isinstance(label, str | int) or not str(label).strip():
+    name = class_name(label)
+    if name is None:
         raise UserError(f"{root / file}: its label in the metadata is {label!r}; expected a text or a whole number")
-    return str(label).strip()
+    return name

@@ -64,6 +64,16 @@ def imagenet_words() -> dict[str, str]:
 # ------------------------------------------------------------------------------------------------------------------- files
 
 
+def plain_text(value: object) -> str | None:
+    """A text from a table, with single spaces; None for what is no text or an empty one."""
+    return (" ".join(value.split()) or None) if isinstance(value, str) else None
+
+
+def class_name(value: object) -> str | None:
+    """The name of the class that a label from a table says, a text or a whole number; None for what is neither."""
+    return str(value).strip() or None if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
 def read_texts(path: Path) -> Texts:
     """Of a CSV or JSONL file with the columns `class,text` or `file_name,text`. UserError names the line that is not so."""
     rows = read_table(path)
@@ -73,12 +83,12 @@ def read_texts(path: Path) -> Texts:
         raise UserError(f"{path}: expected the columns class,text or file_name,text; it has {have}")
     texts: dict[str, str] = {}
     for line, row in enumerate(rows, start=1):
-        name, text = row.get(keys[0]), row.get("text")
-        if not isinstance(name, str) or not name or not isinstance(text, str) or not text.strip():
+        name, text = row.get(keys[0]), plain_text(row.get("text"))
+        if not isinstance(name, str) or not name or text is None:
             raise UserError(f"{path}: row {line} lacks its {keys[0]} or its text")
         if name in texts:
             raise UserError(f"{path}: {keys[0]} '{name}' stands twice; keep one of them")
-        texts[name] = " ".join(text.split())
+        texts[name] = text
     return Texts(keys[0], texts)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.data.by_class import Listed
+from harness.data.class_words import class_name, plain_text
 from harness.data.folder import DECODERS, OnDisk, indexed
 from harness.data.images import centre_crop
 from harness.data.own import OwnSource
@@ -38,10 +39,10 @@ class DatasetSource(OwnSource):
             names = getattr(features.get(named.label), "names", None)
             classes.setdefault(_class(row[named.label], names, f"{where}: {named.label}"), []).append(_file(number))
             if named.text:
-                text = row[named.text]
-                if not isinstance(text, str) or not text.strip():
-                    raise UserError(f"{where}: {named.text} is {text!r}; expected a text")
-                texts[_file(number)] = " ".join(text.split())
+                text = plain_text(row[named.text])
+                if text is None:
+                    raise UserError(f"{where}: {named.text} is {row[named.text]!r}; expected a text")
+                texts[_file(number)] = text
         if not classes:
             raise UserError(f"{root}: no row; is it complete?")
         return Listed(classes, texts, [name for name in names if name in classes] if names else None)
@@ -149,10 +150,11 @@ def _value(row: dict[str, Any], column: str, where: str) -> Any:
 
 def _class(value: object, names: list[str] | None, where: str) -> str:
     """The name of a label's class: of a ClassLabel that of its number, else the label itself."""
-    if isinstance(value, bool) or not isinstance(value, int | str) or not str(value).strip():
+    name = class_name(value)
+    if name is None:
         raise UserError(f"{where} is {value!r}; expected a whole number or a text")
     if names is None:
-        return str(value).strip()
+        return name
     if not isinstance(value, int) or not 0 <= value < len(names):
         raise UserError(f"{where} is {value!r}, none of the {len(names)} classes of the column; has this split labels at all?")
     return names[value]

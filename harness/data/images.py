@@ -65,7 +65,11 @@ def to_pixels(images: np.ndarray) -> "torch.Tensor":
 
 
 class NotFiniteError(UserError):
-    """There are no images, because numbers that they would be of are not finite."""
+    """There are no images, because numbers that `lost` of them would be of are not finite."""
+
+    def __init__(self, lost: int, count: int, what: str = "images") -> None:
+        super().__init__(f"{lost} of {count} {what} are not finite")
+        self.lost = lost
 
 
 def finite(pixels: "torch.Tensor") -> "torch.Tensor":
@@ -81,7 +85,7 @@ def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
     import torch
 
     if lost := int((~finite(pixels)).sum()):
-        raise NotFiniteError(f"{lost} of {len(pixels)} images are not finite")
+        raise NotFiniteError(lost, len(pixels))
     return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 

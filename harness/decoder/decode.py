@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from harness.data.images import NotFiniteError, finite, to_uint8
+from harness.data.images import NotFiniteError, to_uint8
 from harness.decoder.registry import decoder_of
 from harness.encoder.base import Decoder
 from harness.encoder.whitening import Whitening
@@ -36,10 +36,10 @@ def images_of(decode: Decoder, whitening: Whitening, latents: Tensor, size: int)
     """Whitened latents (N, C, H, W) -> (N, H, W, 3) uint8, `size` images at once. NotFiniteError where an image is not finite."""
     whitening, images, lost = whitening.to(device()), [], 0
     for part in latents.split(size):
-        pixels = decode(whitening.unwhiten(part.to(device())))
-        kept = finite(pixels)
-        lost += int((~kept).sum())
-        images.append(to_uint8(pixels[kept]))
+        try:
+            images.append(to_uint8(decode(whitening.unwhiten(part.to(device())))))
+        except NotFiniteError as error:
+            lost += error.lost
     if lost:
-        raise NotFiniteError(f"{lost} of {len(latents)} images out of the decoder are not finite")
+        raise NotFiniteError(lost, len(latents), "images out of the decoder")
     return np.concatenate(images)

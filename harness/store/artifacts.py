@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.store import locks
-from harness.store.code import code_hash, sources
+from harness.store.code import hash_of, sources
 from harness.store.files import atomic, remove_left_by_killed, sync, write_json
 from harness.store.provenance import provenance
 from harness.study.typed import UserError, digest
@@ -145,8 +145,8 @@ def _record(
     stage: str, module: str, config: object, inputs: Iterable[Path | str], scripts: Iterable[Path], facts: dict[str, object]
 ) -> dict[str, Any]:
     config = config.model_dump(mode="json") if hasattr(config, "model_dump") else config
-    scripts = list(scripts)
-    code = {"code": code_hash(module, *scripts), "sources": sources(module, *scripts)}
+    files = sources(module, *scripts)
+    code = {"code": hash_of(files), "sources": files}
     return {"stage": stage, "config": config, "inputs": {str(i): checked(i) for i in inputs}, **code, **facts}
 
 

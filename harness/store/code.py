@@ -52,7 +52,12 @@ def sources(module: str, *files: Path) -> dict[str, str]:
 
 def code_hash(module: str, *files: Path) -> str:
     """One hash of `sources` and of the version of Python, which a row and the record of an artifact name."""
-    return _digest("\n".join([PYTHON, *(f"{name} {value}" for name, value in sources(module, *files).items())]))
+    return hash_of(sources(module, *files))
+
+
+def hash_of(hashes: dict[str, str]) -> str:
+    """`code_hash` of what `sources` gave."""
+    return _digest("\n".join([PYTHON, *(f"{name} {value}" for name, value in hashes.items())]))
 
 
 def changed(recorded: dict[str, str]) -> list[str]:
