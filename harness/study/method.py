@@ -119,7 +119,8 @@ def _files() -> list[str]:
 
 def _variant(name: str) -> re.Match[str] | None:
     """What a name says beyond that of its file; None for the name of a file."""
-    return None if name in _files() else VARIANT.fullmatch(name)
+    match = VARIANT.fullmatch(name)
+    return match if match and name not in _files() else None  # the folder is read for such a name alone
 
 
 def _method_module(name: str) -> ModuleType:
