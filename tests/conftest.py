@@ -21,7 +21,7 @@ from harness.study.study import parse_study, read_study
 
 ANY_SPEED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("same", derandomize=True, database=None, max_examples=25, **ANY_SPEED)  # the same examples on every machine
-settings.register_profile("random", max_examples=250, print_blob=True, **ANY_SPEED)  # pytest --hypothesis-profile random
+settings.register_profile("random", derandomize=False, max_examples=250, print_blob=True, **ANY_SPEED)  # pytest --hypothesis-profile random
 settings.load_profile("same")
 DATA = Path(__file__).parent / "data"
 
