@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from harness.data.classes import read_stated
 from harness.store import artifacts, foreign
@@ -34,7 +35,7 @@ def import_checkpoint(
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
     if part == "decoder" and classes:
         raise UserError("--classes is of a denoiser: a decoder knows no labels")
-    tensors, taken = foreign.read_container(checkpoint, container or _container(study, method, part))
+    tensors, taken = _read(checkpoint, study, method, part, container)
     sha256 = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
         model = _model(study, method, part)
@@ -59,10 +60,14 @@ def _stated(study: Study, classes: Path | None) -> list[str] | None:
     return stated
 
 
-def _container(study: Study, method: str, part: str) -> str | None:
-    """What the study names of its released decoder's file."""
-    released = getattr(study.decoder, "released", {}).get(load_method(method).encoder.backbone) if part == "decoder" else None
-    return released and released.container
+def _read(path: Path, study: Study, method: str, part: str, container: str | None) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """The file's weights, and what was taken of it. Of a released decoder's file the study may name the container."""
+    if part == "denoiser":
+        from harness.denoiser.build import read_published
+
+        return read_published(path, study.denoiser, container)
+    released = getattr(study.decoder, "released", {}).get(load_method(method).encoder.backbone)
+    return foreign.read_container(path, container or (released and released.container))
 
 
 def _model(study: Study, method: str, part: str) -> torch.nn.Module:

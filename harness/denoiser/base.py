@@ -60,6 +60,12 @@ class Denoiser(nn.Module):
         """Keywords of the constructor that this architecture has beside those of all, from its section."""
         return {}
 
+    @classmethod
+    def from_published(cls, tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, object]]:
+        """(a published file's weights under the names here, without what only its training used; what was dropped and renamed, for the
+        record)."""
+        return tensors, {}
+
     def __init__(self, *, input_size: int, patch_size: int, num_classes: int, depth: int, registers: int, register_start: int) -> None:
         super().__init__()
         check_insertion("diffusion registers", registers, register_start, depth)

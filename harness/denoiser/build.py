@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from harness.data.captions import token_table
 from harness.denoiser.registry import architecture_of
 from harness.denoiser.text import TextEmbedding
 from harness.machine.device import device
+from harness.store import foreign
 from harness.store.tensors import load_tensors, load_weights
 from harness.study.method import denoiser_hook, load_method
 from harness.study.sections.denoiser import Shape
@@ -55,6 +56,14 @@ def build_shape(study: Study, shape: Shape, *, registers: int = 0, register_star
     if text is not None:
         model.y_embedder = text
     return model
+
+
+def read_published(path: Path, shape: Shape, container: str | None = None) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """Weights of a denoiser from elsewhere, by their names here, and what to print and to record: the container that was taken, what was
+    dropped and renamed. UserError as `foreign.read_container`."""
+    tensors, taken = foreign.read_container(path, container)
+    tensors, changed = architecture_of(shape).from_published(tensors)
+    return tensors, taken | changed
 
 
 def load_denoiser(study: Study, method: str, path: Path) -> nn.Module:

@@ -1,5 +1,7 @@
 """LightningDiT with diffusion registers (released `src/stage2/models/lightningDiT.py`)."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from harness.denoiser.base import Denoiser, check_width
@@ -13,6 +15,8 @@ class LightningDiT(Denoiser):
     Raises UserError for a register start outside the depth, a negative count, a latent grid that the patch size does not divide, or
     a width that 4 x the heads do not divide.
     """
+
+    time_embedding: ClassVar[type[nn.Module]] = FourierTimeEmbedding
 
     def __init__(
         self,
@@ -38,7 +42,7 @@ class LightningDiT(Denoiser):
         )
         check_width("denoiser", hidden_size, num_heads)
         self.x_embedder = PatchEmbedding(in_channels, hidden_size, patch_size)
-        self.t_embedder = FourierTimeEmbedding(hidden_size)
+        self.t_embedder = self.time_embedding(hidden_size)
         self.y_embedder = LabelEmbedding(num_classes, hidden_size)
         self.register_buffer("pos_embed", sincos_2d(hidden_size, self.side)[None])
         self.feat_rope = RotaryTable(hidden_size // num_heads, self.side)

@@ -8,12 +8,21 @@ from harness.denoiser.base import Denoiser
 from harness.denoiser.ditdh import DiTDH
 from harness.denoiser.jit import JiT
 from harness.denoiser.lightningdit import LightningDiT
+from harness.denoiser.lightningdit_hustvl import LightningDiTHustvl
+from harness.denoiser.repa import REPA
 from harness.denoiser.samplers import Sampler, euler, euler_maruyama, heun, ode_times, sde_times
 from harness.denoiser.sit import SiT
 from harness.study.sections.denoiser import Shape
 from harness.study.study import Study
 
-ARCHITECTURES: dict[str, type[Denoiser]] = {"lightningdit": LightningDiT, "ditdh": DiTDH, "sit": SiT, "jit": JiT}
+ARCHITECTURES: dict[str, type[Denoiser]] = {
+    "lightningdit": LightningDiT,
+    "ditdh": DiTDH,
+    "sit": SiT,
+    "jit": JiT,
+    "repa": REPA,
+    "lightningdit_hustvl": LightningDiTHustvl,
+}
 
 SAMPLERS = {
     "euler": Sampler(ode_times, euler),

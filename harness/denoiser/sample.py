@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from harness.data.classes import check_stated, read_stated
 from harness.data.images import finite, to_uint8
 from harness.decoder.registry import load_decoder
-from harness.denoiser.build import build_shape, load_denoiser
+from harness.denoiser.build import build_shape, load_denoiser, read_published
 from harness.denoiser.flow import velocity
 from harness.denoiser.guidance import autoguidance, classifier_free
 from harness.denoiser.registry import sampler_of
@@ -24,7 +24,7 @@ from harness.machine.device import autocast, device
 from harness.machine.progress import Progress
 from harness.machine.streams import stream
 from harness.results.views import Choice
-from harness.store import artifacts, assets, foreign, shards
+from harness.store import artifacts, assets, shards
 from harness.store.files import save_npz
 from harness.store.tensors import load_weights
 from harness.study.study import Study
@@ -81,7 +81,7 @@ def weak_model(study: Study, records: list[Path], latents: Path) -> tuple[nn.Mod
         check_stated(read_stated(listed), classes_of(latents), listed)
     name = "sampling.guidance.weak.weights"
     path = assets.locate(assets.record_of(records, name))
-    tensors, taken = foreign.read_container(path, weak.weights.container)
+    tensors, taken = read_published(path, weak, weak.weights.container)
     model = load_weights(build_shape(study, weak), tensors, path)
     return model.eval().requires_grad_(False).to(device()), {"weights": {name: taken}}
 

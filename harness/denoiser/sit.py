@@ -73,10 +73,14 @@ class SiT(Denoiser):
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
         """Latents (B, C, H, W), times (B,) with 0 = data and 1 = noise, labels (B,) -> velocity noise - data (B, C, H, W)."""
-        condition = self.t_embedder(1 - t) + self.y_embedder(y)
+        return -self.network(x, 1 - t, y)
+
+    def network(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
+        """As `forward`, in the time and with the sign that the weights were trained in."""
+        condition = self.t_embedder(t) + self.y_embedder(y)
         x = self.x_embedder(x) + self.pos_embed
         for index, block in enumerate(self.blocks):
             if self.registers and index == self.register_start:
                 x = self.prepend_registers(x)
             x = block(x, condition)
-        return -self.unpatchify(self.final_layer(x[:, self.registers :], condition))[:, : self.in_channels]
+        return self.unpatchify(self.final_layer(x[:, self.registers :], condition))[:, : self.in_channels]

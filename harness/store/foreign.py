@@ -1,5 +1,6 @@
 """Weights from elsewhere: safetensors, or files of `torch.save` read without executing anything in them, told by their first bytes."""
 
+import argparse
 import pickle
 import re
 import warnings
@@ -17,6 +18,9 @@ from harness.study.typed import UserError
 READ = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128, torch.bool} | {
     getattr(torch, f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16, 32, 64)
 }
+
+# of classes, a file may have this one, which holds values: SiT's, REPA's and JiT's training scripts save their options as `args`
+OPTIONS = [argparse.Namespace]
 
 COUNTED = ("position_ids", "num_batches_tracked")  # buffers of whole numbers in towers and VAEs
 
@@ -72,7 +76,7 @@ def _checkpoint(path: Path) -> object:
     try:
         _check_sums(path)
         # opened here, since torch goes by a name's suffix; warnings are of old formats, and of tensors that are refused below
-        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"):
+        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(OPTIONS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))

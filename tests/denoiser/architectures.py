@@ -13,6 +13,8 @@ EXTRA = {
     "ditdh": {"head_width": 48, "head_depth": 2, "head_heads": 3},
     "sit": {},
     "jit": {"bottleneck": 6, "in_context_len": 3, "in_context_start": 1},
+    "repa": {},
+    "lightningdit_hustvl": {},
 }
 REGISTERS = {
     "lightningdit": {"register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin"},
@@ -23,6 +25,8 @@ REGISTERS = {
     },
     "sit": {"register_tokens", "register_pos_embed"},
     "jit": {"register_tokens", "register_pos_embed", "feat_rope_registers.freqs_cos", "feat_rope_registers.freqs_sin"},
+    "repa": {"register_tokens", "register_pos_embed"},
+    "lightningdit_hustvl": {"register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin"},
 }
 every_architecture = pytest.mark.parametrize("name", list(ARCHITECTURES))
 

@@ -1,14 +1,19 @@
 """The denoisers beside the authors' code, stored, and beside SiT and JiT, written out from their formulas."""
 
 import itertools
+import json
+import re
 
 import pytest
 import torch
 import torch.nn.functional as F
-from architectures import EXTRA, GOLDEN, SIZES, build, inputs, make
-from conftest import error
+from architectures import EXTRA, GOLDEN, SIZES, build, inputs, make, on_meta
+from conftest import DATA, error
+from test_sizes import SIT_XL
 
 from harness.denoiser.jit import JiT
+from harness.denoiser.repa import REPA
+from harness.store.tensors import check_weights
 
 
 @pytest.mark.parametrize("name", GOLDEN)
@@ -186,6 +191,45 @@ def test_sit_has_the_published_names():
     outside, block = names_of(make("sit"))
     assert outside == OF_ALL | {"x_embedder.proj.weight", "x_embedder.proj.bias"}
     assert block == OF_BLOCKS | {f"mlp.{layer}.{kind}" for layer in ("fc1", "fc2") for kind in ("weight", "bias")}
+
+
+def test_repa_has_the_published_names_and_shapes():
+    file = json.loads((DATA / "repa_sit_xl2_keys.json").read_text(encoding="utf-8"))
+    published = {}
+    for name, shape in file["shapes"].items():
+        for block in range(file["depth"]) if "*" in name else [0]:
+            published[name.replace("*", str(block))] = torch.empty(shape, device="meta")
+    weights, facts = REPA.from_published(published)
+    model = on_meta(REPA, **SIT_XL)
+    check_weights(model, weights, "x")
+    assert model.load_state_dict(weights, strict=True, assign=True)
+    assert facts == {"dropped": {"projectors.*": 6}}
+    assert len(published) - len(weights) == 6
+
+
+def test_repas_blocks_under_their_older_names():
+    weights = make("repa", depth=5, spread=0.1).state_dict()
+    older = {re.sub(r"^blocks\.([34])\.", lambda found: f"decoder_blocks.{int(found[1]) - 3}.", name): weights[name] for name in weights}
+    renamed, facts = REPA.from_published(older)
+    assert renamed.keys() == weights.keys()
+    assert all(renamed[name] is weights[name] for name in weights)
+    assert facts == {"renamed": {"decoder_blocks.*": 20}}
+    assert REPA.from_published(weights) == (weights, {})
+
+
+def test_repa_is_sits_network_in_the_opposite_convention():
+    repa, sit = make("repa", spread=0.1, registers=4, register_start=1), make("sit", learn_sigma=False, registers=4, register_start=1)
+    sit.load_state_dict(repa.state_dict(), strict=True)
+    (x, _, y), t = inputs(), torch.tensor([0.25, 0.875])
+    assert torch.equal(repa(x, t, y), -sit(x, 1 - t, y))
+    assert not torch.allclose(repa(x, t, y), sit(x, t, y))
+
+
+def test_the_first_lightningdit_has_the_names_of_the_released_one_but_for_its_frequencies():
+    ours, released = (names_of(make(name)) for name in ("lightningdit_hustvl", "lightningdit"))
+    assert released[0] - ours[0] == {"t_embedder.W"}
+    assert ours == (released[0] - {"t_embedder.W"}, released[1])
+    assert make("lightningdit_hustvl").t_embedder.mlp[0].in_features == 256
 
 
 def test_jit_has_the_published_names():

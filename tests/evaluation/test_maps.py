@@ -26,6 +26,8 @@ EXTRA = {
     "ditdh": {"head_width": 48, "head_depth": 2, "head_heads": 3},
     "sit": {},
     "jit": {"bottleneck": 6, "in_context_len": 3, "in_context_start": 2},
+    "repa": {},
+    "lightningdit_hustvl": {},
 }
 BATCH, LEVEL = 6, 0.4
 every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -52,6 +53,7 @@ def swa(weights: dict) -> dict:
 
 NESTED = {  # containers, of the average and the raw weights; what torch.save takes
     "ema": lambda a, r: {"model": r, "ema": a, "opt": {"state": {0: {"exp_avg": torch.ones(3)}}, "param_groups": []}, "train_steps": 3},
+    "args": lambda a, r: {"model": r, "ema": a, "args": argparse.Namespace(lr=1e-4, betas=(0.9, 0.999), model="XL/2"), "steps": 3},
     "model_ema": lambda a, r: {"model": r, "model_ema": a, "epoch": 3},
     "ema_model": lambda a, r: {"ema_model": a, "model": r},
     "state_dict_ema": lambda a, r: {"arch": "x", "state_dict": r, "state_dict_ema": a, "optimizer": {"exp_avg": r}, "metric": 0.1},
@@ -242,7 +244,8 @@ def _no_weights(average: dict) -> Iterator[Case]:
         {"ema": Runs()},
         Runs(),
         torch.nn.Linear(2, 2),
-        {"args": argparse.Namespace(), "ema": average},
+        {"args": SimpleNamespace(lr=1e-4), "ema": average},
+        {"args": argparse.Namespace(hook=Runs()), "ema": average},
     ):
         for how in ("zip", "legacy"):
             yield Case("pickle with code", REFUSED, partial(saved, content, how))

@@ -1,4 +1,8 @@
+import argparse
+import os
 import re
+from pathlib import PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +14,15 @@ from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
 
 WEIGHTS = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.ones(2)}
+
+
+class Options(argparse.Namespace):
+    """Not the class itself."""
+
+
+class Executed:
+    def __reduce__(self):
+        return os.mkdir, ("executed",)
 
 
 @pytest.mark.parametrize(
@@ -49,18 +62,35 @@ def test_safetensors_are_read(tmp_path):
         ({"lr": 3.0}, "no mapping of names to tensors"),
         (torch.zeros(1), "no mapping of names to tensors"),
         ({"code": print}, r"holds more than weights \(.*print\), so it is not opened"),
+        ({"ema": WEIGHTS, "args": SimpleNamespace(lr=3.0)}, r"holds more than weights \(types.SimpleNamespace\), so it is not opened"),
+        ({"ema": WEIGHTS, "args": argparse.Namespace(out=PurePosixPath("runs"))}, r"holds more than weights \(pathlib.*PurePosixPath\)"),
+        ({"ema": WEIGHTS, "args": argparse.Namespace(hook=Executed())}, r"holds more than weights \(.*mkdir\), so it is not opened"),
+        ({"ema": WEIGHTS, "args": Options(lr=3.0)}, r"holds more than weights \(.*Options\), so it is not opened"),
     ],
 )
-def test_a_file_without_weights_alone_is_refused_in_one_line(tmp_path, content, says):
+def test_a_file_without_weights_alone_is_refused_in_one_line(tmp_path, monkeypatch, content, says):
+    monkeypatch.chdir(tmp_path)
     path = tmp_path / "weights.pth"
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
+    before = sorted(tmp_path.iterdir())
     with pytest.raises(UserError, match=says) as refused:
         foreign.read_weights(path)
     assert str(refused.value).startswith(str(path))
     assert "\n" not in str(refused.value)
+    assert sorted(tmp_path.iterdir()) == before  # nothing was executed
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_options_of_a_training_script_beside_the_weights_are_read_past(tmp_path, old):
+    options = argparse.Namespace(lr=3.0, ema={"decay": torch.ones(3)}, model=WEIGHTS, nested=argparse.Namespace(a=[1, None]))
+    content = {"model": {"a.weight": torch.zeros(1)}, "ema": WEIGHTS, "args": options}
+    weights, taken = foreign.read_container(checkpoint(tmp_path, content, _use_new_zipfile_serialization=not old))
+    assert all(torch.equal(weights[name], WEIGHTS[name]) for name in WEIGHTS | weights)
+    assert taken == {"container": "ema", "other_containers": {"model": 1}}
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()  # for this one reading alone
 
 
 @pytest.mark.parametrize("name", ["x.pt", "x.safetensors"])

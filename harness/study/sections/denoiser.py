@@ -18,6 +18,7 @@ class Shape(Strict):
     """Architecture and size of a denoiser. A subclass for each architecture has the fields that are its alone."""
 
     title: ClassVar[str]  # in plans
+    rotary: ClassVar[bool] = True  # whether rotary tables take a fourth of each head's width
 
     architecture: str
     width: Count
@@ -38,8 +39,9 @@ class Shape(Strict):
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "Shape":
-        if self.width % (4 * self.heads):
-            raise ValueError(f"width {self.width} is not a multiple of 4 x heads {self.heads}")
+        if self.width % (4 * self.heads) if self.rotary else self.width % self.heads or self.width % 4:
+            rule = f"4 x heads {self.heads}" if self.rotary else f"4 and of heads {self.heads}"
+            raise ValueError(f"width {self.width} is not a multiple of {rule}")
         return self
 
 
@@ -78,6 +80,7 @@ class DiTDHShape(Shape):
 
 class SiTShape(Shape):
     title = "SiT"
+    rotary = False
 
 
 class JiTShape(Shape):
@@ -86,11 +89,21 @@ class JiTShape(Shape):
     in_context: Annotated[int, Field(ge=0)] = 32  # tokens of its own, beside any registers
 
 
+class REPAShape(SiTShape):
+    title = "SiT (REPA)"
+
+
+class LightningDiTHustvlShape(LightningDiTShape):
+    title = "LightningDiT (hustvl)"
+
+
 ARCHITECTURES: dict[str, type[Shape]] = {
     "lightningdit": LightningDiTShape,
     "ditdh": DiTDHShape,
     "sit": SiTShape,
     "jit": JiTShape,
+    "repa": REPAShape,
+    "lightningdit_hustvl": LightningDiTHustvlShape,
 }
 
 
