@@ -27,8 +27,8 @@ def import_checkpoint(
     """Check `checkpoint` strictly against the study's denoiser (with the method's registers) or decoder, and write `out`.
 
     The record beside `out` names the file, its sha256 and the container that was taken: `container`, or the study's for its released
-    decoder, or by the rule; and the order of a denoiser's classes, where the file `classes` states it, a name a line. UserError for a file
-    that holds more than weights, or other weights.
+    decoder, or by the rule; the order of a denoiser's classes, where the file `classes` states it, a name a line; and what a decoder's
+    output is, by the study. UserError for a file that holds more than weights, or other weights.
     """
     check_fits(study, method)
     if part == "decoder" and study.decoder.of_encoder:
@@ -45,11 +45,14 @@ def import_checkpoint(
     if part == "denoiser":
         facts["classes"] = _stated(study, classes)
     config = study.denoiser if part == "denoiser" else study.decoder
-    with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts) as path:
-        save_tensors(path, tensors)
+    pixels = study.decoded_pixels(load_method(method).encoder.backbone) if part == "decoder" else None
+    output: dict[str, object] = {"pixels": pixels.model_dump()} if pixels else {}
+    with artifacts.artifact(out, stage="import", module=__name__, config=config, **facts, **output) as path:
+        save_tensors(path, tensors, **output)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     order = {"classes": "stated" if facts["classes"] else "only their number is checked"} if part == "denoiser" else {}
-    return {"written": str(out), **taken, **order, "parameters": parameters, "sha256": sha256}
+    told = {"pixels": pixels.text} if pixels else {}
+    return {"written": str(out), **taken, **order, **told, "parameters": parameters, "sha256": sha256}
 
 
 def _stated(study: Study, classes: Path | None) -> list[str] | None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from harness.study.sections.pixels import EightBit
 from harness.study.typed import UserError
 
 if TYPE_CHECKING:
@@ -77,16 +78,19 @@ def finite(pixels: "torch.Tensor") -> "torch.Tensor":
     return pixels.isfinite().flatten(1).all(1)
 
 
-def to_uint8(pixels: "torch.Tensor") -> np.ndarray:
-    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8, rounded (the released sample_ddp.py:280 truncates).
+def to_levels(pixels: "torch.Tensor", eight_bit: EightBit = "rounded") -> "torch.Tensor":
+    """(N, 3, H, W) in [-1, 1] -> (N, 3, H, W) float32, whole numbers from 0 to 255; `truncated` is the released sample_ddp.py:280."""
+    levels = pixels.float().add(1).mul(127.5)
+    return (levels.round() if eight_bit == "rounded" else levels.floor()).clamp(0, 255)
 
-    NotFiniteError where an image is not finite.
-    """
+
+def to_uint8(pixels: "torch.Tensor", eight_bit: EightBit = "rounded") -> np.ndarray:
+    """(N, 3, H, W) in [-1, 1] -> (N, H, W, 3) uint8. NotFiniteError where an image is not finite."""
     import torch
 
     if lost := int((~finite(pixels)).sum()):
         raise NotFiniteError(lost, len(pixels))
-    return pixels.float().add(1).mul(127.5).round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return to_levels(pixels, eight_bit).to(torch.uint8).permute(0, 2, 3, 1).contiguous().cpu().numpy()
 
 
 def brightness(pixels: "torch.Tensor", side: int) -> "torch.Tensor":

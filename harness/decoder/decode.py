@@ -11,6 +11,7 @@ from harness.decoder.registry import decoder_of
 from harness.encoder.base import Decoder
 from harness.encoder.whitening import Whitening
 from harness.machine.device import device
+from harness.study.sections.pixels import EightBit
 from harness.study.study import Study
 
 
@@ -32,12 +33,12 @@ def make_decoder(
 
 
 @torch.no_grad()
-def images_of(decode: Decoder, whitening: Whitening, latents: Tensor, size: int) -> np.ndarray:
+def images_of(decode: Decoder, whitening: Whitening, latents: Tensor, size: int, eight_bit: EightBit) -> np.ndarray:
     """Whitened latents (N, C, H, W) -> (N, H, W, 3) uint8, `size` images at once. NotFiniteError where an image is not finite."""
     whitening, images, lost = whitening.to(device()), [], 0
     for part in latents.split(size):
         try:
-            images.append(to_uint8(decode(whitening.unwhiten(part.to(device())))))
+            images.append(to_uint8(decode(whitening.unwhiten(part.to(device()))), eight_bit))
         except NotFiniteError as error:
             lost += error.lost
     if lost:

@@ -31,6 +31,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
+from harness.data.images import to_levels
 from harness.store import foreign
 from harness.store.tensors import load_weights
 from harness.study.sections.decoder import Adversarial
@@ -169,7 +170,7 @@ def diff_augment(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def discretise(images: Tensor) -> Tensor:
     """(B, 3, H, W): clamp to [-1, 1] and round to the 256 levels of a stored image; no gradient. For what the discriminator trains on."""
-    return ((images.detach().clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+    return to_levels(images.detach()) / 127.5 - 1
 
 
 def hinge_loss(real_logits: Tensor, fake_logits: Tensor) -> Tensor:

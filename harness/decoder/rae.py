@@ -10,6 +10,7 @@ from pathlib import Path
 from harness.data.stage import load_data
 from harness.decoder.base import DecoderKind, LossNetwork
 from harness.decoder.losses import Losses
+from harness.decoder.pixels import signed
 from harness.decoder.vit import ViTDecoder
 from harness.encoder.base import Decoder
 from harness.encoder.latents import Batches
@@ -19,7 +20,8 @@ from harness.machine.streams import seed_initialisation
 from harness.store import artifacts, assets, foreign
 from harness.store.tensors import load_tensors, load_weights, save_tensors
 from harness.study.method import EncoderRegisters
-from harness.study.sections.asset import Weights
+from harness.study.sections.pixels import SIGNED, Pixels
+from harness.study.typed import UserError
 from harness.training.loop import fit
 from harness.training.network import Network
 
@@ -43,17 +45,17 @@ class RaeDecoder(DecoderKind):
         """Test-time registers do not change which published decoder is taken."""
         own = EncoderRegisters.from_key(encoder).backbone
         if self.study.decoder.published(own):
-            return self._import(self.study.decoder.released[own], assets.record_of(records, f"decoder.released.{own}"), out)
+            return self._import(own, assets.record_of(records, f"decoder.released.{own}"), out)
         files = {"data": data, "latents": latents, "encoder_files": (backbone, registers), "records": records}
         return self._train(encoder=encoder, **files, state=state, out=out)
 
-    def _import(self, released: Weights, record: Path, out: Path) -> dict:
+    def _import(self, backbone: str, record: Path, out: Path) -> dict:
         source, facts = assets.locate(record), {"config": self.study.decoder, "inputs": [record]}
-        tensors, taken = foreign.read_container(source, released.container)
-        model = load_weights(self.build(), tensors, source)
-        with artifacts.artifact(out, stage="decoder", module=__name__, **facts, **taken) as path:
-            save_tensors(path, model.state_dict())
-        return {"decoder": "published", "file": str(source), **taken}
+        tensors, taken = foreign.read_container(source, self.study.decoder.released[backbone].container)
+        model, pixels = load_weights(self.build(), tensors, source), self.study.decoded_pixels(backbone)
+        with artifacts.artifact(out, stage="decoder", module=__name__, pixels=pixels.model_dump(), **facts, **taken) as path:
+            save_tensors(path, model.state_dict(), pixels=pixels.model_dump())  # there, too: another range makes another SHA-256
+        return {"decoder": "published", "file": str(source), "pixels": pixels.text, **taken}
 
     def _train(
         self,
@@ -70,7 +72,7 @@ class RaeDecoder(DecoderKind):
         study, section = self.study, self.study.decoder
         networks = [assets.record_of(records, name) for name in study.assets if name.startswith(LOSSES)]
         encoders = [] if study.latents.cache else [path for path in encoder_files if path]
-        facts, outcome = {"config": section, "inputs": [data, latents, *encoders, *networks]}, {}
+        facts, outcome = {"config": section, "inputs": [data, latents, *encoders, *networks], "pixels": SIGNED.model_dump()}, {}
         with artifacts.trained_artifact(out, state=state, stage="decoder", module=__name__, outcome=outcome, **facts) as (
             path,
             checkpoints,
@@ -101,9 +103,14 @@ class RaeDecoder(DecoderKind):
         }
 
     def load(self, path: Path) -> Decoder:
-        """UserError for weights of another shape."""
+        """UserError for weights of another shape, and for a record that does not say what the output is."""
         tensors, _ = load_tensors(path)
-        return load_weights(self.build(), tensors, path).eval().requires_grad_(False).to(device()).decode
+        model = load_weights(self.build(), tensors, path).eval().requires_grad_(False).to(device())
+        pixels = artifacts.meta(path).get("pixels")
+        if pixels is None:
+            raise UserError(f"{path}: its record does not say what range its output has; delete it and run the same command again")
+        stated = Pixels.model_validate(pixels)
+        return lambda raw: signed(model.decode(raw), stated)
 
     def build(self) -> ViTDecoder:
         c = self.study.decoder

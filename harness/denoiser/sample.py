@@ -211,7 +211,8 @@ def _batch(
     with autocast(section.precision):
         pixels = decode(final)
     kept = finite(pixels)
-    images = to_uint8(torch.where(kept[:, None, None, None], pixels, -1.0))  # one that is not finite is black, and counted
+    pixels = torch.where(kept[:, None, None, None], pixels, -1.0)  # one that is not finite is black, and counted
+    images = to_uint8(pixels, section.eight_bit)
     return {"images": images, "labels": labels.numpy(), "finite": kept.cpu().numpy()}
 
 

@@ -23,7 +23,6 @@ class Family:
     layers: tuple[str, ...] = ("encoder.layers", "encoder.layer")  # names of their list, which depends on the version of transformers
     trained_with_registers: bool = False
     any_size: bool = False  # interpolates its table of positions to images of other sizes
-    imagenet_normalised: bool = False  # eats pixels normalised by ImageNet's mean and deviation; otherwise in [-1, 1]
     settings: Mapping[str, Any] = field(default_factory=dict)  # of its configuration, whatever a file says
     left_out: tuple[str, ...] = ()  # beginnings of the names of weights in a file that a patch token never meets
 
@@ -34,7 +33,7 @@ def _ratio(width: int, mlp: int) -> dict[str, int]:
     return {"mlp_ratio": mlp // width}
 
 
-DINOV2 = {"mlp": _ratio, "final_norm": "layernorm", "cls_tokens": 1, "any_size": True, "imagenet_normalised": True}
+DINOV2 = {"mlp": _ratio, "final_norm": "layernorm", "cls_tokens": 1, "any_size": True}
 
 FAMILIES = {  # under the names of transformers' architectures
     "siglip": Family(  # SigLIP, and SigLIP2 of fixed resolution

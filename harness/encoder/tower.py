@@ -11,12 +11,12 @@ from torch.utils.hooks import RemovableHandle
 from transformers.utils import logging as transformers_logging
 
 from harness.encoder.families import FAMILIES, family_name
+from harness.study.sections import encoder as sections
+from harness.study.sections.pixels import HALF
 from harness.study.typed import UserError
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class VisionEncoder(nn.Module):
@@ -32,6 +32,7 @@ class VisionEncoder(nn.Module):
         super().__init__()
         self.tower = tower
         self.family = FAMILIES[family_name(tower.config)]
+        statistics = sections.FAMILIES[family_name(tower.config)].image_statistics
         self.image_size = image_size or tower.config.image_size
         if self.image_size != tower.config.image_size and not self.family.any_size:
             raise UserError(f"this {type(tower).__name__} is made for images of {tower.config.image_size} pixels, not of {self.image_size}")
@@ -39,9 +40,10 @@ class VisionEncoder(nn.Module):
             raise UserError(f"patches of {tower.config.patch_size} pixels do not fill an image of {self.image_size} pixels")
         self.final_norm.weight.requires_grad_(False).fill_(1.0)
         self.final_norm.bias.requires_grad_(False).zero_()
-        if self.family.imagenet_normalised:
-            self.register_buffer("mean", 2 * torch.tensor(IMAGENET_MEAN).view(3, 1, 1) - 1, persistent=False)
-            self.register_buffer("std", 2 * torch.tensor(IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.normalises = statistics != HALF
+        if self.normalises:  # of pixels in [-1, 1]
+            self.register_buffer("mean", 2 * torch.tensor(statistics.mean).view(3, 1, 1) - 1, persistent=False)
+            self.register_buffer("std", 2 * torch.tensor(statistics.std).view(3, 1, 1), persistent=False)
         self.extra: OrderedDict[int, Callable[[], Tensor]] = OrderedDict()
         tower.embeddings.register_forward_hook(self._append)
         self.registers = nn.Parameter(0.02 * torch.randn(registers, self.width)) if registers else None
@@ -106,7 +108,7 @@ class VisionEncoder(nn.Module):
         """Resized as released `rae.py:138-139` does it (bicubic, no antialiasing), then the tower's own normalisation."""
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             pixels = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bicubic", align_corners=False)
-        return (pixels - self.mean) / self.std if self.family.imagenet_normalised else pixels
+        return (pixels - self.mean) / self.std if self.normalises else pixels
 
     def states(self, pixels: Tensor, layers: int | None = None) -> Iterator[Tensor]:
         """Yield the residual stream (B, prefix + P + extra tokens, C): the embeddings, then after each of the first `layers` layers.

@@ -222,7 +222,7 @@ def decoded(study: Study, decode: Decoder, whitening: Whitening, clean: Tensor, 
     """(B, H, W, 3) uint8: the images that a denoiser's output (B, C, H, W) at noise level t stands for."""
     config, times = study.denoiser, torch.full((len(clean),), t)
     predicted = clean_of(at_time(clean, noise, times), output, times, config.prediction, config.t_min)
-    return images_of(decode, whitening, predicted, study.outlier_statistics.batch)
+    return images_of(decode, whitening, predicted, study.outlier_statistics.batch, study.sampling.eight_bit)
 
 
 def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Path | None = None, out: Path) -> dict:

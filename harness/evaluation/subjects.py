@@ -137,7 +137,8 @@ class Reconstruction(Subject):
         source, decode = load_held_out(latents), load_decoder(self.study, decoder)
         self.n, self.compared_with, self.resamples = len(source.latents), self.reference.sha256, self.study.evaluation.resamples
         try:
-            self.images = images_of(decode, source.whitening, source.latents, self.study.sampling.batch)
+            sampling = self.study.sampling
+            self.images = images_of(decode, source.whitening, source.latents, sampling.batch, sampling.eight_bit)
         except NotFiniteError as error:
             self.stop = Stop("diverged", f"reconstruction: {error}")
 

@@ -128,8 +128,10 @@ class Stages:
     def _decoder(self, variant: str) -> JobPlan:
         section, price, training = self.study.decoder, self.networks.decoder, self.study.decoder.trained_with
         facts: dict[str, Any] = {"subject": variant, "disk": {"decoders": FLOAT * price.stored}, "forward": price.flops}
-        if section.published(EncoderRegisters.from_key(variant).backbone):
-            return self._stage("decoder", what=f"{section.text}, published", parameters=price.parameters, **facts)
+        backbone = EncoderRegisters.from_key(variant).backbone
+        if section.published(backbone):
+            what = f"{section.text}, published; {self.study.decoded_pixels(backbone).text}"
+            return self._stage("decoder", what=what, parameters=price.parameters, **facts)
         if training is None:
             return self._stage("decoder", what=section.text, parameters=price.parameters, **facts)
         images = self._images(training)

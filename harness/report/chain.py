@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 
 from harness.store import artifacts, code
 from harness.store.assets import locate
+from harness.study.sections.pixels import Pixels
 from harness.study.typed import UserError
 
 # Inputs are listed from the samples back to the data, so that each artifact is met first where it belongs.
@@ -43,6 +44,12 @@ class Record(BaseModel):
     config: object
     seconds: float
     provenance: TracedProvenance
+    pixels: Pixels | None = None  # of a decoder: what its output is
+
+    @property
+    def remarks(self) -> list[str]:
+        """What else is told of it."""
+        return [self.pixels.text] if self.pixels else []
 
     @cached_property
     def changed(self) -> list[str]:

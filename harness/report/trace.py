@@ -178,7 +178,7 @@ def tree(
     fault = f"{artifact.name}: {problem}" if problem else None
     changed = bool(record and record.changed)
     notes = [f"asset {brief(artifact.content)}"] * bool(artifact.content) + ["code has changed since"] * changed
-    notes += [problem] if problem else []
+    notes += [*(record.remarks if record else []), *([problem] if problem else [])]
     head = (f"{indent}{'✗' if problem else '✓'} {record.stage if record else '?'}", artifact.name, brief(artifact.sha256))
     if artifact.name in printed:
         yield (*head, "; ".join(["as above", *notes])), fault

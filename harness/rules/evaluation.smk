@@ -93,7 +93,7 @@ rule scores:
     resources:
         **JOB,
     params:
-        **stage("scores", "evaluation", "sampling.averages"),
+        **stage("scores", "evaluation", "sampling.averages", "sampling.eight_bit"),
     message:
         "Scores of {wildcards.study}: {wildcards.method}"
     shell:
@@ -138,7 +138,7 @@ rule maps:
     resources:
         **JOB,
     params:
-        **stage("maps", "outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"),
+        **stage("maps", "outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale", "sampling.eight_bit"),
     message:
         "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:

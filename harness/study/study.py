@@ -17,6 +17,7 @@ from harness.study.sections.denoiser import ARCHITECTURES, DenoiserSection
 from harness.study.sections.encoder import ENCODERS, EncoderSection, LatentSection, Population, Search
 from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
+from harness.study.sections.pixels import Pixels
 from harness.study.sections.sampling import Sampling
 from harness.study.typed import OneOf, Strict, Title, UserError, check_seeds, explain, merge, nearest
 from harness.study.yaml_file import read_mapping
@@ -117,6 +118,10 @@ class Study(Strict):
     def latent_shape(self) -> tuple[int, int, int]:
         """(C, side, side)."""
         return self.channels, self.latent_side, self.latent_side
+
+    def decoded_pixels(self, backbone: str) -> Pixels:
+        """What the output of a backbone's decoder is."""
+        return self.decoder.pixels(backbone, self.encoder.image_statistics(backbone))
 
     @property
     def classes(self) -> int:

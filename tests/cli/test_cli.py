@@ -236,6 +236,7 @@ def test_a_released_decoder_is_imported(monkeypatch, capsys, tmp_path):
     assert call(monkeypatch, capsys, *arguments)[0] == 0
     loaded, _ = load_tensors(tmp_path / "x.safetensors")
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
+    assert artifacts.meta(tmp_path / "x.safetensors")["pixels"]["range"] == "signed"  # this study's decoders are its own
     code, _, err = call(monkeypatch, capsys, *arguments[:3], "imagenet256_sit_xl", *arguments[4:])
     assert code == 2
     assert "its encoder decodes" in err

@@ -69,6 +69,21 @@ def test_uint8_rounds_and_clips(value):
     assert abs(pixel - np.clip((value + 1) * 127.5, 0, 255)) <= 0.5 + 1e-4
 
 
+@given(st.floats(-3, 3))
+def test_truncated_levels_are_those_of_the_released_sampler(value):
+    """Its pixels are in [0, 1]: clamp, times 255, and the fraction is cut off."""
+    pixels = torch.full((1, 3, 1, 1), value)
+    released = ((pixels + 1) / 2).clamp(0, 1).mul(255)
+    assert 0 <= (released - to_uint8(pixels, "truncated")[0, 0, 0, 0]).max() < 1 + 1e-4
+
+
+@pytest.mark.parametrize(("level", "rounded", "truncated"), [(99.25, 99, 99), (99.75, 100, 99), (-4.0, 0, 0), (260.0, 255, 255)])
+def test_a_level_between_two(level, rounded, truncated):
+    pixels = torch.full((1, 3, 1, 1), level / 127.5 - 1)
+    assert to_uint8(pixels)[0, 0, 0, 0] == rounded
+    assert to_uint8(pixels, "truncated")[0, 0, 0, 0] == truncated
+
+
 # ------------------------------------------------------------------------------------------------------- folders of images
 
 

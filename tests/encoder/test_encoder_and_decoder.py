@@ -147,7 +147,7 @@ def test_siglip_is_fed_the_pixels_as_they_are(images):
 
 
 def test_dinov2_is_fed_imagenet_normalised_pixels(images):
-    mean, std = torch.tensor(tower_model.IMAGENET_MEAN), torch.tensor(tower_model.IMAGENET_STD)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = ((images.movedim(1, -1) + 1) / 2 - mean) / std
     assert torch.allclose(random_encoder("dinov2")._fed(images).movedim(1, -1), expected, atol=1e-5)
 
@@ -183,7 +183,7 @@ def test_layers_elsewhere_are_refused(encoder):
 def test_a_new_family_is_a_line_in_each_registry(images, tmp_path, monkeypatch):
     facts = Family(ViTModel, lambda _width, mlp: {"intermediate_size": mlp}, final_norm="layernorm", cls_tokens=1, layers=("layers",))
     monkeypatch.setitem(FAMILIES, "vit", facts)
-    monkeypatch.setitem(sections.FAMILIES, "vit", 1)
+    monkeypatch.setitem(sections.FAMILIES, "vit", sections.Family(1))
     assert sections.Pretrained(family="vit", weights={"source": "timm", "path": "vit"}).family == "vit"
     model = tower_model.build_tower("vit", **SHAPE).eval()
     theirs = model.tower(images).last_hidden_state

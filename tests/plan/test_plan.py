@@ -119,7 +119,7 @@ def test_encoder_flops_follow_the_formula(main_plan):
 def test_the_tower_counts_what_transformers_towers_do(family, registers):
     shape = {"width": 96, "depth": 3, "heads": 4, "mlp": 192, "patch": 7}
     theirs = cost.price(lambda: build_tower(family, **shape, image_size=56, registers=registers), 1, 3, 56, 56)
-    extra = registers if family == "siglip" else FAMILIES[family]
+    extra = registers if family == "siglip" else FAMILIES[family].extra_tokens
     ours = cost.price(lambda: TowerMatrices(**shape, patches=64, extra=extra), 1, 3, 56, 56)
     assert ours.flops == theirs.flops
     assert ours.parameters == pytest.approx(theirs.parameters, rel=0.01)  # DINOv2 has a scale per channel and layer
@@ -190,6 +190,9 @@ def test_a_decoder_is_trained_where_none_is_published():
     assert published.subject == "trained_registers"
     assert published.flops == 0
     assert trained.disk == published.disk
+    assert "x (0.229, 0.224, 0.225) + (0.485, 0.456, 0.406)" in published.what  # into pixels in [0, 1]
+    [siglip] = stages_named(plans.make_plan(load_study("imagenet256_siglip2_b"), methods=["baseline"]), "decoder")
+    assert "x (0.5, 0.5, 0.5) + (0.5, 0.5, 0.5)" in siglip.what
 
 
 def test_a_cpu_study_has_no_hours():

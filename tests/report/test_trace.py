@@ -60,6 +60,12 @@ def test_every_artifact_is_spelt_out_once_with_code_config_seconds_commit_and_de
     assert all("code " in line and "config " in line and " s  " in line and commit in line and "CPU" in line for line in full)
 
 
+def test_what_the_decoder_gives_is_said(kept):
+    text, _ = traced(kept)
+    [line] = [line for line in text.splitlines() if "decoder.safetensors" in line and "as above" not in line]
+    assert line.endswith("its output is pixels in [-1, 1]")
+
+
 def test_the_value_and_its_hashes_are_those_of_the_row(kept):
     rows = row_files.from_csv(kept / "table1.csv")
     row = rows[(rows["method"] == "dsr") & (rows["score"] == "fid") & (rows["seed"] == 1) & (rows["ema"] == rows["ema"].iloc[0])].iloc[0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from harness.decoder.registry import load_decoder
+from harness.decoder.registry import decoder_of, load_decoder
 from harness.denoiser import train as denoiser
 from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.denoiser.train import train_denoiser
@@ -199,6 +199,11 @@ def test_decoder_learns_and_is_loaded_back(study, built):
     image = load_decoder(study, built.encoders["plain"].decoder)(source.whitening.unwhiten(source.latents[:2]))
     assert image.shape == (2, 3, 16, 16)
     assert not image.requires_grad
+    assert artifacts.meta(built.encoders["plain"].decoder)["pixels"]["range"] == "signed"
+    raw = decoder_of(study).build()
+    raw.load_state_dict(load_tensors(built.encoders["plain"].decoder)[0])
+    with torch.no_grad():
+        assert torch.equal(image, raw.decode(source.whitening.unwhiten(source.latents[:2])))  # as the network gives it
 
 
 def test_weights_of_another_method_are_refused(study, built, tmp_path):

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from harness.study.sections.asset import Weights
+from harness.study.sections.pixels import SIGNED, ImageStatistics, Pixels, Range
 from harness.study.sections.training import Training
 from harness.study.typed import Count, Decay, NonNegative, Positive, Strict
 
@@ -36,6 +37,15 @@ class Perceptual(Strict):
     heads: Weights
     weight: Positive = 1.0
     widths: tuple[Count, Count, Count, Count, Count] = VGG16_WIDTHS
+
+
+class PublishedDecoder(Weights):
+    """Weights of a decoder, and what its output is.
+
+    `normalised`: pixels as its encoder reads them (the authors', RAE's); `unit`: in [0, 1] (diffusion-bench's); `signed`: in [-1, 1].
+    """
+
+    range: Range
 
 
 class DecoderSection(Strict):
@@ -68,6 +78,10 @@ class DecoderSection(Strict):
         """Fields whose assets the decoder of a backbone is made from."""
         return ()
 
+    def pixels(self, backbone: str, encoder: ImageStatistics) -> Pixels:
+        """What the output of a backbone's decoder is; `encoder`: the backbone's statistics."""
+        return SIGNED
+
     def check(self, latent_side: int, image_size: int) -> None:
         """Raises ValueError for sizes that do not make images of `image_size` pixels of latents of `latent_side` tokens a side."""
 
@@ -81,7 +95,7 @@ class VitDecoder(DecoderSection):
     heads: Count
     mlp: Count
     patch: Count
-    released: dict[Literal["plain", "trained_registers"], Weights] = Field(default={})
+    released: dict[Literal["plain", "trained_registers"], PublishedDecoder] = Field(default={})
     noise: NonNegative  # sigma of the noise augmentation is uniform in [0, noise], per sample
     training: Training
     ema: Decay = 0.0
@@ -103,6 +117,10 @@ class VitDecoder(DecoderSection):
 
     def published(self, backbone: str) -> bool:
         return backbone in self.released
+
+    def pixels(self, backbone: str, encoder: ImageStatistics) -> Pixels:
+        ranges = [weights.range for name, weights in self.released.items() if name == backbone]
+        return Pixels.of(ranges[0], encoder) if ranges else SIGNED
 
     def assets_of(self, backbone: str) -> tuple[str, ...]:
         return (f"released.{backbone}",) if self.published(backbone) else ("perceptual", "adversarial")

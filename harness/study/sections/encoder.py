@@ -3,11 +3,12 @@
 A new kind of encoder: its section here, registered in ENCODERS, and what it does, registered in harness/encoder/registry.py.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
 from harness.study.sections.asset import Asset
+from harness.study.sections.pixels import HALF, IMAGENET, ImageStatistics
 from harness.study.sections.training import Training
 from harness.study.typed import Count, NonNegative, Positive, Share, Strict, name_in
 
@@ -50,6 +51,10 @@ class EncoderSection(Strict):
     def latent_channels(self) -> int:
         """C of a latent (C, side, side)."""
         raise NotImplementedError(f"{type(self).__name__} does not say how many channels its latents have")
+
+    def image_statistics(self, backbone: str) -> ImageStatistics:
+        """Of what a backbone reads; HALF: pixels in [-1, 1]."""
+        return HALF
 
     @property
     def norm_places(self) -> int:
@@ -126,8 +131,15 @@ class TrainedEncoder(TowerSection):
         return self.training
 
 
-# of transformers' vision towers, with the tokens beside the patches of their published weights: CLS, and DINOv2's four registers
-FAMILIES = {"siglip": 0, "dinov2": 1, "dinov2_with_registers": 5}
+class Family(NamedTuple):
+    """Of the published weights of a family of vision towers: tokens beside the patches, and what pixels it reads."""
+
+    extra_tokens: int
+    image_statistics: ImageStatistics = HALF  # of its preprocessor_config.json
+
+
+# of transformers' vision towers; DINOv2 has CLS, and four registers
+FAMILIES = {"siglip": Family(0), "dinov2": Family(1, IMAGENET), "dinov2_with_registers": Family(5, IMAGENET)}
 
 
 class Pretrained(Strict):
@@ -148,6 +160,16 @@ class PretrainedEncoder(TowerSection):
     @property
     def backbones(self) -> list[str]:
         return ["plain", "trained_registers"] if self.trained_registers else ["plain"]
+
+    def weights_of(self, backbone: str) -> Pretrained:
+        """Those of a backbone; ValueError where the study has none."""
+        weights = {"plain": self.plain, "trained_registers": self.trained_registers}[backbone]
+        if weights is None:
+            raise ValueError(f"encoder has no {backbone}")
+        return weights
+
+    def image_statistics(self, backbone: str) -> ImageStatistics:
+        return FAMILIES[self.weights_of(backbone).family].image_statistics
 
     def fed(self, image_size: int) -> tuple[int, str]:
         return self.image_size, "encoder.image_size"

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from harness.study.sections.asset import Asset, Weights
 from harness.study.sections.denoiser import ARCHITECTURES, Shape
+from harness.study.sections.pixels import EightBit
 from harness.study.typed import Count, Decay, Interval, OneOf, Strict, name_in
 
 
@@ -86,6 +87,7 @@ class Sampling(Strict):
     ema: Decay | None = None  # which of denoiser.ema; None: the first
     averages: list[Decay] = Field(default=[])  # further ones of denoiser.ema that are sampled, for FID alone
     precision: Literal["fp32", "bf16"] = "fp32"
+    eight_bit: EightBit = "rounded"  # of samples, reconstructions and decoded predictions
 
     @property
     def nfe(self) -> int:
