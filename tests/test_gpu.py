@@ -12,11 +12,11 @@ from pipeline import Pipeline
 from test_paper_studies import TOYS, _small_inception, render  # noqa: F401 (a fixture)
 from toy import make_assets, toy_study
 
-from harness.commands.parity import parity
 from harness.denoiser.sample import load_samples
 from harness.evaluation.frechet import Frechet
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine import device as runtime
+from harness.parity.report import parity
 from harness.store import artifacts
 from harness.study.method import load_method
 from harness.training import loop

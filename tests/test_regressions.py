@@ -4,6 +4,7 @@ The study is of pixels, 8x8 and 4 tokens, so that a run of training, sampling an
 """
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from scipy import stats
 
 from harness.denoiser import sample
 from harness.denoiser.base import Denoiser
+from harness.denoiser.recipe import recipe_of
 from harness.machine import device as runtime
 from harness.report.gate.command import report_text
 from harness.report.gate.compare import RATE, compare_rows
@@ -107,12 +109,7 @@ def without_average(monkeypatch):
 
 def other_time_shift(monkeypatch):
     """Sampling with another shift than in training."""
-    sampling_times = sample.sampling_times
-
-    def shifted(study):
-        return sampling_times(study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"time_shift": 16.0})}))
-
-    monkeypatch.setattr(sample, "sampling_times", shifted)
+    monkeypatch.setattr(sample, "recipe_of", lambda study: replace(recipe_of(study), time_shift=16.0))
 
 
 def register_rows_left_in(monkeypatch):

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from harness.denoiser.build import build_denoiser
 from harness.denoiser.loss import loss_of
-from harness.denoiser.registry import sampler_of
-from harness.denoiser.sample import guided_output, sampling_times, velocity_of
+from harness.denoiser.recipe import recipe_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost_scores
 from harness.machine.device import allow_tf32, device
@@ -99,17 +98,17 @@ def _sampling(study: Study, denoise: torch.nn.Module) -> tuple[float, float | No
     section = study.sampling
     labels = torch.arange(section.batch, device=device()) % study.classes
     noise = torch.randn((section.batch, *study.latent_shape), generator=stream(0, "benchmark")).to(device())
-    velocity_at = velocity_of(study, guided_output(study, denoise, None, labels))
+    recipe = recipe_of(study)
     allow_tf32(False)
 
     def draw(times: Tensor) -> None:
-        sampler_of(study).integrate(velocity_at, noise, times, lambda _step: noise)
+        recipe.sample(denoise, labels, noise, noise_at=lambda _step: noise, times=times)
         _wait()
 
-    draw(sampling_times(study)[:3])
+    draw(recipe.times()[:3])
     _reset_memory()
     began = time.perf_counter()
-    draw(sampling_times(study))
+    draw(recipe.times())
     return time.perf_counter() - began, _memory()
 
 

@@ -70,6 +70,13 @@ def clean_of(x_t: Tensor, output: Tensor, t: Tensor, prediction: str, t_min: flo
     return x_t - t[:, None, None, None] * velocity(x_t, output, t, prediction, t_min)
 
 
-def flow_loss(data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: str, t_min: float) -> Tensor:
-    """(B, C, H, W) squared error of the velocity against noise - data; `output` is the model's at `at_time(data, noise, t)`."""
-    return (velocity(at_time(data, noise, t), output, t, prediction, t_min) - (noise - data)).square()
+def flow_loss(
+    data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: str, t_min: float, *, clamp_target: bool = False
+) -> Tensor:
+    """(B, C, H, W) squared error of the velocity against noise - data; `output` is the model's at `at_time(data, noise, t)`.
+
+    `clamp_target`: against (x_t - data) / max(t, t_min), which below t_min is t / t_min times that (LTH14/JiT `denoiser.py`).
+    """
+    x_t = at_time(data, noise, t)
+    target = velocity(x_t, data, t, "data", t_min) if clamp_target else noise - data
+    return (velocity(x_t, output, t, prediction, t_min) - target).square()

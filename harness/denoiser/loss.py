@@ -40,7 +40,8 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
         for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
             with autocast(config.training.precision):
                 output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
-            per_element = flow_loss(clean[rows], noise[rows], t[rows], output.float(), config.prediction, config.t_min)
+            of = (clean[rows], noise[rows], t[rows], output.float())
+            per_element = flow_loss(*of, config.prediction, config.t_min, clamp_target=config.clamp_target)
             mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()
             yield mean * ((rows.stop - rows.start) / count)
 

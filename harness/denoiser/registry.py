@@ -13,7 +13,6 @@ from harness.denoiser.repa import REPA
 from harness.denoiser.samplers import Sampler, euler, euler_maruyama, heun, ode_times, sde_times
 from harness.denoiser.sit import SiT
 from harness.study.sections.denoiser import Shape
-from harness.study.study import Study
 
 ARCHITECTURES: dict[str, type[Denoiser]] = {
     "lightningdit": LightningDiT,
@@ -34,8 +33,3 @@ SAMPLERS = {
 def architecture_of(shape: Shape) -> type[Denoiser]:
     """The network of a study's section `denoiser`, or of the weak model of its guidance."""
     return ARCHITECTURES[shape.architecture]
-
-
-def sampler_of(study: Study) -> Sampler:
-    """The study's sampler."""
-    return SAMPLERS[study.sampling.sampler]

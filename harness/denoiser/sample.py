@@ -13,10 +13,7 @@ from harness.data.classes import check_stated, read_stated
 from harness.data.images import finite, to_uint8
 from harness.decoder.registry import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser, read_published
-from harness.denoiser.flow import velocity
-from harness.denoiser.guidance import autoguidance, classifier_free
-from harness.denoiser.registry import sampler_of
-from harness.denoiser.samplers import Field
+from harness.denoiser.recipe import recipe_of
 from harness.encoder.latents import classes_of
 from harness.encoder.whitening import load_whitening
 from harness.machine import processes
@@ -41,31 +38,6 @@ def sample_labels(indices: range, classes: int, how: str = "equal", seed: int = 
     if how == "equal":
         return torch.tensor([i % classes for i in indices])
     return torch.cat([torch.randint(classes, (1,), generator=stream(seed, "label", i)) for i in indices])
-
-
-def sampling_times(study: Study) -> Tensor:
-    """(sampling.grid_points,) falling times of the study's sampler."""
-    return sampler_of(study).times(study.sampling.grid_points, study.time_shift, study.denoiser.prediction)
-
-
-def guided_output(study: Study, model: nn.Module, weak: nn.Module | None, labels: Tensor) -> Field:
-    """(x, t) -> the model's output under the study's guidance."""
-    guidance = study.sampling.guidance
-    if weak is not None:
-        return autoguidance(model, weak, labels, guidance.scale, guidance.interval)
-    return classifier_free(model, labels, study.classes, guidance.scale, guidance.interval)
-
-
-def velocity_of(study: Study, output: Field) -> Field:
-    """(x, t) -> velocity that the model's output stands for, in the study's precision of sampling."""
-    config = study.denoiser
-
-    def velocity_at(x: Tensor, t: Tensor) -> Tensor:
-        with autocast(study.sampling.precision):
-            predicted = output(x, t)
-        return velocity(x, predicted.float(), t, config.prediction, config.t_min)
-
-    return velocity_at
 
 
 def weak_model(study: Study, records: list[Path], latents: Path) -> tuple[nn.Module | None, dict[str, dict]]:
@@ -200,13 +172,14 @@ def _batch(
     study: Study, model: nn.Module, weak: nn.Module | None, decode: Callable[[Tensor], Tensor], seed: int, indices: range
 ) -> dict[str, np.ndarray]:
     """images (B, H, W, 3) uint8, labels (B,), and whether each image is finite (B,)."""
-    section, shape, scale = study.sampling, study.latent_shape, study.denoiser.noise_scale
+    section, shape = study.sampling, study.latent_shape
     labels = sample_labels(indices, study.classes, section.labels, seed)
-    final = sampler_of(study).integrate(
-        velocity_of(study, guided_output(study, model, weak, labels.to(device()))),
-        sample_noise(seed, indices, shape).to(device()) * scale,
-        sampling_times(study),
-        lambda step: sample_noise(seed, indices, shape, f"step {step}").to(device()) * scale,
+    final = recipe_of(study).sample(
+        model,
+        labels.to(device()),
+        sample_noise(seed, indices, shape).to(device()),
+        weak=weak,
+        noise_at=lambda step: sample_noise(seed, indices, shape, f"step {step}").to(device()),
     )
     with autocast(section.precision):
         pixels = decode(final)

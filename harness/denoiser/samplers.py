@@ -22,29 +22,47 @@ Diffusion = Literal["sigma", "increasing_decreasing"]
 
 @dataclass(frozen=True)
 class Sampler:
-    """`times`: (points, shift, prediction) -> (points,). `integrate`: (velocity, noise (B, C, H, W), times, noise_at) -> (B, C, H, W)."""
+    """`times`: (points, shift, prediction) and, where a study sets them, end, last_step and dtype as keywords -> (points,).
 
-    times: Callable[[int, float, str], Tensor]
+    `integrate`: (velocity, noise (B, C, H, W), times, noise_at) -> (B, C, H, W), in the noise's precision.
+    """
+
+    times: Callable[..., Tensor]
     integrate: Callable[[Field, Tensor, Tensor, NoiseAt], Tensor]
 
 
 # ------------------------------------------------------------------------------------------------------------------ times
 
 
-def ode_times(points: int, shift: float, prediction: str, end: float | None = None) -> Tensor:
-    """(points,) float32 times on the CPU, evenly spaced from 1 to 1 - end before the shift.
+def ode_times(
+    points: int,
+    shift: float,
+    prediction: str,
+    end: float | None = None,
+    *,
+    last_step: float | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """(points,) times on the CPU, evenly spaced from 1 to 1 - end before the shift; or from 1 to `last_step`, then 0 (MCG-NJU/DDT).
 
-    end: by default that of the prediction. Raises UserError for fewer than 2 points or an end outside (0, 1].
+    end: by default that of the prediction. Raises UserError for fewer than 2 points (3 with a last step), an end outside (0, 1] or a last
+    step outside (0, 1).
     """
+    if last_step is not None:
+        if points < 3 or not 0 < last_step < 1:
+            raise UserError(f"the times of a sampler need at least 3 points and a last step in (0, 1), got {points} and {last_step}")
+        return torch.cat([ode_times(points - 1, shift, prediction, end=1 - last_step, dtype=dtype), torch.zeros(1, dtype=dtype)])
     if end is None:
         end = PREDICTIONS[prediction].end
     if points < 2 or not 0 < end <= 1:
         raise UserError(f"the times of a sampler need at least 2 points and an end in (0, 1], got {points} and {end}")
-    return shift_time(1 - torch.linspace(0, end, points), shift)
+    return shift_time(1 - torch.linspace(0, end, points, dtype=dtype), shift)
 
 
-def sde_times(points: int, shift: float, _prediction: str | None = None, *, last_step: float = 0.04) -> Tensor:
-    """(points,) float32 times on the CPU: from 1 to `last_step`, evenly spaced before the shift, then 0, for either prediction.
+def sde_times(
+    points: int, shift: float, _prediction: str | None = None, *, last_step: float = 0.04, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """(points,) times on the CPU: from 1 to `last_step`, evenly spaced before the shift, then 0, for either prediction.
 
     At shift 1 SiT's for `sample_sde(num_steps=points - 1, last_step_size=last_step)`. The released code shifts the times but neither
     the time nor the size of the last step, and so stops short of the data where shift > 1; here `last_step` is a time after the shift.
@@ -53,7 +71,7 @@ def sde_times(points: int, shift: float, _prediction: str | None = None, *, last
     if points < 3 or not 0 < last_step < 1:
         raise UserError(f"the times of an SDE need at least 3 points and a last step in (0, 1), got {points} and {last_step}")
     before_shift = last_step / (shift - (shift - 1) * last_step)
-    return torch.cat([ode_times(points - 1, shift, "data", end=1 - before_shift), torch.zeros(1)])
+    return torch.cat([ode_times(points - 1, shift, "data", end=1 - before_shift, dtype=dtype), torch.zeros(1, dtype=dtype)])
 
 
 # ------------------------------------------------------------------------------------------------------------ integrators

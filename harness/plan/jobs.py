@@ -240,8 +240,8 @@ class Stages:
 def evaluations(study: Study) -> tuple[int, int]:
     """Evaluations of the velocity for one sample: without guidance, and within its interval, where two networks are called."""
     from harness.denoiser.guidance import bounds
-    from harness.denoiser.registry import sampler_of
-    from harness.denoiser.sample import sampling_times
+    from harness.denoiser.recipe import recipe_of
+    from harness.denoiser.registry import SAMPLERS
 
     section, calls = study.sampling, []
 
@@ -250,7 +250,7 @@ def evaluations(study: Study) -> tuple[int, int]:
         return x
 
     start = torch.zeros(1, 1, 1, 1)
-    sampler_of(study).integrate(record, start, sampling_times(study), lambda _step: start)
-    low, high = bounds(section.guidance.interval)
+    SAMPLERS[section.sampler].integrate(record, start, recipe_of(study).times(), lambda _step: start)
+    low, high = bounds(section.guidance.interval, section.guidance.closed)
     guided = sum(low <= t <= high for t in calls) if section.guidance.scale > 1 else 0
     return len(calls) - guided, guided

@@ -50,6 +50,8 @@ class Study(Strict):
         self._encoder_fits()
         if self.latent_side % self.denoiser.patch:
             raise ValueError(f"denoiser.patch {self.denoiser.patch} does not divide the latent side {self.latent_side}")
+        if (self.sampling.guidance.channels or 0) > self.channels:
+            raise ValueError(f"sampling.guidance.channels {self.sampling.guidance.channels} is more than the latent's {self.channels}")
         for field, decays in (("ema", [self.ema]), ("averages", self.sampling.averages)):
             for decay in decays:
                 if decay not in self.denoiser.ema:
@@ -131,6 +133,11 @@ class Study(Strict):
     @property
     def time_shift(self) -> float:
         return self.denoiser.shift(math.prod(self.latent_shape))
+
+    @property
+    def sampling_shift(self) -> float:
+        """The time shift of sampling."""
+        return self.time_shift if self.sampling.time_shift is None else self.sampling.time_shift
 
     @property
     def features(self) -> int:

@@ -93,3 +93,16 @@ def test_loss_agrees_with_the_authors_code(golden, name):
     loss = flow.flow_loss(data, noise, t, output, "data", 0.05)
     assert error(loss, expected["loss.per_element"]) < 1e-5
     assert error(loss.mean((1, 2, 3)), expected["loss.per_sample"]) < 1e-5
+
+
+@given(st.integers(0, 1000), times, predictions)
+def test_the_target_is_clamped_where_that_is_said(
+    seed, t, prediction
+):  # LTH14/JiT `denoiser.py`: both velocities divide by max(1 - t, 0.05)
+    data, noise, output = torch.randn(3, 1, 3, 2, 2, generator=stream(seed, "test"))
+    at = torch.tensor([t])
+    x_t = flow.at_time(data, noise, at)
+    velocity = (x_t - output) / max(t, 0.05) if prediction == "data" else output
+    expected = (velocity - (x_t - data) / max(t, 0.05)).square()
+    loss = flow.flow_loss(data, noise, at, output, prediction, 0.05, clamp_target=True)
+    torch.testing.assert_close(loss, expected, rtol=1e-4, atol=1e-5)

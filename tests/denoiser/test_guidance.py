@@ -69,6 +69,33 @@ def test_the_ends_of_an_interval_belong_to_it_in_float32(interval):
     assert model.batches == [6]
 
 
+@pytest.mark.parametrize(
+    ("closed", "inside"), [("both", (True, True)), ("low", (True, False)), ("high", (False, True)), ("neither", (False, False))]
+)
+def test_an_end_belongs_to_its_interval_where_that_is_said(closed, inside):
+    """JiT's is t < high and t > low or low = 0 of its time, MCG-NJU/DDT's is open at both ends; a grid point may lie exactly on an end."""
+    times = 1 - torch.linspace(0, 1, 51)  # of JiT's 50 steps
+    for time, guided in [(times[45], inside[0]), (times[5], inside[1]), (times[44], True), (times[6], True), (times[46], False)]:
+        model, (x, t, labels) = Model(), batch(0, time.item())
+        guidance.classifier_free(model, labels, NULL, 2.0, (0.1, 0.9), closed=closed)(x, t)
+        weak = Model()
+        guidance.autoguidance(model, weak, labels, 2.0, (0.1, 0.9), closed=closed)(x, t)
+        assert (model.batches[0], weak.batches) == ((6, [3]) if guided else (3, []))
+
+
+@given(st.integers(0, 1000), st.integers(1, 2))
+def test_guided_channels_are_the_first_and_the_others_conditional(seed, channels):
+    (x, t, labels), model, weak = batch(seed, 0.5), Model(), Model(0.5)
+    plain = model(x, t, labels)
+    ways = {"channels": channels}, {}
+    for some, all_ in (
+        [guidance.classifier_free(model, labels, NULL, 2.0, **way)(x, t) for way in ways],
+        [guidance.autoguidance(model, weak, labels, 2.0, **way)(x, t) for way in ways],
+    ):
+        assert torch.equal(some[:, :channels], all_[:, :channels])
+        assert torch.equal(some[:, channels:], plain[:, channels:])
+
+
 def test_the_full_interval_holds_every_time():
     schedules = [samplers.ode_times(3, shift / 100, "data") for shift in range(10, 1000)]
     assert max(times[0].item() for times in schedules) > 1  # float32 rounds some shifted times upwards

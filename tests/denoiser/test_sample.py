@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.denoiser import sample
+from harness.denoiser.recipe import recipe_of
 from harness.denoiser.sample import draw_samples, load_samples
 from harness.store import artifacts, shards
 from harness.store.tensors import load_tensors, save_tensors
@@ -94,7 +95,7 @@ def test_guidance_extrapolates_from_the_unconditional_prediction(study):
         return y.view(-1, 1, 1, 1).float().expand_as(x)
 
     scaled = study.model_copy(update={"sampling": study.sampling.model_copy(update={"guidance": Guidance(scale=2.0)})})
-    guided = sample.guided_output(scaled, model, None, torch.tensor([3]))
+    guided = recipe_of(scaled).guided(model, torch.tensor([3]))
     out = guided(torch.zeros(1, 1, 1, 1), torch.ones(1))
     assert calls == [[3, 10]]
     assert out.item() == 10 + 2 * (3 - 10)

@@ -117,6 +117,7 @@ class DenoiserSection(Shape):
     time_std: Positive = 1.0
     time_shift: Positive | Literal["latent"]  # see `shift`
     t_min: Share  # an x-prediction's velocity divides by max(t, t_min)
+    clamp_target: bool = False  # and so does the velocity that the loss compares with (JiT), which otherwise is noise - data
     noise_scale: Positive = 1.0  # standard deviation of the noise
     class_dropout: Decay
     ema: Annotated[list[Decay], Field(min_length=1)]  # decays; one set of weights is kept for each

@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from harness.study.sections.asset import Asset, Weights
 from harness.study.sections.denoiser import ARCHITECTURES, Shape
 from harness.study.sections.pixels import EightBit
-from harness.study.typed import Count, Decay, Interval, OneOf, Strict, name_in
+from harness.study.typed import Count, Decay, Interval, OneOf, Positive, Share, Strict, name_in
 
 
 @dataclass(frozen=True)
@@ -21,13 +21,17 @@ class SamplerFacts:
 
     title: str
     nfe: Callable[[int], int]  # steps -> evaluations of the velocity
+    sde: bool = False  # it draws noise, and ends at the data
 
 
 SAMPLERS = {
     "euler": SamplerFacts("Euler", lambda steps: steps),
     "heun": SamplerFacts("Heun", lambda steps: 2 * steps - 1),  # two a step, and one in the last
-    "euler_maruyama": SamplerFacts("Euler-Maruyama (SDE)", lambda steps: steps),
+    "euler_maruyama": SamplerFacts("Euler-Maruyama (SDE)", lambda steps: steps, sde=True),
 }
+
+
+Closed = Literal["both", "low", "high", "neither"]  # ends of an interval
 
 
 class Weak(Shape):
@@ -42,6 +46,8 @@ class Guidance(Strict):
 
     scale: Annotated[float, Field(ge=1)] = 1.0  # 1 = off
     interval: Interval = (0.0, 1.0)
+    closed: Closed = "both"  # the ends that belong to the interval
+    channels: Count | None = None  # the first of the latent, which alone are guided; None: all
     weak: Annotated[Weak, OneOf(ARCHITECTURES, "architecture", Weak)] | None = None
 
     @property
@@ -49,8 +55,19 @@ class Guidance(Strict):
         """`none`, or kind, scale and interval."""
         if self.scale == 1:
             return "none"
-        interval = "" if self.interval == (0.0, 1.0) else f" for t in [{self.interval[0]:g}, {self.interval[1]:g}]"
-        return f"{'autoguidance' if self.weak else 'classifier-free'}, scale {self.scale:g}{interval}"
+        low, high = self.interval
+        left, right = "[" if self.closed in ("both", "low") else "(", "]" if self.closed in ("both", "high") else ")"
+        interval = "" if (low, high, self.closed) == (0.0, 1.0, "both") else f" for t in {left}{low:g}, {high:g}{right}"
+        channels = f", channels 1 to {self.channels} alone" if self.channels else ""
+        return f"{'autoguidance' if self.weak else 'classifier-free'}, scale {self.scale:g}{interval}{channels}"
+
+    @model_validator(mode="after")
+    def _holds_times(self) -> "Guidance":
+        low, high = self.interval
+        if low > high or (low == high and self.closed != "both"):
+            ends = "" if self.closed == "both" else f" with closed: {self.closed}"
+            raise ValueError(f"guidance.interval: {low:g} to {high:g}{ends} holds no time; t = 0 is data, t = 1 noise")
+        return self
 
 
 class GuidanceSearch(Strict):
@@ -81,6 +98,10 @@ class Sampling(Strict):
     batch: Count
     sampler: Annotated[str, name_in(SAMPLERS)] = "euler"
     grid_points: Annotated[int, Field(ge=3)]  # 50 are 49 Euler steps
+    time_shift: Positive | None = None  # None: denoiser.time_shift
+    last_time: Annotated[float, Field(ge=0, lt=1)] | None = None  # before the shift; None: 0, of a velocity prediction's ODE 0.001
+    last_step: Share | None = None  # before the shift, to t = 0; an SDE's after it, 0.04 by default; None: steps are even
+    state: Literal["fp32", "fp64"] = "fp32"  # that is integrated; the model computes in `precision`
     guidance: Guidance = Guidance()
     guidance_search: GuidanceSearch | None = None
     labels: Literal["equal", "random"] = "equal"
@@ -96,5 +117,15 @@ class Sampling(Strict):
 
     @property
     def title(self) -> str:
-        """Of its sampler."""
-        return SAMPLERS[self.sampler].title
+        """Of its sampler, with what differs from that sampler's defaults."""
+        own = {"time shift": self.time_shift, "last step": self.last_step, "down to t =": self.last_time}
+        told = [f"{name} {value:g}" for name, value in own.items() if value is not None] + ["state in fp64"] * (self.state == "fp64")
+        return ", ".join([SAMPLERS[self.sampler].title, *told])
+
+    @model_validator(mode="after")
+    def _times_fit(self) -> "Sampling":
+        if self.last_time is not None and SAMPLERS[self.sampler].sde:
+            raise ValueError(f"sampling.last_time: {self.sampler} ends at t = 0; leave it out, or set last_step")
+        if self.last_time and self.last_step:
+            raise ValueError("sampling.last_time: a grid with a last_step ends at t = 0; leave one of the two out")
+        return self

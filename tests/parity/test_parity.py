@@ -7,11 +7,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from harness.commands import released
-from harness.commands.parity import Quantity, parity, parity_report, relative_error
 from harness.decoder.vit import ViTDecoder
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.encoder.tower import build_tower
+from harness.parity import dsr
+from harness.parity.report import Quantity, parity, parity_report, relative_error
 from harness.study.typed import UserError
 
 DATA = Path(__file__).parents[1] / "data"
@@ -110,7 +110,7 @@ def test_denoisers_of_other_shapes(architecture, registers, tmp_path):
     """Outputs written out here from the formulas, with the model's own forward pass."""
     torch.manual_seed(0)
     config = denoiser_config(architecture, **registers)
-    model = released.released_denoiser(released.DenoiserConfig(**config)).eval()
+    model = dsr.released_denoiser(dsr.DenoiserConfig(**config)).eval()
     tensors = state_of(model, spread=0.05)
     x, t, y, shift = torch.randn(2, 5, 6, 6), torch.tensor([0.3, 0.9]), torch.tensor([3, 7]), config["time_dist_shift"]
     clean, noise, u = torch.randn(2, 5, 6, 6), torch.randn(2, 5, 6, 6), torch.tensor([0.2, 0.7])
@@ -217,8 +217,8 @@ def test_files_of_another_kind(plain, path):
     refused(path, "not a readable safetensors file")
     save_file(tensors, path)
     refused(path, "its metadata has no 'config'")
-    refused(write(path, {"width": 3}, tensors), "names neither a denoiser")
-    refused(write(path, config | {"model": "UNet"}, tensors), "its config: model: Input should be 'LightningDiT' or 'DiTwDDTHead'")
+    refused(write(path, {"width": 3}, tensors), "names no model; known: LightningDiT")
+    refused(write(path, config | {"model": "UNet"}, tensors), "its config: model: unknown 'UNet'; known: LightningDiT, DiTwDDTHead")
     inputs = {name: value for name, value in tensors.items() if name.startswith(("state.", "in."))}
     refused(write(path, config, inputs), "holds no outputs")
 

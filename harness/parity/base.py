@@ -1,0 +1,48 @@
+"""What a format of golden files is, and what formats of denoisers share.
+
+A new format: a module of its own here with a FORMAT, named in registry.py by the `model` of its files' config.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+from harness.parity.files import GoldenFile, Tensors
+
+ANOTHER_LIBRARY = "not compared: it follows another library's step control"  # of dopri5
+
+
+class Described(BaseModel):
+    """What a file says of itself. Literal fields are options of its code of which only the one value is implemented."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+@dataclass(frozen=True)
+class Format:
+    """`outputs`: (file, its config as `config`) -> every output that this code computes from the file's inputs, by its name in the file.
+
+    `inputs`: names of inputs beside state.*, in.*, loss.u, loss.x1, loss.x0_noise and ode.noise. `left_out`: outputs that are not compared,
+    and why.
+    """
+
+    config: type[Described]
+    outputs: Callable[[GoldenFile, Any], Tensors]
+    inputs: tuple[str, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def blocks_of(model: nn.Module, call: Callable[[], Tensor]) -> Tensors:
+    """What `call` returns as `out`, and what each of model.blocks puts out on the way, (B, N, D), as `block.i`."""
+    blocks: list[Tensor] = []
+    handles = [block.register_forward_hook(lambda _module, _inputs, output: blocks.append(output)) for block in model.blocks]
+    try:
+        out = call()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {"out": out} | {f"block.{index}": output for index, output in enumerate(blocks)}

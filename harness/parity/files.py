@@ -1,0 +1,67 @@
+"""A golden file: weights (`state.*`), inputs and outputs of someone's code, as safetensors with a `config` (JSON) in its metadata."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from harness.machine.device import device
+from harness.store.tensors import load_weights
+from harness.study.typed import UserError
+
+Tensors = dict[str, Tensor]
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class GoldenFile:
+    """`config`: what the file says of its model; `tensors` by name, of any shape, on the device."""
+
+    path: Path
+    config: dict[str, Any]
+    tensors: Tensors
+
+    def take(self, *names: str) -> list[Tensor]:
+        """These inputs, of any shape. UserError names the first that is missing."""
+        for name in names:
+            if name not in self.tensors:
+                raise UserError(f"{self.path}: has no '{name}', which its outputs are computed from")
+        return [self.tensors[name] for name in names]
+
+    def has(self, start: str) -> bool:
+        """Whether any tensor's name begins so."""
+        return any(name.startswith(start) for name in self.tensors)
+
+    def weights(self, prefix: str = "") -> Tensors:
+        """Tensors, of any shape, below `state.<prefix>`, by the rest of their names."""
+        start = f"state.{prefix}"
+        return {name.removeprefix(start): value for name, value in self.tensors.items() if name.startswith(start)}
+
+    def load(self, model: M, prefix: str = "") -> M:
+        """`model` with the weights below `state.<prefix>`, strictly, in evaluation and on the device. UserError names the first misfit."""
+        return load_weights(model, self.weights(prefix), self.path).eval().to(device())
+
+
+def read(path: Path) -> GoldenFile:
+    """Raises UserError for what is no such file, and for a tensor with a value that is not finite."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file")
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("config")
+            tensors = {key: file.get_tensor(key).to(device()) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    try:
+        config = json.loads(text or "")
+    except json.JSONDecodeError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f"{path}: its metadata has no 'config' (JSON) with the shapes; weights alone cannot be compared")
+    for name, value in tensors.items():
+        if value.is_floating_point() and not value.isfinite().all():
+            raise UserError(f"{path}: '{name}' has values that are not finite; nothing can be compared with them")
+    return GoldenFile(path, config, tensors)

@@ -1,0 +1,30 @@
+"""The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config."""
+
+from harness.parity import dsr, rae_decoder, siglip
+from harness.parity.base import Format
+from harness.parity.files import GoldenFile
+from harness.study.typed import UserError, did_you_mean
+
+FORMATS: dict[str, Format] = {
+    "LightningDiT": dsr.FORMAT,
+    "DiTwDDTHead": dsr.FORMAT,
+}
+UNNAMED: dict[str, Format] = {  # by a field that their config has, in place of `model`
+    "vision_config": siglip.FORMAT,
+    "decoder_hidden_size": rae_decoder.FORMAT,
+}
+
+
+def format_of(file: GoldenFile) -> Format:
+    """UserError for a file whose config names none that is known."""
+    model = file.config.get("model")
+    if model is None:
+        for name, unnamed in UNNAMED.items():
+            if name in file.config:
+                return unnamed
+        raise UserError(f"{file.path}: its config names no model; known: {', '.join(FORMATS)}; or has one of {', '.join(UNNAMED)}")
+    if model not in FORMATS:
+        raise UserError(
+            f"{file.path}: its config: model: unknown '{model}'{did_you_mean(str(model), FORMATS)}; known: {', '.join(FORMATS)}"
+        )
+    return FORMATS[model]
