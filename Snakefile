@@ -21,6 +21,7 @@ start.in_utf8()
 start.put_own_python_first()
 start.put_own_code_first()
 start.take_over_dead_lock()
+start.collect_what_is_new()
 RULES = CODE / "harness" / "rules"
 
 

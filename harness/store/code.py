@@ -50,6 +50,13 @@ def sources(module: str, *files: Path) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
+def read_anew() -> None:
+    """Forget what the files were: within a process each is read once."""
+    _closure.cache_clear()
+    _module.cache_clear()
+    _now.cache_clear()
+
+
 def code_hash(module: str, *files: Path) -> str:
     """One hash of `sources` and of the version of Python, which a row and the record of an artifact name."""
     return hash_of(sources(module, *files))
@@ -63,27 +70,45 @@ def hash_of(hashes: dict[str, str]) -> str:
 def changed(recorded: dict[str, str]) -> list[str]:
     """Those of the files of earlier `sources` in which something else runs now, or that are gone."""
 
-    def now(name: str) -> str | None:
-        with suppress(OSError, SyntaxError, ValueError):
-            return _read(_file(name).read_bytes()).runs
-        return None
+    return [name for name, value in recorded.items() if _now(_file(name)) != value]
 
-    return [name for name, value in recorded.items() if now(name) != value]
+
+@cache
+def _now(path: Path) -> str | None:
+    """Hash of what runs in a file; None where there is none that can be read."""
+    with suppress(OSError, SyntaxError, ValueError):
+        return _read(path.read_bytes()).runs
+    return None
 
 
 @cache
 def _closure(module: str) -> dict[str, str]:
     waiting, found = [module], {}
     while waiting:
-        name = waiting.pop()
-        path = module_file(name)
-        if path is None or name in CHANGES_NO_NUMBER or _name(path) in found:
-            continue
-        source = _read(path.read_bytes())
-        found[_name(path)] = source.runs
-        waiting += source.imports(f"{name}.__init__" if path.name == "__init__.py" else name)
-        waiting += [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs too
+        one = _module(waiting.pop())
+        if one is not None and one.file not in found:
+            found[one.file] = one.runs
+            waiting += one.imports
     return found
+
+
+class _Module(NamedTuple):
+    """A module of this repository that can change a number: its file, the hash of what runs in it, and names that it imports."""
+
+    file: str
+    runs: str
+    imports: tuple[str, ...]
+
+
+@cache
+def _module(name: str) -> _Module | None:
+    path = module_file(name)
+    if path is None or name in CHANGES_NO_NUMBER:
+        return None
+    source = _read(path.read_bytes())
+    imports = dict.fromkeys(source.imports(f"{name}.__init__" if path.name == "__init__.py" else name))
+    parents = [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs too
+    return _Module(_name(path), source.runs, (*imports, *parents))
 
 
 def _name(path: Path) -> str:

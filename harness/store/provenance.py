@@ -27,29 +27,30 @@ def _git(*arguments: str) -> subprocess.CompletedProcess[str]:
 @cache
 def commit() -> tuple[str, bool]:
     """The commit, and whether what decides a result differs from it. Of no repository but the project's own."""
-    reason = _no_repository()
-    if reason and not (CODE / "Snakefile").exists() and (version := _released()):
+    head, reason = _head()
+    if reason is None:
+        return head[:12], bool(_git("status", "--porcelain", "--", *DECIDES).stdout.strip())
+    if not (CODE / "Snakefile").exists() and (version := _released()):
         return version, _methods() != _methods(original(CODE))
-    if reason:
-        return f"unknown ({reason})", True
-    return _git("rev-parse", "--short=12", "HEAD").stdout.strip(), bool(_git("status", "--porcelain", "--", *DECIDES).stdout.strip())
+    return f"unknown ({reason})", True
 
 
-def _no_repository() -> str | None:
-    """Why the code is in no repository of its own, as git says it; None where it is."""
+def _head() -> tuple[str, str | None]:
+    """The commit in full, and None; or why the code is in no repository of its own with one, as git says it."""
     try:
-        top = _git("rev-parse", "--show-toplevel")
+        asked = _git("rev-parse", "--show-toplevel", ":Snakefile", "HEAD")  # of what it does not find, it says the name, and stops
     except OSError as error:
-        return f"git does not run: {error.strerror}"
-    if top.returncode:
-        first = next(iter(top.stderr.splitlines()), "git says nothing").removeprefix("fatal: ")
+        return "", f"git does not run: {error.strerror}"
+    if not asked.stdout:
+        first = next(iter(asked.stderr.splitlines()), "git says nothing").removeprefix("fatal: ")
         cure = f"; git config --global --add safe.directory {shlex.quote(str(CODE))}" if "dubious ownership" in first else ""
-        return f"git: {first}{cure}"
-    if Path(top.stdout.strip()).resolve() != CODE.resolve():
-        return f"the repository around it, {top.stdout.strip()}, is another project's"
-    if _git("ls-files", "--error-unmatch", "Snakefile").returncode:
-        return "its repository does not have the Snakefile"
-    return "its repository has no commit" if _git("rev-parse", "HEAD").returncode else None
+        return "", f"git: {first}{cure}"
+    top, snakefile, *head = asked.stdout.splitlines()
+    if Path(top).resolve() != CODE.resolve():
+        return "", f"the repository around it, {top}, is another project's"
+    if snakefile == ":Snakefile":
+        return "", "its repository does not have the Snakefile"
+    return head[0], "its repository has no commit" if asked.returncode else None
 
 
 def _methods(project: Path | None = None) -> dict[str, bytes]:

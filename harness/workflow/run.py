@@ -30,10 +30,14 @@ class Run:
     @property
     def encoders(self) -> list[str]:
         """Encoder variants that the methods need."""
-        return sorted({self.encoder(name) for name in self.methods})
+        return sorted(set(self._encoder_of.values()))
 
     def encoder(self, method: str) -> str:
-        return load_method(method).encoder.key
+        return self._encoder_of[method]
+
+    @cached_property
+    def _encoder_of(self) -> dict[str, str]:
+        return {name: load_method(name).encoder.key for name in self.methods}
 
     @cached_property
     def homes(self) -> dict[str, str]:

@@ -5,6 +5,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -24,14 +26,14 @@ def project(tmp_path, monkeypatch):
         shutil.copytree(config.ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for root in ("CODE", "PROJECT"):
         monkeypatch.setattr(code, root, tmp_path)
-    code._closure.cache_clear()
+    code.read_anew()
     yield tmp_path
-    code._closure.cache_clear()
+    code.read_anew()
 
 
 def hashes(project):
     """stage -> hash of its code; of training with a method's file."""
-    code._closure.cache_clear()
+    code.read_anew()
     return {stage: code.code_hash(module) for stage, module in STAGE.items()} | {
         "method": code.code_hash(STAGE["denoiser"], project / "baselines" / "dsr.py")
     }
@@ -163,6 +165,7 @@ def test_relative_imports_and_packages_are_followed(project):
 def test_changed_names_files_that_changed_or_are_gone(project):
     recorded = code.sources(STAGE["denoiser"], project / "baselines" / "dsr.py")
     assert code.changed(recorded) == []
+    code.read_anew()
     edit(project / "baselines" / "dsr.py", "True", "False")
     (project / "harness" / "denoiser" / "sit.py").unlink()
     (project / "harness" / "denoiser" / "jit.py").write_text("def (", encoding="utf-8")
@@ -170,6 +173,16 @@ def test_changed_names_files_that_changed_or_are_gone(project):
         b"# prose\n" + (config.ROOT / "harness" / "denoiser" / "flow.py").read_bytes()
     )
     assert code.changed(recorded) == ["baselines/dsr.py", "harness/denoiser/jit.py", "harness/denoiser/sit.py"]
+
+
+def test_each_module_is_read_once_however_many_stages_and_artifacts_it_is_of(project, monkeypatch):
+    read, read_bytes = Counter(), Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: (read.update([path]), read_bytes(path))[1])
+    recorded = [code.sources(stage.module) for stage in STAGES.values()]
+    files = {project / file for hashes in recorded for file in hashes}
+    assert read == Counter(files)
+    assert [code.changed(hashes) for hashes in recorded] == [[]] * len(recorded)  # as `dsr trace` asks
+    assert read == Counter([*files, *files])
 
 
 def test_every_module_that_is_left_out_is_there_with_a_reason():

@@ -65,6 +65,14 @@ def test_a_repository_in_its_place_that_does_not_have_it(tmp_path, commit_in):
     assert commit_in(notes) == ("unknown (its repository does not have the Snakefile)", True)
 
 
+def test_a_repository_without_a_commit(tmp_path, commit_in):
+    git(tmp_path, "init", "-q")
+    (tmp_path / "Snakefile").write_text("", encoding="utf-8")
+    assert commit_in(tmp_path) == ("unknown (its repository does not have the Snakefile)", True)
+    git(tmp_path, "add", "Snakefile")
+    assert commit_in(tmp_path) == ("unknown (its repository has no commit)", True)
+
+
 @pytest.mark.parametrize("variable", ["GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR"])
 def test_variables_of_git_point_to_no_other_repository(tmp_path, commit_in, monkeypatch, variable):
     own, other = repository(tmp_path / "own", "Snakefile"), repository(tmp_path / "other", "Snakefile", "more")

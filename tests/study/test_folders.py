@@ -65,12 +65,12 @@ def test_hashes_name_files_alike_in_a_checkout_and_installed(tmp_path, monkeypat
     shutil.copytree(folders.PROJECT / "baselines", tmp_path / "mine" / "baselines", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "CODE", tmp_path / place)
     monkeypatch.setattr(code, "PROJECT", tmp_path / "mine")
-    code._closure.cache_clear()
+    code.read_anew()
     try:
         assert code.sources(stage, tmp_path / "mine" / "baselines" / "dsr.py") == whole
         assert code.changed(whole) == []
     finally:
-        code._closure.cache_clear()
+        code.read_anew()
 
 
 def test_a_wheel_carries_every_package_and_what_a_project_consists_of():
