@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from harness.denoiser.layers import Modulation
+from harness.denoiser.layers import LabelEmbedding, Modulation
+from harness.denoiser.text import TextEmbedding
 from harness.encoder.positions import sincos_1d, sincos_2d
 from harness.study.sections.denoiser import Shape
 from harness.study.typed import UserError
@@ -66,6 +67,11 @@ class Denoiser(nn.Module):
         record)."""
         return tensors, {}
 
+    @classmethod
+    def text(cls, tokens: Tensor, shape: Shape) -> nn.Module:
+        """What becomes `y_embedder` where labels are prompts, whose words `tokens` (prompts + 1, L) are; with fresh weights."""
+        return TextEmbedding(tokens, shape.width, shape.heads)
+
     def __init__(self, *, input_size: int, patch_size: int, num_classes: int, depth: int, registers: int, register_start: int) -> None:
         super().__init__()
         check_insertion("diffusion registers", registers, register_start, depth)
@@ -98,16 +104,19 @@ class Denoiser(nn.Module):
             for module in self.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.xavier_uniform_(module.weight)
-                    nn.init.zeros_(module.bias)
+                    if module.bias is not None:
+                        nn.init.zeros_(module.bias)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.xavier_uniform_(module.weight.view(module.weight.shape[0], -1))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        nn.init.normal_(self.y_embedder.embedding_table.weight, std=0.02)
+        for module in self.modules():
+            if isinstance(module, LabelEmbedding):
+                nn.init.normal_(module.embedding_table.weight, std=0.02)
         for layer in (self.t_embedder.mlp[0], self.t_embedder.mlp[2]):
             nn.init.normal_(layer.weight, std=0.02)
-        modulations = [module[1] for module in self.modules() if isinstance(module, Modulation)]
+        modulations = [module[-1] for module in self.modules() if isinstance(module, Modulation)]
         for layer in [*modulations, self.final_layer.linear]:
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)

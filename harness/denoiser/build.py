@@ -7,7 +7,6 @@ from torch import Tensor, nn
 
 from harness.data.captions import token_table
 from harness.denoiser.registry import architecture_of
-from harness.denoiser.text import TextEmbedding
 from harness.machine.device import device
 from harness.store import foreign
 from harness.store.tensors import load_tensors, load_weights
@@ -36,10 +35,9 @@ def build_denoiser(study: Study, method: str) -> nn.Module:
 
 def build_shape(study: Study, shape: Shape, *, registers: int = 0, register_start: int = 0) -> nn.Module:
     """A denoiser of `shape` for the study's latents and classes; where these are prompts, it reads their words."""
-    text = None
+    architecture, text = architecture_of(shape), None
     if study.data.prompts:  # before all other weights, so that these are the same for every method
-        text = TextEmbedding(torch.from_numpy(token_table(study.data)), shape.width, shape.heads)
-    architecture = architecture_of(shape)
+        text = architecture.text(torch.from_numpy(token_table(study.data)), shape)
     model = architecture(
         input_size=study.latent_side,
         in_channels=study.channels,

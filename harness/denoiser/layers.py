@@ -14,32 +14,27 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class RotaryTable(nn.Module):
-    """2-D rotary embedding of a `side` x `side` token map, preceded by `still` unrotated rows (released model_utils.py,
-    VisionRotaryEmbeddingFast)."""
+class Rotary(nn.Module):
+    """Rotary embedding from a table of angles, (N, head_width), one for both of each pair of neighbouring channels."""
 
-    def __init__(self, head_width: int, side: int, still: int = 0) -> None:
+    def __init__(self, angle: Tensor, *, stored: bool = True) -> None:
         super().__init__()
-        quarter = torch.arange(0, head_width // 2, 2)[: head_width // 4].float() / (head_width // 2)
-        angle = torch.arange(side).float()[:, None] * (1.0 / 10000**quarter)  # (side, head_width / 4)
-        angle = angle.repeat_interleave(2, dim=-1)
-        rows = angle[:, None, :].expand(side, side, -1)
-        columns = angle[None, :, :].expand(side, side, -1)
-        angle = torch.cat([rows, columns], dim=-1).reshape(side * side, -1)
-        angle = torch.cat([torch.zeros(still, angle.shape[1]), angle])  # angle 0: no rotation
-        self.register_buffer("freqs_cos", angle.cos())
-        self.register_buffer("freqs_sin", angle.sin())
+        self.register_buffer("freqs_cos", angle.cos(), persistent=stored)
+        self.register_buffer("freqs_sin", angle.sin(), persistent=stored)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., N, head_width): neighbouring channels are one complex number, turned by the token's angle.
 
-        N may be less than the table has rows: then only the last N rows count, so that the patches keep their own. Half precision is
-        turned in float32 and given back as it came, as the released code does under autocast.
+        Half precision is turned in float32 and given back as it came, as the released code does under autocast.
         """
-        cos, sin = self.freqs_cos[-x.shape[-2] :], self.freqs_sin[-x.shape[-2] :]
+        cos, sin = self.rows(x.shape[-2])
         wide = x.to(torch.promote_types(x.dtype, torch.float32))
         turned = self.by_reals(wide, cos, sin) if torch.compiler.is_compiling() else self.by_complex(wide, cos, sin)
         return turned.to(x.dtype)
+
+    def rows(self, count: int) -> tuple[Tensor, Tensor]:
+        """(count, head_width) cosines and sines: the table's last rows, so that the patches keep their own."""
+        return self.freqs_cos[-count:], self.freqs_sin[-count:]
 
     @staticmethod
     def by_complex(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -52,6 +47,25 @@ class RotaryTable(nn.Module):
         """As `by_complex`, for the compiler, which makes no code for complex numbers."""
         even, odd = x[..., ::2], x[..., 1::2]
         return x * cos + torch.stack([-odd, even], dim=-1).flatten(-2) * sin
+
+
+class RotaryTable(Rotary):
+    """2-D rotary embedding of a `side` x `side` token map, preceded by `still` unrotated rows (released model_utils.py,
+    VisionRotaryEmbeddingFast)."""
+
+    def __init__(self, head_width: int, side: int, still: int = 0) -> None:
+        quarter = torch.arange(0, head_width // 2, 2)[: head_width // 4].float() / (head_width // 2)
+        angle = torch.arange(side).float()[:, None] * (1.0 / 10000**quarter)  # (side, head_width / 4)
+        angle = angle.repeat_interleave(2, dim=-1)
+        rows = angle[:, None, :].expand(side, side, -1)
+        columns = angle[None, :, :].expand(side, side, -1)
+        angle = torch.cat([rows, columns], dim=-1).reshape(side * side, -1)
+        super().__init__(torch.cat([torch.zeros(still, angle.shape[1]), angle]))  # angle 0: no rotation
+
+
+def after_still(cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """(N, head_width) cosines and sines of the last rows -> (count, head_width): rows before them that are not turned, then these."""
+    return F.pad(cos, (0, 0, count - len(cos), 0), value=1.0), F.pad(sin, (0, 0, count - len(sin), 0))
 
 
 class RMSNorm(nn.Module):
@@ -73,14 +87,14 @@ PlainLayerNorm = partial(nn.LayerNorm, elementwise_affine=False, eps=1e-6)
 class Attention(nn.Module):
     """Self-attention; with `qk_norm`, queries and keys are normalised per head before they are rotated."""
 
-    def __init__(self, width: int, heads: int, *, qk_norm: bool = False) -> None:
+    def __init__(self, width: int, heads: int, *, qk_norm: bool = False, qkv_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.qk_norm = qk_norm
         if qk_norm:
             self.q_norm = RMSNorm(width // heads)
             self.k_norm = RMSNorm(width // heads)
-        self.qkv = nn.Linear(width, 3 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor, rotate: RotaryTable | None = None) -> Tensor:
@@ -118,10 +132,10 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class Modulation(nn.Sequential):
-    """`parts` vectors of adaLN from a condition."""
+    """`parts` vectors of adaLN from a condition; without `silu`, from one that has been through it."""
 
-    def __init__(self, width: int, parts: int) -> None:
-        super().__init__(nn.SiLU(), nn.Linear(width, parts * width))
+    def __init__(self, width: int, parts: int, *, silu: bool = True) -> None:
+        super().__init__(*[nn.SiLU()] * silu, nn.Linear(width, parts * width))
         self.parts = parts
 
     def forward(self, condition: Tensor) -> tuple[Tensor, ...]:
@@ -144,13 +158,15 @@ class Block(nn.Module):
         norm: Callable[[int], nn.Module] = RMSNorm,
         mlp: Callable[[int, int], nn.Module] = SwiGLU,
         qk_norm: bool = False,
+        qkv_bias: bool = True,
+        silu: bool = True,
     ) -> None:
         super().__init__()
         self.norm1 = norm(width)
-        self.attn = Attention(width, heads, qk_norm=qk_norm)
+        self.attn = Attention(width, heads, qk_norm=qk_norm, qkv_bias=qkv_bias)
         self.norm2 = norm(width)
         self.mlp = mlp(width, int(width * mlp_ratio))
-        self.adaLN_modulation = Modulation(width, 6)
+        self.adaLN_modulation = Modulation(width, 6, silu=silu)
 
     def forward(self, x: Tensor, condition: Tensor, rotate: RotaryTable | None = None) -> Tensor:
         """x (B, N, C), condition (B, C) or (B, N, C) -> (B, N, C)."""
@@ -162,11 +178,11 @@ class Block(nn.Module):
 class FinalLayer(nn.Module):
     """Tokens (B, N, C) -> (B, N, out) under adaLN (released LightningFinalLayer in lightningDiT.py, DDTFinalLayer in DDT.py)."""
 
-    def __init__(self, width: int, out: int, norm: Callable[[int], nn.Module] = RMSNorm) -> None:
+    def __init__(self, width: int, out: int, norm: Callable[[int], nn.Module] = RMSNorm, *, silu: bool = True) -> None:
         super().__init__()
         self.norm_final = norm(width)
         self.linear = nn.Linear(width, out)
-        self.adaLN_modulation = Modulation(width, 2)
+        self.adaLN_modulation = Modulation(width, 2, silu=silu)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         """x (B, N, C), condition (B, C) or (B, N, C) -> (B, N, out)."""
@@ -189,17 +205,17 @@ class FourierTimeEmbedding(nn.Module):
 
 
 class SinusoidTimeEmbedding(nn.Module):
-    """Sinusoids of t at fixed frequencies, cosines first, then an MLP (SiT and JiT; their checkpoints hold no table)."""
+    """Sinusoids of t at fixed frequencies, cosines first, then an MLP (SiT, JiT and DDT; their checkpoints hold no table)."""
 
-    def __init__(self, width: int, features: int = 256) -> None:
+    def __init__(self, width: int, features: int = 256, max_period: float = 10000) -> None:
         super().__init__()
-        self.half = features // 2
+        self.half, self.max_period = features // 2, max_period
         self.mlp = nn.Sequential(nn.Linear(features, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, t: Tensor) -> Tensor:
         """(B,) -> (B, width)."""
         steps = torch.arange(self.half, dtype=torch.float32, device=t.device)
-        angle = t[:, None] * torch.exp(-math.log(10000) * steps / self.half)
+        angle = t[:, None] * torch.exp(-math.log(self.max_period) * steps / self.half)
         return self.mlp(torch.cat([angle.cos(), angle.sin()], dim=-1))
 
 

@@ -5,6 +5,8 @@ integrator, registered here, and its facts in harness/study/sections/sampling.py
 """
 
 from harness.denoiser.base import Denoiser
+from harness.denoiser.ddt import DDT
+from harness.denoiser.diffusionbench import DiffusionBenchDDT
 from harness.denoiser.ditdh import DiTDH
 from harness.denoiser.jit import JiT
 from harness.denoiser.lightningdit import LightningDiT
@@ -21,6 +23,8 @@ ARCHITECTURES: dict[str, type[Denoiser]] = {
     "jit": JiT,
     "repa": REPA,
     "lightningdit_hustvl": LightningDiTHustvl,
+    "ddt": DDT,
+    "diffusionbench_ddt": DiffusionBenchDDT,
 }
 
 SAMPLERS = {

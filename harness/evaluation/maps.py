@@ -60,11 +60,11 @@ def watch(model: nn.Module, x: Tensor, t: Tensor, labels: Tensor) -> ForwardPass
             attention = getattr(block, "attn", None)
             if heads_of := getattr(attention, "heads_of", None):
 
-                def keep(_module: nn.Module, inputs: tuple, index: int = index, heads_of: Callable = heads_of) -> None:
+                def keep(_module: nn.Module, inputs: tuple, options: dict, index: int = index, heads_of: Callable = heads_of) -> None:
                     query, key, _ = heads_of(*inputs)
-                    by_block[index] = received(query, key).cpu()
+                    by_block[index] = received(query, key, **options).cpu()
 
-                hooks.enter_context(attention.register_forward_pre_hook(keep))
+                hooks.enter_context(attention.register_forward_pre_hook(keep, with_kwargs=True))
         output = model(x, t, labels)
     attention = [by_block.get(index, torch.full_like(norms, torch.nan)) for index, norms in enumerate(entering)]
     return ForwardPass(entering, [*tokens, cut(output, model.side).cpu()], attention, output.cpu())
@@ -88,12 +88,13 @@ def watch_encoder(model: "VisionEncoder", pixels: Tensor) -> tuple[list[Tensor],
     return states, [received(query, key) for query, key in zip(queries, keys, strict=True)]
 
 
-def received(query: Tensor, key: Tensor) -> Tensor:
+def received(query: Tensor, key: Tensor, mask: Tensor | None = None) -> Tensor:
     """(B, heads, N, D) each -> (B, N): attention that a token receives, mean over heads and queries, sum 1.
 
-    The fused kernel does not tell.
+    `mask` (B, 1, 1, N) bool: the keys that are seen. The fused kernel does not tell.
     """
-    return (query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5).softmax(dim=-1).mean(dim=(1, 2))
+    alike = query @ key.transpose(-2, -1) / query.shape[-1] ** 0.5
+    return (alike if mask is None else alike.masked_fill(~mask, -torch.inf)).softmax(dim=-1).mean(dim=(1, 2))
 
 
 def cut(maps: Tensor, grid: int) -> Tensor:

@@ -52,6 +52,8 @@ class Study(Strict):
             raise ValueError(f"denoiser.patch {self.denoiser.patch} does not divide the latent side {self.latent_side}")
         if (self.sampling.guidance.channels or 0) > self.channels:
             raise ValueError(f"sampling.guidance.channels {self.sampling.guidance.channels} is more than the latent's {self.channels}")
+        for shape in filter(None, (self.denoiser, self.sampling.guidance.weak)):
+            shape.check(prompts=self.data.prompts)
         for field, decays in (("ema", [self.ema]), ("averages", self.sampling.averages)):
             for decay in decays:
                 if decay not in self.denoiser.ema:

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
+from harness.denoiser.diffusionbench import DiffusionBenchDDT
 from harness.denoiser.ditdh import DiTDH
 from harness.denoiser.lightningdit import LightningDiT
 from harness.denoiser.registry import ARCHITECTURES
+from harness.denoiser.text import WordStates
 
 SIZES = {"input_size": 4, "in_channels": 8, "hidden_size": 32, "depth": 3, "num_heads": 2, "num_classes": 10, "patch_size": 1}
 EXTRA = {
@@ -15,7 +17,31 @@ EXTRA = {
     "jit": {"bottleneck": 6, "in_context_len": 3, "in_context_start": 1},
     "repa": {},
     "lightningdit_hustvl": {},
+    "ddt": {"head_depth": 2},
+    "diffusionbench_ddt": {"head_width": 48, "head_depth": 2, "head_heads": 3, "time_tokens": 2, "condition_tokens": 3},
 }
+EXTRA["diffusionbench_ddt of text"] = EXTRA["diffusionbench_ddt"] | {"condition": "text", "context_width": 12}
+WORDS = torch.tensor([[1 + i % 4, 5 + i // 4, 0] for i in range(10)] + [[0, 0, 0]])  # of 10 prompts and the null prompt
+
+
+def of_text(**options):
+    words = WordStates(WORDS, options["context_width"], options["condition_tokens"])
+    model = DiffusionBenchDDT(**options)
+    model.y_embedder = words
+    return model
+
+
+KINDS = ARCHITECTURES | {"diffusionbench_ddt of text": of_text}
+
+
+def in_context(name, index):
+    """How many tokens beside patches and registers a tiny denoiser's block has."""
+    if name == "jit":
+        return 3 if index >= 1 else 0
+    return 5 if name.startswith("diffusionbench") and index < SIZES["depth"] else 0
+
+
+HEADED = {"ditdh", "ddt", "diffusionbench_ddt", "diffusionbench_ddt of text"}  # their registers are of two kinds
 REGISTERS = {
     "lightningdit": {"register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin"},
     "ditdh": {
@@ -27,14 +53,18 @@ REGISTERS = {
     "jit": {"register_tokens", "register_pos_embed", "feat_rope_registers.freqs_cos", "feat_rope_registers.freqs_sin"},
     "repa": {"register_tokens", "register_pos_embed"},
     "lightningdit_hustvl": {"register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin"},
+    **{
+        name: {f"{side}_register_{what}" for side in ("enc", "dec") for what in ("tokens", "pos_embed")}
+        for name in ("ddt", "diffusionbench_ddt", "diffusionbench_ddt of text")
+    },
 }
-every_architecture = pytest.mark.parametrize("name", list(ARCHITECTURES))
+every_architecture = pytest.mark.parametrize("name", list(KINDS))
 
 
 def make(name, *, seed=0, spread=0.0, **changes):
     """A tiny denoiser; `spread` moves every weight away from its first value, so that no path is closed by a zero."""
     torch.manual_seed(seed)
-    model = ARCHITECTURES[name](**SIZES | EXTRA.get(name, {}) | changes)
+    model = KINDS[name](**SIZES | EXTRA.get(name, {}) | changes)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(spread * torch.randn_like(parameter))

@@ -4,7 +4,7 @@ import resource
 
 import pytest
 import torch
-from architectures import EXTRA, REGISTERS, SIZES, every_architecture, inputs, make, on_meta
+from architectures import EXTRA, HEADED, KINDS, REGISTERS, SIZES, every_architecture, in_context, inputs, make, on_meta
 from conftest import error
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,7 +14,6 @@ from torch.optim.adamw import adamw
 from harness.denoiser.base import register_positions
 from harness.denoiser.layers import RotaryTable
 from harness.denoiser.lightningdit import LightningDiT
-from harness.denoiser.registry import ARCHITECTURES
 from harness.encoder.positions import sincos_2d
 from harness.study.typed import UserError
 
@@ -35,8 +34,7 @@ def test_trap14_any_count_of_registers_runs_and_none_is_left_in_the_output(name,
     for block in model.blocks:
         block.register_forward_hook(lambda _m, _a, out: shapes.append(out.shape[1]))
     assert model(*inputs()).shape == (2, 8, 4, 4)
-    context = EXTRA[name].get("in_context_len", 0)
-    expected = [16 + count * (index >= start) + context * (index >= 1) for index in range(len(model.blocks))]
+    expected = [16 + count * (index >= start) + in_context(name, index) for index in range(len(model.blocks))]
     assert shapes == expected
 
 
@@ -47,7 +45,7 @@ def test_registers_come_first_and_patches_last(name):
     model.blocks[1].register_forward_hook(lambda _m, _a, out: before.append(out))
     model.blocks[2].register_forward_pre_hook(lambda _m, args: after.append(args[0]))
     model(*inputs())
-    prefix = "enc_" if name == "ditdh" else ""
+    prefix = "enc_" if name in HEADED else ""
     tokens = getattr(model, f"{prefix}register_tokens") + getattr(model, f"{prefix}register_pos_embed")
     assert torch.equal(after[0][:, :4], tokens.expand(2, -1, -1))
     assert torch.equal(after[0][:, -(model.side**2) :], before[0][:, -(model.side**2) :])
@@ -60,7 +58,7 @@ def test_trap2_registers_learn_and_position_tables_are_frozen(name):  # the rele
     assert not [key for key in trainable if key.endswith(("pos_embed", ".W", "freqs_cos", "freqs_sin"))]
     model(*inputs()).square().mean().backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in trainable.values())
-    assert sum(key.endswith("register_tokens") for key in trainable) == (2 if name == "ditdh" else 1)
+    assert sum(key.endswith("register_tokens") for key in trainable) == (2 if name in HEADED else 1)
 
 
 @every_architecture
@@ -101,9 +99,10 @@ def test_a_width_that_the_heads_do_not_divide_is_refused(name):
         make(name, num_heads=3)
 
 
-def test_a_head_that_its_heads_do_not_divide_is_refused():
+@pytest.mark.parametrize("name", ["ditdh", "diffusionbench_ddt"])
+def test_a_head_that_its_heads_do_not_divide_is_refused(name):
     with pytest.raises(UserError, match=r"^denoiser's head: width 48 must be a multiple of 4 x 5 heads; change"):
-        make("ditdh", head_heads=5)
+        make(name, head_heads=5)
 
 
 @pytest.mark.parametrize("context", [{"in_context_start": 3}, {"in_context_len": -1}])
@@ -121,9 +120,13 @@ def test_jit_without_its_in_context_tokens():
 @every_architecture
 def test_trap15_builds_on_meta_and_loads(name):  # the released model_utils.py:185 needs CUDA
     weights = make(name, spread=0.1, registers=4, register_start=1)
-    model = on_meta(ARCHITECTURES[name], **SIZES | EXTRA[name], registers=4, register_start=1)
+    model = on_meta(KINDS[name], **SIZES | EXTRA[name], registers=4, register_start=1)
     assert all(value.is_meta for value in model.state_dict().values())
     model.load_state_dict(weights.state_dict(), strict=True, assign=True)
+    for key, table in weights.named_buffers():  # fixed ones that no checkpoint holds
+        if key not in weights.state_dict():
+            module, _, leaf = key.rpartition(".")
+            setattr(model.get_submodule(module), leaf, table)
     assert torch.equal(model(*inputs()), weights(*inputs()))
 
 

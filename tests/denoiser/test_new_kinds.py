@@ -22,13 +22,13 @@ from harness.study.study import parse_study
 from harness.study.typed import Count, UserError, merge
 
 
-def rows_of(built, root, **changes):
-    """Rows of one run of the baseline; everything before the denoiser is the tiny study's."""
+def rows_of(built, root, method="baseline", **changes):
+    """Rows of one run of a method; everything before the denoiser is the tiny study's."""
     pipeline = copy.copy(built)
     pipeline.study = parse_study("tiny", merge(tiny_values(sampling={"averages": []}), changes))
     pipeline.root, pipeline.state, pipeline.runs = root, root / "state", {}
-    pipeline.run("baseline", [0])
-    return pipeline.study, collect(pipeline.study, ["baseline"], [0], root)
+    pipeline.run(method, [0])
+    return pipeline.study, collect(pipeline.study, [method], [0], root)
 
 
 class TailedShape(Shape):
@@ -81,6 +81,21 @@ def test_a_new_architecture_is_its_shape_and_its_network(built, tmp_path, tailed
     assert {"denoiser_outlier_share@block0", "denoiser_outlier_share@block3"} <= set(scores.index)
     assert "denoiser_outlier_share@block4" not in scores.index
     assert "Tailed 64/2/4" in plan.plan(study, methods=["baseline"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "denoiser",
+    [
+        {"architecture": "ddt", "head_depth": 1, "depth": 2},
+        {"architecture": "diffusionbench_ddt", "head": {"width": 48, "depth": 1, "heads": 3}, "depth": 2},
+    ],
+)
+def test_the_architectures_of_published_ddts_run_to_a_row(built, tmp_path, denoiser):
+    _, rows = rows_of(built, tmp_path, method="dsr", denoiser=denoiser)
+    scores = rows.set_index("score")["value"]
+    assert scores["fid"] > 0
+    assert {"denoiser_outlier_share@block0", "denoiser_outlier_share@block2"} <= set(scores.index)
 
 
 def test_the_weak_model_of_autoguidance_may_be_of_a_new_architecture_too(tailed):

@@ -12,6 +12,7 @@ from harness.data.stage import load_data
 from harness.decoder.registry import load_decoder
 from harness.denoiser.flow import at_time
 from harness.denoiser.registry import ARCHITECTURES
+from harness.denoiser.text import WordStates
 from harness.encoder import tower as tower_model
 from harness.encoder.latents import load_held_out
 from harness.encoder.test_time_registers import TestTimeRegisters
@@ -28,15 +29,23 @@ EXTRA = {
     "jit": {"bottleneck": 6, "in_context_len": 3, "in_context_start": 2},
     "repa": {},
     "lightningdit_hustvl": {},
+    "ddt": {"head_depth": 2},
+    "diffusionbench_ddt": {"head_width": 48, "head_depth": 2, "head_heads": 3, "time_tokens": 2, "condition_tokens": 1},
 }
 BATCH, LEVEL = 6, 0.4
-every_architecture = pytest.mark.parametrize("name", ARCHITECTURES)
+OF_TEXT = "diffusionbench_ddt of text"
+every_architecture = pytest.mark.parametrize("name", [*ARCHITECTURES, OF_TEXT])
+IN_CONTEXT = {"jit": 3, "diffusionbench_ddt": 3, OF_TEXT: 6}
 
 
 def model_of(name, registers=5):
     """A tiny denoiser whose blocks do something: at first, adaLN closes them."""
     torch.manual_seed(0)
-    model = ARCHITECTURES[name](**SIZES | EXTRA.get(name, {}), registers=registers, register_start=1).eval()
+    text = {"condition": "text", "context_width": 12, "condition_tokens": 4} if name == OF_TEXT else {}
+    name = name.removesuffix(" of text")
+    model = ARCHITECTURES[name](**SIZES | EXTRA.get(name, {}) | text, registers=registers, register_start=1).eval()
+    if text:
+        model.y_embedder = WordStates(torch.tensor([[1, 2 + i % 3 if i % 2 else 0] for i in range(11)]), 12, 4)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -66,15 +75,16 @@ def test_norms_are_those_of_a_direct_computation(name):
         np.testing.assert_allclose(arrays["entering"][index], entering[:, -16:].norm(dim=-1), rtol=1e-5)
         np.testing.assert_allclose(arrays["norms"][index], out[:, -16:].norm(dim=-1), rtol=1e-5)
         registers, context = arrays["register_norms"][index], arrays["context_norms"][index]
-        if index:  # registers come first, then JiT's own tokens
+        if index:  # registers come first, then an architecture's own tokens
             np.testing.assert_allclose(registers, out[:, :5].norm(dim=-1), rtol=1e-5)
         else:
             assert np.isnan(registers).all()
-        if out.shape[1] > 16 + 5:
-            np.testing.assert_allclose(context, out[:, 5:8].norm(dim=-1), rtol=1e-5)
+        first = 5 if index else 0
+        if out.shape[1] > 16 + first:
+            np.testing.assert_allclose(context, out[:, first:-16].norm(dim=-1), rtol=1e-5)
         else:
             assert np.isnan(context).all()
-    assert arrays["context_norms"].shape[-1] == (3 if name == "jit" else 0)
+    assert arrays["context_norms"].shape[-1] == IN_CONTEXT.get(name, 0)
     cut = output.reshape(BATCH, 3, 4, 2, 4, 2).permute(0, 2, 4, 1, 3, 5).reshape(BATCH, 16, 12)
     np.testing.assert_allclose(arrays["norms"][-1], cut.norm(dim=-1), rtol=1e-5)
 
@@ -83,10 +93,10 @@ def test_norms_are_those_of_a_direct_computation(name):
 def test_attention_is_what_the_block_computes_with_and_sums_to_one(name, monkeypatch):
     seen, fused = [], torch.nn.functional.scaled_dot_product_attention
 
-    def spy(query, key, value):
-        weights = fused(query, key, torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1))  # of one-hot values: the weights themselves
-        seen.append(weights.mean(dim=(1, 2)))
-        return fused(query, key, value)
+    def spy(query, key, value, attn_mask=None):
+        one_hot = torch.eye(key.shape[2]).expand(*key.shape[:2], -1, -1)  # of such values: the weights themselves
+        seen.append(fused(query, key, one_hot, attn_mask=attn_mask).mean(dim=(1, 2)))
+        return fused(query, key, value, attn_mask=attn_mask)
 
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     arrays = maps_of(model_of(name))
@@ -138,7 +148,8 @@ def test_maps_do_not_depend_on_the_batch_size(name):
     whole, parts = (maps_of(model_of(name), size) for size in (BATCH, 4))
     assert whole.keys() == parts.keys()
     for array in whole:
-        np.testing.assert_allclose(parts[array], whole[array], rtol=1e-6, atol=1e-6 * np.nanmax(np.abs(whole[array]), initial=0))
+        near = 1e-5 if array == "components" else 1e-6  # two variances that are nearly the same turn rounding into a little more
+        np.testing.assert_allclose(parts[array], whole[array], rtol=near, atol=near * np.nanmax(np.abs(whole[array]), initial=0))
 
 
 def test_another_attention_has_no_map():

@@ -106,7 +106,7 @@ PAPER = "imagenet256_siglip2_b"
         (
             PAPER,
             {"denoiser": {"head": {"width": 2048, "depth": 2, "heads": 16}}},
-            "denoiser: head belongs to architecture ditdh, not to lightningdit",
+            "denoiser: head belongs to architecture ditdh and diffusionbench_ddt, not to lightningdit",
         ),
         (PAPER, {"sampling": {"ema": 0.5}}, "sampling.ema 0.5 is not one of denoiser.ema"),
         (PAPER, {"sampling": {"count": 2048}}, "sampling.count 2048 is too few: the judge's features needs at least 2049"),

@@ -37,6 +37,9 @@ class Shape(Strict):
         """Names of all blocks, in the order in which tokens pass them."""
         return [f"block {block}" for block in range(self.depth)]
 
+    def check(self, *, prompts: bool) -> None:
+        """ValueError where the architecture takes no labels of this kind: prompts or classes."""
+
     @model_validator(mode="after")
     def _heads_fit(self) -> "Shape":
         if self.width % (4 * self.heads) if self.rotary else self.width % self.heads or self.width % 4:
@@ -50,7 +53,7 @@ class LightningDiTShape(Shape):
 
 
 class WideHead(Strict):
-    """The wide head of DiT^DH."""
+    """The wide head of DiT^DH, and of diffusion-bench's DDT."""
 
     width: Count
     depth: Count
@@ -63,8 +66,8 @@ class WideHead(Strict):
         return self
 
 
-class DiTDHShape(Shape):
-    title = "DiT^DH"
+class Headed(Shape):
+    """An encoder of `depth` blocks that conditions a wide head."""
 
     head: WideHead
 
@@ -76,6 +79,10 @@ class DiTDHShape(Shape):
     def blocks(self) -> list[str]:
         """Those of the head, which follow the others, are counted anew."""
         return [*super().blocks, *(f"head {block}" for block in range(self.head.depth))]
+
+
+class DiTDHShape(Headed):
+    title = "DiT^DH"
 
 
 class SiTShape(Shape):
@@ -97,6 +104,39 @@ class LightningDiTHustvlShape(LightningDiTShape):
     title = "LightningDiT (hustvl)"
 
 
+class DDTShape(Shape):
+    title = "DDT"
+
+    head_depth: Count  # blocks of the head, which are as wide as the `depth` of the encoder
+
+    @property
+    def text(self) -> str:
+        return f"{super().text} + head {self.head_depth}"
+
+    @property
+    def blocks(self) -> list[str]:
+        return [*super().blocks, *(f"head {block}" for block in range(self.head_depth))]
+
+
+class DiffusionBenchDDTShape(Headed):
+    title = "DDT of diffusion-bench"
+
+    condition: Literal["label", "text"] = "label"  # text: where labels are prompts
+    time_tokens: Count = 4
+    condition_tokens: Count = 8  # of a text, the most words
+    context_width: Count | None = None  # of a text's states
+
+    @model_validator(mode="after")
+    def _text_fits(self) -> "DiffusionBenchDDTShape":
+        if (self.condition == "text") != (self.context_width is not None):
+            raise ValueError("context_width is the width of a text's states: give it with condition text, and only there")
+        return self
+
+    def check(self, *, prompts: bool) -> None:
+        if prompts != (self.condition == "text"):
+            raise ValueError(f"condition {self.condition}, but labels are {'prompts' if prompts else 'classes'}; change it, or the data")
+
+
 ARCHITECTURES: dict[str, type[Shape]] = {
     "lightningdit": LightningDiTShape,
     "ditdh": DiTDHShape,
@@ -104,6 +144,8 @@ ARCHITECTURES: dict[str, type[Shape]] = {
     "jit": JiTShape,
     "repa": REPAShape,
     "lightningdit_hustvl": LightningDiTHustvlShape,
+    "ddt": DDTShape,
+    "diffusionbench_ddt": DiffusionBenchDDTShape,
 }
 
 
