@@ -15,6 +15,18 @@ from harness.encoder.positions import sincos_1d, sincos_2d
 from harness.study.sections.denoiser import Shape
 from harness.study.typed import UserError
 
+TABLES = ("pos_embed", ".W")  # ends of the names of tables that are parameters in the released code: positions, Fourier frequencies
+
+
+def train_tables(model: nn.Module) -> None:
+    """Make trained weights of the fixed tables that the released train.py:252 unfreezes; names and first values stay as they are."""
+    for name, table in list(model.named_buffers()):
+        if name.endswith(TABLES):
+            place, _, own = name.rpartition(".")
+            module = model.get_submodule(place)
+            delattr(module, own)
+            module.register_parameter(own, nn.Parameter(table))
+
 
 def register_positions(width: int, count: int) -> Tensor:
     """(count, width) table for diffusion registers.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.data.captions import token_table
+from harness.denoiser.base import train_tables
 from harness.denoiser.registry import architecture_of
 from harness.machine.device import device
 from harness.store import foreign
@@ -21,6 +22,8 @@ def build_denoiser(study: Study, method: str) -> nn.Module:
     registers = load_method(method).registers(study.denoiser.registers)
     count, start = (registers.count, registers.start) if registers else (0, 0)
     model = build_shape(study, study.denoiser, registers=count, register_start=start)
+    if study.denoiser.frozen == "released":
+        train_tables(model)
     hook = denoiser_hook(method)
     if hook is None:
         return model

@@ -1,8 +1,8 @@
 """Layers that denoisers are made of: rotary tables, attention, blocks, embeddings.
 
 Parameter names follow the released code (DSR `src/stage2/models/model_utils.py` and `lightningDiT.py`), so that published weights
-load with `strict=True`. Differences, both deliberate: fixed tables are buffers and stay frozen (there, train.py:252 unfreezes them), and
-nothing is moved to a device by hand (model_utils.py:185).
+load with `strict=True`. Differences, both deliberate: fixed tables are buffers (there, train.py:252 unfreezes them; a study's
+`frozen: released` does), and nothing is moved to a device by hand (model_utils.py:185).
 """
 
 import math
@@ -191,7 +191,7 @@ class FinalLayer(nn.Module):
 
 
 class FourierTimeEmbedding(nn.Module):
-    """Gaussian Fourier features of t in [0, 1], then an MLP. `W` is frozen."""
+    """Gaussian Fourier features of t in [0, 1], then an MLP. `W` is frozen, unless a study says `frozen: released`."""
 
     def __init__(self, width: int, features: int = 256) -> None:
         super().__init__()

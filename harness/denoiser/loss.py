@@ -13,6 +13,8 @@ from harness.study.method import LossMask
 from harness.study.study import Study
 from harness.training.loop import Loss
 
+LEAST = 1e-12  # share of tokens that the loss is divided by where none is kept (released train.py:545)
+
 
 def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable[[int], Batch], denoise: nn.Module) -> Loss:
     """The flow-matching loss of a step, (), micro-batch by micro-batch.
@@ -35,13 +37,15 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
             kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
             kept_share = kept.mean() / processes.count()
             processes.add_up([kept_share])
-            kept_share = kept_share.clamp(min=1e-12)  # of the whole batch, also where it is split
+            kept_share = kept_share.clamp(min=LEAST)  # of the whole batch, also where it is split
         size = config.training.micro_batch or count
         for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
             with autocast(config.training.precision):
                 output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
             of = (clean[rows], noise[rows], t[rows], output.float())
             per_element = flow_loss(*of, config.prediction, config.t_min, clamp_target=config.clamp_target)
+            if mask and mask.normalised == "micro_batch":
+                kept_share = kept[rows].mean().clamp(min=LEAST)
             mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()
             yield mean * ((rows.stop - rows.start) / count)
 

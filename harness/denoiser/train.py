@@ -54,6 +54,7 @@ def train_denoiser(
             raise UserError(f"method '{method}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
         limit = batches.threshold(mask, study.outlier_statistics.factor)
         facts["filtered_share"] = share_above(batches.norms[mask.norm], limit)
+        facts["loss_mask"] = {**mask.model_dump(), "limit": float(limit)}
     if facts["filtered_share"] == 1:
         raise UserError(f"method '{method}': the loss mask filters every token; look at the norm it thresholds ({mask.norm})")
     inputs = [p for p in (latents, data, backbone, registers) if p is not None]

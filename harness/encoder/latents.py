@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from torch import Tensor
@@ -95,8 +96,13 @@ class Batches:
         return len(self.labels)
 
     def threshold(self, mask: LossMask, factor: float) -> float:
-        """Norm above which a token is left out of the loss: `factor` times the median."""
-        return outlier_norm(self.norms[mask.norm], factor)
+        """Norm above which a token is left out of the loss: the mask's threshold, or as many medians; where it has none, `factor` medians.
+
+        Of an absolute one the float32 below it, since what reaches it is left out.
+        """
+        if mask.absolute:
+            return np.nextafter(np.float32(mask.threshold), np.float32(0)).item()
+        return outlier_norm(self.norms[mask.norm], mask.threshold or factor)
 
     def __call__(self, step: int) -> Batch:
         """The batch of a step, on the device; (B, ...) is this process's share of it."""

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from harness.denoiser.base import TABLES
 from harness.study.study import Study
 
 META = torch.device("meta")
-FIXED = ("pos_embed", ".W")  # buffers of the denoisers that are parameters in the released code
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def price(build: Callable[[], nn.Module], *shape: int, run: Callable[[nn.Module,
         model = build().to(META).eval()
         counted = flops(lambda: run(model, torch.empty(shape)))
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    fixed = sum(table.numel() for name, table in model.named_buffers() if name.endswith(FIXED))
+    fixed = sum(table.numel() for name, table in model.named_buffers() if name.endswith(TABLES))
     return Price(parameters, parameters + fixed, sum(value.numel() for value in model.state_dict().values()), counted)
 
 

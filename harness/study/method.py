@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from harness.study.folders import PROJECT
 from harness.study.names import names_in
@@ -70,13 +70,26 @@ class EncoderRegisters(Strict):
 
 
 class LossMask(Strict):
-    """Zero the loss of tokens whose norm exceeds `outlier_statistics.factor` times the median of that norm.
+    """Zero the loss of tokens whose norm exceeds `threshold` times the median of that norm; None: `outlier_statistics.factor` times.
+
+    `absolute`: of those whose norm is not below `threshold` itself (released train.py:419-422). The others' loss is divided by their share
+    of the whole batch, or, `normalised` as released (train.py:542-548), of their own micro-batch, the images that one process passes
+    through the network at once.
 
     The paper leaves open which norm (released rae.py:163-189 has all three): `pre_ln` residual stream, `post_ln` (constant, so inert),
     `whitened` latent.
     """
 
     norm: Annotated[str, name_in(NORMS)]
+    threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    absolute: bool = False
+    normalised: Literal["batch", "micro_batch"] = "batch"
+
+    @model_validator(mode="after")
+    def _absolute_of_something(self) -> "LossMask":
+        if self.absolute and self.threshold is None:
+            raise ValueError("absolute needs a threshold, a norm: LossMask(norm='whitened', threshold=100, absolute=True)")
+        return self
 
 
 class Method(Strict):
@@ -146,7 +159,8 @@ def _executed(path: Path, content: bytes) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except ValidationError as error:
-        raise UserError(f"baselines/{name}.py: {explain(error, Method)}") from None
+        part = next((part for part in (EncoderRegisters, DiffusionRegisters, LossMask) if part.__name__ == error.title), None)
+        raise UserError(f"baselines/{name}.py: {f'{error.title}: ' if part else ''}{explain(error, part or Method)}") from None
     except (Exception, SystemExit) as error:
         raise UserError(f"baselines/{name}.py cannot be read: {type(error).__name__}: {error}") from None
     if not isinstance(getattr(module, "METHOD", None), Method):
@@ -163,9 +177,9 @@ def load_method(name: str) -> Method:
     field = "loss_mask" if variant["norm"] else "diffusion_registers"
     if not getattr(method, field):
         raise UserError(f"method '{name}': baselines/{variant['file']}.py has no {field}, so that there is no such variant of it")
-    if variant["norm"]:
-        changes = {"loss_mask": LossMask(norm=variant["norm"])}
-        return method.model_copy(update=changes | {"title": f"{method.title} (norm {NORMS[variant['norm']]})"})
+    if method.loss_mask and variant["norm"]:
+        mask = LossMask.model_validate({**method.loss_mask.model_dump(), "norm": variant["norm"]})
+        return method.model_copy(update={"loss_mask": mask, "title": f"{method.title} (norm {NORMS[variant['norm']]})"})
     registers = DiffusionRegisters(count=int(variant["count"]), start=int(variant["start"]))
     return method.model_copy(
         update={"diffusion_registers": registers, "title": f"{method.title} ({registers.count} from block {registers.start})"}

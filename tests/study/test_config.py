@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.study import typed as config
-from harness.study.method import EncoderRegisters, Method, denoiser_hook, in_order, load_method, method_file, method_names
+from harness.study.method import EncoderRegisters, LossMask, Method, denoiser_hook, in_order, load_method, method_file, method_names
 from harness.study.study import load_study, parse_study, read_study, study_names
 from harness.study.typed import UserError
 
@@ -55,6 +55,25 @@ def test_a_bad_method_file_is_one_line(tmp_path, monkeypatch, text, message):
     monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
     (tmp_path / "bad.py").write_text(text, encoding="utf-8")
     with pytest.raises(UserError, match=message) as caught:
+        load_method("bad")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("absolute=True", "LossMask: absolute needs a threshold"),
+        ("threshold=0", "LossMask: threshold: Input should be greater than 0"),
+        ("threshold=float('inf')", "LossMask: threshold: Input should be a finite number"),
+        ("treshold=3", "LossMask: unknown field 'treshold', did you mean 'threshold'"),
+        ("normalised='gpu'", "LossMask: normalised: Input should be 'batch' or 'micro_batch'"),
+    ],
+)
+def test_a_bad_loss_mask_is_one_line(tmp_path, monkeypatch, given, message):
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
+    text = f"from harness import *\nMETHOD = Method(title='x', loss_mask=LossMask(norm='pre_ln', {given}))"
+    (tmp_path / "bad.py").write_text(text, encoding="utf-8")
+    with pytest.raises(UserError, match=f"baselines/bad.py: {message}") as caught:
         load_method("bad")
     assert "\n" not in str(caught.value)
 
@@ -187,7 +206,7 @@ def test_unknown_names_come_with_the_nearest():
 )
 def test_a_variant_is_its_method_with_one_field_changed(name, title, fields):
     base = load_method(name.partition("-")[0]).model_dump()
-    assert load_method(name).model_dump() == base | fields | {"title": title}
+    assert load_method(name).model_dump() == config.merge(base, fields) | {"title": title}
     assert method_file(name) == method_file(name.partition("-")[0])
     assert name not in method_names()
 
@@ -215,6 +234,13 @@ def test_a_variant_keeps_the_hook_of_its_method(tmp_path, monkeypatch):
     text = "from harness import Method\nMETHOD = Method(title='mine', diffusion_registers=True)\ndef modify_denoiser(model): return model\n"
     (tmp_path / "mine.py").write_text(text, encoding="utf-8")
     assert denoiser_hook("mine-count4-start1") is not None
+
+
+def test_a_variant_keeps_the_threshold_of_its_method(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.study.method.METHODS", tmp_path)
+    mask = "LossMask(norm='pre_ln', threshold=100, absolute=True, normalised='micro_batch')"
+    (tmp_path / "mine.py").write_text(f"from harness import *\nMETHOD = Method(title='mine', loss_mask={mask})\n", encoding="utf-8")
+    assert load_method("mine-whitened").loss_mask == LossMask(norm="whitened", threshold=100, absolute=True, normalised="micro_batch")
 
 
 def test_variants_stand_below_their_method_by_start_and_count():

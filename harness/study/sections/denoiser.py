@@ -153,6 +153,7 @@ class DenoiserSection(Shape):
     """The section: the shape of its architecture, and how it is trained. In a study it has the architecture's own fields, too."""
 
     registers: DiffusionRegisters  # for the methods that have them
+    frozen: Literal["described", "released"] = "described"  # released: rotary tables alone (its train.py:252 unfreezes every parameter)
     prediction: Literal["data", "velocity"] = "data"
     time: Literal["logit_normal", "uniform"] = "logit_normal"
     time_mean: float = 0.0  # of the logit-normal, before the shift
