@@ -56,7 +56,8 @@ class Pipeline:
             search_registers(study, encoder=key, data=self.data, backbone=backbone, out=registers)
             self.searches[key] = read_json(registers)
         latents, weights = folder / "latents.safetensors", folder / "decoder.safetensors"
-        make_latents(study, data=self.data, backbone=backbone, registers=registers, out=latents)
+        options = {"data": self.data, "backbone": backbone, "registers": registers, "records": [*self.records.values()]}
+        make_latents(study, encoder=key, **options, out=latents)
         if study.encoder.has_tokens:
             make_encoder_maps(study, data=self.data, backbone=backbone, registers=registers, out=folder / "maps.npz")
         images = {} if study.latents.cache else {"backbone": backbone, "registers": registers}

@@ -277,7 +277,7 @@ def results(study, runs, tmp_path_factory):
     return SimpleNamespace(
         root=root,
         judge=lambda: make_judge(study, data=root / "data", records=[root / "assets" / "weights.json"], state=root / "state", out=made),
-        latents=lambda: make_latents(study, **given, out=made),
+        latents=lambda: make_latents(study, encoder="ttr_until_clean", **given, out=made),
         decoder=lambda: make_decoder(
             study,
             encoder="plain",

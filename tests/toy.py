@@ -92,6 +92,7 @@ def make_assets(study, root, of=""):
     """Every asset of a toy study, or those whose names begin with `of`, in the format of the real one."""
     makers = {"data.": _images, "encoder.": _encoder, "decoder.released.": _decoder, "decoder.perceptual.": _perceptual}
     makers |= {
+        "latents.statistics.": _statistics,
         "decoder.adversarial.": _dino,
         "evaluation.judge.": _inception,
         "evaluation.clip.": _clip,
@@ -131,6 +132,13 @@ def _encoder(study, name, path):
         for layer, unit in ((0, 5), (1, 7)):
             model.layers[layer].mlp.fc2.weight.data[:, unit] = 40.0
     model.tower.save_pretrained(path)
+
+
+def _statistics(study, name, path):
+    """Near those of tokens that a final norm without affine part gives."""
+    generator = torch.Generator().manual_seed(len(name))
+    mean = torch.randn(study.latent_shape, generator=generator) / 10
+    torch.save({"mean": mean, "var": 0.5 + torch.rand(study.latent_shape, generator=generator)}, path)
 
 
 def _decoder(study, _name, path):

@@ -14,12 +14,13 @@ from harness.data.stage import load_data
 from harness.encoder.base import Encoder, noise_from
 from harness.encoder.latents import token_norms
 from harness.encoder.registry import encoder_of, load_encoder
+from harness.encoder.statistics import read_statistics
 from harness.encoder.trained import planted_neurons
 from harness.encoder.whitening import LatentMoments
 from harness.machine.device import device
 from harness.machine.progress import Progress
 from harness.machine.streams import stream
-from harness.store import artifacts
+from harness.store import artifacts, assets
 from harness.store.files import write_json
 from harness.store.tensors import save_tensors
 from harness.study.method import EncoderRegisters
@@ -99,28 +100,42 @@ def _search_images(split: Split, section: Search) -> Callable[[], Iterator[Tenso
 # ----------------------------------------------------------------------------------------------------------------- latents
 
 
-def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | None = None, out: Path) -> dict:
-    """Stage `latents`: whitening statistics, from the training split only; latents of the held-out images; cached, those for training."""
-    inputs = [data, backbone, *([registers] if registers else [])]
-    section = study.latents
+def make_latents(
+    study: Study, *, encoder: str, data: Path, backbone: Path, registers: Path | None = None, records: list[Path] = (), out: Path
+) -> dict:
+    """Stage `latents`, of the encoder variant `encoder`: its latents of the held-out images and, cached, of the training images.
+
+    They are whitened by statistics over the training split alone, or by those that the study names for the variant (`records`); then the
+    record has `statistics`, what was taken of their file, and `whitened`, mean and standard deviation of the held-out latents under them.
+    """
+    section, field = study.latents, f"latents.statistics.{encoder}"
+    supplied = section.statistics.get(encoder)
+    record = [assets.record_of(records, field)] if supplied else []
+    inputs = [data, backbone, *([registers] if registers else []), *record]
     facts = {"encoder": artifacts.checked(backbone), **({"registers": artifacts.checked(registers)} if registers else {})}
     facts |= {"classes": classes} if (classes := artifacts.meta(data).get("classes")) else {}
-    with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, **facts) as path:
-        encoder, moments = load_encoder(study, backbone, registers), LatentMoments(section.whitening)
+    given, outcome = None, dict[str, object]()
+    if supplied:
+        shape = (study.channels, *([1, 1] if section.whitening == "channel" else [study.latent_side] * 2))
+        source = assets.locate(record[0])
+        given, taken = read_statistics(source, shape, supplied.multiplier)
+        facts["statistics"] = {"asset": field, "file": source.name, **taken}
+    with artifacts.artifact(out, stage="latents", module=__name__, config=section, inputs=inputs, outcome=outcome, **facts) as path:
+        encode, moments = load_encoder(study, backbone, registers), LatentMoments(section.whitening)
         split, held_out = load_data(data, "train"), load_data(data, "reference")
         kept, norms = [], []
-        count = len(split) if section.cache or section.whitening != "none" else 0
-        count = min(count, section.images or count)
+        count = encoded_images(study, encoder, len(split))
         rows = np.linspace(0, len(split), count, endpoint=False).astype(int)
         every = max(1, math.ceil(count / NORM_IMAGES))  # whole batches; all of them where the latents are cached
         for number, (raw, layers) in enumerate(
-            _encoded(encoder, split, rows, flip=study.data.flip and not section.cache, subject="training images")
+            _encoded(encode, split, rows, flip=study.data.flip and not section.cache, subject="training images")
         ):
-            moments.add(raw)
+            if given is None:
+                moments.add(raw)
             if section.cache or number % every == 0:
                 kept.append(raw.cpu())
                 norms.append(layers.cpu() if layers is not None else None)
-        whitening = moments.result().to(torch.device("cpu"))
+        whitening = given or moments.result().to(torch.device("cpu"))
         tensors = {"mean": whitening.mean, "std": whitening.std, "train.labels": torch.from_numpy(split.labels)}
         if kept:
             raw = torch.cat(kept)
@@ -129,13 +144,27 @@ def make_latents(study: Study, *, data: Path, backbone: Path, registers: Path | 
                 tensors["train.latents"] = whitened
             if norms[0] is not None:
                 tensors |= {f"train.norm.{name}": value for name, value in token_norms(torch.cat(norms), raw, whitened).items()}
-        batches = _encoded(encoder, held_out, np.arange(len(held_out)), flip=False, subject="held-out images")
+        batches = _encoded(encode, held_out, np.arange(len(held_out)), flip=False, subject="held-out images")
         raw, layers = zip(*((raw.cpu(), layers.cpu() if layers is not None else None) for raw, layers in batches), strict=True)
         tensors |= {"reference.latents": whitening.whiten(torch.cat(raw)), "reference.labels": torch.from_numpy(held_out.labels)}
         if layers[0] is not None:
             tensors["reference.norms"] = torch.cat(layers)
-        save_tensors(path, tensors, flip=study.data.flip, statistics=len(rows))
-    return {"statistics over": len(rows), "held out": len(held_out), "latent": study.latent_shape}
+        if given:
+            whitened = tensors["reference.latents"].double()
+            outcome["whitened"] = {"mean": whitened.mean().item(), "std": whitened.std().item()}
+        save_tensors(path, tensors, flip=study.data.flip, statistics=0 if given else len(rows))
+    told = {"statistics": facts["statistics"], **outcome} if given else {"statistics over": len(rows)}
+    return {**told, "held out": len(held_out), "latent": study.latent_shape}
+
+
+def encoded_images(study: Study, encoder: str, images: int) -> int:
+    """Of `images` for training, those that stage `latents` encodes: for a cache, for statistics, and for the norms of tokens."""
+    section = study.latents
+    if section.cache:
+        return images
+    if encoder in section.statistics:
+        return min(images, NORM_IMAGES) if study.encoder.has_tokens else 0
+    return min(images, section.images or images) if section.whitening != "none" else 0
 
 
 def _encoded(encoder: Encoder, split: Split, rows: np.ndarray, *, flip: bool, subject: str) -> Iterator[tuple[Tensor, Tensor | None]]:

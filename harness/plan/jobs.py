@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from harness.encoder.encode import NORM_IMAGES
+from harness.encoder.encode import NORM_IMAGES, encoded_images
 from harness.evaluation.cost import Price
 from harness.plan.model import PEAKS, JobPlan, MethodPlan, Precision
 from harness.plan.networks import NOTHING, Networks
@@ -100,8 +100,7 @@ class Stages:
     def _latents(self, variant: str) -> JobPlan:
         """Statistics over training images, the held-out images' latents; cached, the training images' too."""
         study, section, price = self.study, self.study.latents, self.networks.encoder(variant)
-        encoded = section.cache or section.whitening != "none"
-        statistics = min(study.data.train_images, section.images or study.data.train_images) if encoded else 0
+        statistics = encoded_images(study, variant, study.data.train_images)
         places = study.encoder.norm_places  # each with the norms of an image's tokens
         tokens = study.latent_side**2 if places else 0
         values = {"channel": study.channels, "position": math.prod(study.latent_shape), "none": 1}[section.whitening]
@@ -114,6 +113,8 @@ class Stages:
             disk["latents of training images"] = statistics * latent
         images = statistics + study.data.reference
         what = "latents" if section.cache else "statistics"
+        if variant in section.statistics:
+            what = f"{'latents' if section.cache else 'norms of tokens'}, statistics supplied"
         return self._stage(
             "latents",
             flops=price.flops * images,

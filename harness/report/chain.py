@@ -33,6 +33,13 @@ class TracedProvenance(BaseModel):
         return self.commit + "+dirty" * self.dirty
 
 
+class Supplied(BaseModel):
+    """What is read of the whitening statistics that a study supplies."""
+
+    file: str
+    entries: dict[str, list[int] | None]
+
+
 class Record(BaseModel):
     """What is read of an artifact's sidecar."""
 
@@ -45,11 +52,13 @@ class Record(BaseModel):
     seconds: float
     provenance: TracedProvenance
     pixels: Pixels | None = None  # of a decoder: what its output is
+    statistics: Supplied | None = None  # of latents: what whitens them, where it is not their own
 
     @property
     def remarks(self) -> list[str]:
         """What else is told of it."""
-        return [self.pixels.text] if self.pixels else []
+        supplied = [f"whitened by {self.statistics.file} ({', '.join(self.statistics.entries)})"] if self.statistics else []
+        return [*supplied, *([self.pixels.text] if self.pixels else [])]
 
     @cached_property
     def changed(self) -> list[str]:

@@ -50,6 +50,7 @@ if RUN.at_home("encoder"):
             data=DATA,
             backbone=backbone,
             registers=registers,
+            records=lambda wildcards: RUN.latents_records(wildcards.encoder),
         output:
             "results/{study}/encoders/{encoder}/latents.safetensors",
         log:
@@ -68,6 +69,10 @@ if RUN.at_home("encoder"):
             SHELL
 
     use rule latents as encoder_maps with:
+        input:
+            data=DATA,
+            backbone=backbone,
+            registers=registers,
         output:
             "results/{study}/encoders/{encoder}/maps.npz",
         log:

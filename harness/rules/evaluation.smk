@@ -138,7 +138,9 @@ rule maps:
     resources:
         **JOB,
     params:
-        **stage("maps", "outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale", "sampling.eight_bit"),
+        **stage(
+            "maps", "outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale", "sampling.eight_bit"
+        ),
     message:
         "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:

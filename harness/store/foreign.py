@@ -5,6 +5,7 @@ import pickle
 import re
 import warnings
 import zipfile
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -40,6 +41,25 @@ def read_container(path: Path | str, container: str | None = None) -> tuple[dict
     for key, value in tensors.items():
         _check(key, value, path)
     return {key: value.detach() for key, value in tensors.items()}, {"container": name, "other_containers": others}
+
+
+def read_entries(path: Path, names: Collection[str]) -> dict[str, Tensor | None]:
+    """Of the mapping that a file holds, the entries of these names that it has: tensors, or None; others are not looked at.
+
+    UserError if it cannot be read as weights alone, holds no mapping, or an entry is damaged or no tensor.
+    """
+    content, entries = _content(path), dict[str, Tensor | None]()
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds a {type(content).__name__}, not a mapping of names to tensors")
+    for name in names:
+        if name in content:
+            value = content[name]
+            if value is not None and not isinstance(value, Tensor):
+                raise UserError(f"{path}: '{name}' is a {type(value).__name__}, not a tensor")
+            if value is not None:
+                _check(name, value, path)
+            entries[name] = value
+    return entries
 
 
 def check_folder(folder: Path) -> None:

@@ -14,9 +14,10 @@ from harness.study.sections.asset import Asset
 from harness.study.sections.data import SOURCES, DataSection
 from harness.study.sections.decoder import DECODERS, DecoderSection
 from harness.study.sections.denoiser import ARCHITECTURES, DenoiserSection
-from harness.study.sections.encoder import ENCODERS, EncoderSection, LatentSection, Population, Search
+from harness.study.sections.encoder import ENCODERS, EncoderSection, Population, Search
 from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
+from harness.study.sections.latents import LatentSection
 from harness.study.sections.pixels import Pixels
 from harness.study.sections.sampling import Sampling
 from harness.study.typed import OneOf, Strict, Title, UserError, check_seeds, explain, merge, nearest

@@ -158,6 +158,10 @@ class Run:
         others = self.records(*(f"encoder.{name}" for name in self.study.encoder.backbones if name != backbone))
         return [record for record in self.records("encoder") if record not in others]
 
+    def latents_records(self, encoder: str) -> list[str]:
+        """That of the statistics which whiten an encoder variant's latents, where the study names any."""
+        return self.records(f"latents.statistics.{encoder}")
+
     def decoder_records(self, encoder: str) -> list[str]:
         """What the decoder of an encoder variant is made from: published weights, or the networks of its losses."""
         fields = self.study.decoder.assets_of(EncoderRegisters.from_key(encoder).backbone)

@@ -196,7 +196,9 @@ def test_centre_crop_takes_the_middle():
 def test_steps_over_images_depend_on_seed_and_step_alone_and_mirror_half(folder, tmp_path):
     """Whatever was decoded ahead: a run that goes on at step 7 sees what it would have seen."""
     make_encoder(folder.study, backbone="plain", data=folder.root / "data", records=folder.records, state=tmp_path, out=tmp_path / "b")
-    make_latents(folder.study, data=folder.root / "data", backbone=tmp_path / "b", registers=None, out=tmp_path / "latents")
+    make_latents(
+        folder.study, encoder="plain", data=folder.root / "data", backbone=tmp_path / "b", registers=None, out=tmp_path / "latents"
+    )
     split = load_data(folder.root / "data", "train")
 
     def batches(seed):

@@ -1,4 +1,4 @@
-"""Sections `encoder`, `planted`, `search` and `latents`.
+"""Sections `encoder`, `planted` and `search`.
 
 A new kind of encoder: its section here, registered in ENCODERS, and what it does, registered in harness/encoder/registry.py.
 """
@@ -267,15 +267,3 @@ class Search(Strict):
     max_rounds: Count
     variant: Literal["described", "released"] = "described"
     released_neurons: dict[str, str] = Field(default={})  # encoder variant -> published list to take instead of searching
-
-
-class LatentSection(Strict):
-    whitening: Literal["channel", "position", "none"]
-    cache: bool = True  # keep the training latents in one file; false: encode at every step
-    images: Count | None = None  # training images that the whitening statistics are taken over; None: all
-
-    @model_validator(mode="after")
-    def _all_of_a_cache(self) -> "LatentSection":
-        if self.cache and self.images:
-            raise ValueError("latents.images belongs to latents.cache: false; a cache holds all of the training images")
-        return self
