@@ -33,7 +33,8 @@ class JiT(Denoiser):
     4, 8 and 10 of B, L and H. The DSR paper does not say whether its JiT-H keeps them beside the diffusion registers; they are kept by
     default, and `in_context_len=0` leaves them out. Registers stand before them in every block's output.
 
-    Parameter names as published (there under the wrapper's prefix `net.`), so that the weights load with `strict=True`. Upstream's
+    Parameter names as published (there under the wrapper's prefix `net.`, and without rotary tables), so that the weights load with
+    `strict=True`. Upstream's
     time runs the other way (t = 1 is data; `denoiser.py`). This class is called in our time, t = 0 data and t = 1 noise: the network
     reads 1 - t. The predicted image needs no conversion. Upstream trains H with a dropout of 0.2 after the projections of the middle
     half of the blocks; there is none here, which changes nothing about published weights in evaluation.
@@ -85,13 +86,11 @@ class JiT(Denoiser):
         self.register_buffer("pos_embed", sincos_2d(hidden_size, self.side)[None])
         if in_context_len:
             self.in_context_posemb = nn.Parameter(0.02 * torch.randn(1, in_context_len, hidden_size))
-        self.feat_rope = RotaryTable(hidden_size // num_heads, self.side)  # the larger tables hold it too; published checkpoints name it
-        self.feat_rope_incontext = RotaryTable(hidden_size // num_heads, self.side, in_context_len)
+        self.feat_rope = RotaryTable(hidden_size // num_heads, self.side, registers + in_context_len, stored=False)
         self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, qk_norm=True) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
         self.initialise()
         if registers:
-            self.feat_rope_registers = RotaryTable(hidden_size // num_heads, self.side, registers + in_context_len)
             self.add_registers(hidden_size)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -100,12 +99,11 @@ class JiT(Denoiser):
         condition = self.t_embedder(1 - t) + label
         x = self.x_embedder(x) + self.pos_embed
         patches = x.shape[1]
-        rotate = self.feat_rope_registers if self.registers else self.feat_rope_incontext
         for index, block in enumerate(self.blocks):
             if self.in_context_len and index == self.in_context_start:
                 registers, x = x[:, :-patches], x[:, -patches:]
                 x = torch.cat([registers, label.unsqueeze(1) + self.in_context_posemb, x], dim=1)
             if self.registers and index == self.register_start:
                 x = self.prepend_registers(x)
-            x = block(x, condition, rotate)
+            x = block(x, condition, self.feat_rope)
         return self.unpatchify(self.final_layer(x[:, -patches:], condition))

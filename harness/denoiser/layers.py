@@ -51,16 +51,18 @@ class Rotary(nn.Module):
 
 class RotaryTable(Rotary):
     """2-D rotary embedding of a `side` x `side` token map, preceded by `still` unrotated rows (released model_utils.py,
-    VisionRotaryEmbeddingFast)."""
+    VisionRotaryEmbeddingFast). `stored`: whether checkpoints hold it."""
 
-    def __init__(self, head_width: int, side: int, still: int = 0) -> None:
-        quarter = torch.arange(0, head_width // 2, 2)[: head_width // 4].float() / (head_width // 2)
-        angle = torch.arange(side).float()[:, None] * (1.0 / 10000**quarter)  # (side, head_width / 4)
+    def __init__(self, head_width: int, side: int, still: int = 0, *, stored: bool = True) -> None:
+        where = None if stored else "cpu"  # not on `meta`, where no weights that are loaded later would fill it
+        quarter = torch.arange(0, head_width // 2, 2, device=where)[: head_width // 4].float() / (head_width // 2)
+        angle = torch.arange(side, device=where).float()[:, None] * (1.0 / 10000**quarter)  # (side, head_width / 4)
         angle = angle.repeat_interleave(2, dim=-1)
         rows = angle[:, None, :].expand(side, side, -1)
         columns = angle[None, :, :].expand(side, side, -1)
         angle = torch.cat([rows, columns], dim=-1).reshape(side * side, -1)
-        super().__init__(torch.cat([torch.zeros(still, angle.shape[1]), angle]))  # angle 0: no rotation
+        angle = torch.cat([torch.zeros(still, angle.shape[1], device=where), angle])  # angle 0: no rotation
+        super().__init__(angle, stored=stored)
 
 
 def after_still(cos: Tensor, sin: Tensor, count: int) -> tuple[Tensor, Tensor]:

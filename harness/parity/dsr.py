@@ -43,8 +43,10 @@ class DenoiserArguments(Described):
 
     @model_validator(mode="before")
     @classmethod
-    def _options_that_are_off(cls, values: dict[str, Any]) -> dict[str, Any]:
+    def _options_that_are_off(cls, values: Any) -> Any:
         """An option that is not known here changes nothing where it is switched off."""
+        if not isinstance(values, dict):
+            return values
         return {name: value for name, value in values.items() if value or name in cls.model_fields}
 
 

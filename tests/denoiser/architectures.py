@@ -50,7 +50,7 @@ REGISTERS = {
         for name in ("register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin")
     },
     "sit": {"register_tokens", "register_pos_embed"},
-    "jit": {"register_tokens", "register_pos_embed", "feat_rope_registers.freqs_cos", "feat_rope_registers.freqs_sin"},
+    "jit": {"register_tokens", "register_pos_embed"},
     "repa": {"register_tokens", "register_pos_embed"},
     "lightningdit_hustvl": {"register_tokens", "register_pos_embed", "feat_rope_incontext.freqs_cos", "feat_rope_incontext.freqs_sin"},
     **{
