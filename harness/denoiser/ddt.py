@@ -19,9 +19,8 @@ class AlternatingRotary(Rotary):
     checkpoint."""
 
     def __init__(self, head_width: int, side: int) -> None:
-        rate = 1.0 / 10000 ** (torch.arange(0, head_width, 4).float() / head_width)
-        place = torch.arange(side).float() * (EXTENT / max(side - 1, 1))
-        angle = place[:, None] * rate  # (side, head_width / 4)
+        rate = 1.0 / 10000 ** (torch.arange(0, head_width, 4, device="cpu").float() / head_width)
+        angle = torch.linspace(0, EXTENT, side, device="cpu")[:, None] * rate  # (side, head_width / 4); never on `meta`, see RotaryTable
         columns, rows = angle[None].expand(side, side, -1), angle[:, None].expand(side, side, -1)
         angle = torch.stack([columns, rows], dim=-1).reshape(side * side, -1)
         super().__init__(angle.repeat_interleave(2, dim=-1), stored=False)

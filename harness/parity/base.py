@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from harness.parity.files import GoldenFile, Tensors
@@ -20,6 +20,19 @@ class Described(BaseModel):
     """What a file says of itself. Literal fields are options of its code of which only the one value is implemented."""
 
     model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+class Arguments(Described):
+    """Arguments of the originals' constructor. An option that is not known here changes nothing where it is switched off."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _options_that_are_off(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {name: value for name, value in values.items() if value or name in cls.model_fields}
 
 
 @dataclass(frozen=True)

@@ -1,26 +1,23 @@
 """LightningDiT and DiT^DH of the DSR release, without and with diffusion registers."""
 
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import ConfigDict, model_validator
 from torch import nn
 
 from harness.denoiser.ditdh import DiTDH
 from harness.denoiser.flow import at_time, flow_loss, shift_time
 from harness.denoiser.lightningdit import LightningDiT
 from harness.denoiser.recipe import Recipe
-from harness.parity.base import Described, Format, blocks_of
+from harness.parity.base import Arguments, Described, Format, blocks_of
 from harness.parity.files import GoldenFile, Tensors
 from harness.study.sections.sampling import Sampling
 
 T_MIN = 0.05  # of the released velocity of a data prediction (transport.py:99)
 
 
-class DenoiserArguments(Described):
+class DenoiserArguments(Arguments):
     """Arguments of the released constructors; DiT^DH takes pairs, of its encoder and of its head."""
-
-    model_config = ConfigDict(extra="forbid")
 
     input_size: int
     patch_size: int | tuple[int, int] = 1
@@ -40,14 +37,6 @@ class DenoiserArguments(Described):
     register_conditioning: bool = True
     register_len: int = 0
     register_start: int = 0
-
-    @model_validator(mode="before")
-    @classmethod
-    def _options_that_are_off(cls, values: Any) -> Any:
-        """An option that is not known here changes nothing where it is switched off."""
-        if not isinstance(values, dict):
-            return values
-        return {name: value for name, value in values.items() if value or name in cls.model_fields}
 
 
 class DenoiserConfig(Described):

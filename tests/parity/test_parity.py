@@ -323,3 +323,29 @@ def test_remarks_and_options_that_are_off_change_nothing(plain, path):
     config, tensors = plain
     described = config | {"torch": "2.8.0", "kwargs": config["kwargs"] | {"attn_with_bias": False, "some_path": None}}
     assert all(quantity.ok for quantity in parity(write(path, described, tensors)))
+
+
+@pytest.mark.parametrize("name", ["diffusionbench_ddt_label", "diffusionbench_ddt_text", "ddt_mcg"])
+def test_a_ddt_of_another_shape_or_with_other_options_is_refused(name, path):
+    config, tensors = read(DATA / f"{name}.safetensors")
+    kwargs = config["kwargs"]
+    wide = [32, 32] if isinstance(kwargs["hidden_size"], list) else 48
+    refused(write(path, config | {"kwargs": kwargs | {"hidden_size": wide}}, tensors), "weights of another architecture|must be a multiple")
+    refused(write(path, config | {"kwargs": kwargs | {"enable_reg": True}}, tensors), r"unknown field 'kwargs\.enable_reg'")
+    off = config | {"kwargs": kwargs | {"enable_reg": False, "z_dim": None}}
+    assert all(quantity.ok for quantity in parity(write(path, off, tensors)))
+
+
+def test_patches_of_two_sizes_are_refused(path):
+    config, tensors = read(DATA / "diffusionbench_ddt_label.safetensors")
+    refused(write(path, config | {"kwargs": config["kwargs"] | {"patch_size": [2, 1]}}, tensors), "here encoder and head have the same")
+
+
+def test_the_target_of_diffusion_bench_is_not_the_noise_less_the_data_near_the_data():
+    """The file's first sample is at a time below the smallest that its loss divides by."""
+    config, tensors = read(DATA / "diffusionbench_ddt_label.safetensors")
+    t, output = tensors["loss.t_shifted"], tensors["loss.pred"]
+    assert t[0] < config["t_eps"] < t[1:].min()
+    plain = (output - (tensors["loss.x0_noise"] - tensors["loss.x1"])).square()
+    assert relative_error(plain[1:], tensors["loss.per_element"][1:]) < 1e-5
+    assert relative_error(plain[0], tensors["loss.per_element"][0]) > 0.1
