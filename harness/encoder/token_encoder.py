@@ -31,7 +31,7 @@ class TokenEncoder(EncoderKind):
         def encode(pixels: Tensor, _noise: Noise) -> tuple[Tensor, Tensor]:
             with torch.no_grad():
                 tokens, norms = model.encode(pixels)
-            return tokens.transpose(1, 2).unflatten(2, (model.side, model.side)), norms
+            return model.as_latents(tokens), norms
 
         return encode
 

@@ -104,8 +104,11 @@ class VisionEncoder(nn.Module):
             embeddings = torch.cat([embeddings, tokens().expand(len(embeddings), -1, -1)], dim=1)
         return embeddings
 
-    def _fed(self, pixels: Tensor) -> Tensor:
-        """Resized as released `rae.py:138-139` does it (bicubic, no antialiasing), then the tower's own normalisation."""
+    def fed(self, pixels: Tensor) -> Tensor:
+        """(B, 3, H, W) in [-1, 1] -> what the tower reads, (B, 3, image_size, image_size).
+
+        Resized as released `rae.py:138-139` does it (bicubic, no antialiasing), then the tower's own normalisation.
+        """
         if pixels.shape[-2:] != (self.image_size, self.image_size):
             pixels = F.interpolate(pixels, size=(self.image_size, self.image_size), mode="bicubic", align_corners=False)
         return (pixels - self.mean) / self.std if self.normalises else pixels
@@ -115,7 +118,7 @@ class VisionEncoder(nn.Module):
 
         UserError if the tower makes another number of tokens than its configuration says.
         """
-        state = self.tower.embeddings(self._fed(pixels))
+        state = self.tower.embeddings(self.fed(pixels))
         self._check(state)
         yield state
         for layer in self.layers[:layers]:
@@ -156,6 +159,10 @@ class VisionEncoder(nn.Module):
         for state in self.states(pixels):
             last = state
         return self.of_patches(self.final_norm(last))
+
+    def as_latents(self, tokens: Tensor) -> Tensor:
+        """(B, P, C) -> (B, C, side, side)."""
+        return tokens.transpose(1, 2).unflatten(2, (self.side, self.side))
 
     def encode(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """`forward`, and the norms (B, depth + 1, P) of the residual stream at each of `hidden_states`, in one pass."""

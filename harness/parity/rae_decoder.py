@@ -1,9 +1,12 @@
 """RAE's ViT decoder, tokens to image."""
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from harness.parity.base import Described, Format
 from harness.parity.files import GoldenFile, Tensors
+
+if TYPE_CHECKING:
+    from harness.decoder.vit import ViTDecoder
 
 
 class DecoderConfig(Described):
@@ -20,11 +23,11 @@ class DecoderConfig(Described):
     hidden_act: Literal["gelu"] = "gelu"
 
 
-def outputs(file: GoldenFile, config: DecoderConfig) -> Tensors:
-    """Of tokens `in.tokens` (B, N, C): `out.logits` (B, N, patch * patch * 3) and `out.image` (B, 3, H, W)."""
+def build(config: DecoderConfig) -> "ViTDecoder":
+    """Of a file's sizes, with random weights."""
     from harness.decoder.vit import ViTDecoder
 
-    model = ViTDecoder(
+    return ViTDecoder(
         channels=config.encoder_hidden_size,
         side=config.grid,
         patch=config.patch_size,
@@ -34,7 +37,11 @@ def outputs(file: GoldenFile, config: DecoderConfig) -> Tensors:
         mlp=config.decoder_intermediate_size,
         eps=config.layer_norm_eps,
     )
-    file.load(model)
+
+
+def outputs(file: GoldenFile, config: DecoderConfig) -> Tensors:
+    """Of tokens `in.tokens` (B, N, C): `out.logits` (B, N, patch * patch * 3) and `out.image` (B, 3, H, W)."""
+    model = file.load(build(config))
     (tokens,) = file.take("in.tokens")
     return {"out.logits": model.logits(tokens), "out.image": model(tokens)}
 

@@ -1,6 +1,6 @@
 """The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config."""
 
-from harness.parity import ddt_mcg, diffusionbench, dsr, jit, rae_decoder, siglip, sit
+from harness.parity import ddt_mcg, diffusionbench, dsr, jit, rae, rae_decoder, siglip, sit
 from harness.parity.base import Format
 from harness.parity.files import GoldenFile
 from harness.study.typed import UserError, did_you_mean
@@ -12,6 +12,7 @@ FORMATS: dict[str, Format] = {
     "JiT": jit.FORMAT,
     "MCG-NJU/DDT": ddt_mcg.FORMAT,
     "diffusion-bench/DiTwDDTHead": diffusionbench.FORMAT,
+    "RAE/DINOv2": rae.FORMAT,
 }
 UNNAMED: dict[str, Format] = {  # by a field that their config has, in place of `model`
     "vision_config": siglip.FORMAT,

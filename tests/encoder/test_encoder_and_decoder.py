@@ -97,7 +97,7 @@ def test_every_family_has_the_same_attributes(encoder, name):
 
 
 def test_tokens_are_the_tower_s_own(encoder, images):
-    theirs = encoder.tower(pixel_values=encoder._fed(images), output_hidden_states=True)
+    theirs = encoder.tower(pixel_values=encoder.fed(images), output_hidden_states=True)
     states = encoder.all_hidden_states(images)
     assert len(states) == len(theirs.hidden_states) == encoder.depth + 1
     assert all(torch.equal(a, b) for a, b in zip(states, theirs.hidden_states, strict=True))
@@ -143,13 +143,13 @@ def test_images_of_another_size_are_resized_as_released(encoder):
 
 
 def test_siglip_is_fed_the_pixels_as_they_are(images):
-    assert random_encoder("siglip")._fed(images) is images
+    assert random_encoder("siglip").fed(images) is images
 
 
 def test_dinov2_is_fed_imagenet_normalised_pixels(images):
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     expected = ((images.movedim(1, -1) + 1) / 2 - mean) / std
-    assert torch.allclose(random_encoder("dinov2")._fed(images).movedim(1, -1), expected, atol=1e-5)
+    assert torch.allclose(random_encoder("dinov2").fed(images).movedim(1, -1), expected, atol=1e-5)
 
 
 def test_unexpected_token_counts_are_refused(encoder, images, name):
