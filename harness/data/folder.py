@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness.data.by_class import Listed, listed
-from harness.data.images import Split, centre_crop, to_pixels
+from harness.data.images import Split, centre_crop, random_crop, to_pixels
 from harness.data.own import OwnSource, index_file
 from harness.data.reader import read_image
 from harness.store import artifacts, assets
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 DECODERS = 16  # threads; decoding leaves Python's lock
 
@@ -62,9 +63,18 @@ class OnDisk(Split):
         self.root, self.files, self.labels, self.image_size, self.texts, self.kept = root, files, labels, image_size, texts, kept
 
     def __getitem__(self, index: int) -> np.ndarray:
+        return centre_crop(self._image(index), self.image_size)
+
+    def _image(self, index: int) -> "Image":
         name = self.files[index]
-        return centre_crop(read_image(self.kept.file(name) if self.kept else self.root / name), self.image_size)
+        return read_image(self.kept.file(name) if self.kept else self.root / name)
 
     def pixels(self, rows: Sequence[int] | None = None) -> "torch.Tensor":
         wanted = [int(i) for i in (range(len(self)) if rows is None else rows)]
         return to_pixels(np.stack(list(_decoders().map(self.__getitem__, wanted))))
+
+    def random_crops(self, rows: Sequence[int], places: Sequence[Sequence[float]]) -> "torch.Tensor":
+        def cut(index: int, place: Sequence[float]) -> np.ndarray:
+            return random_crop(self._image(index), self.image_size, place)
+
+        return to_pixels(np.stack(list(_decoders().map(cut, rows, places))))

@@ -32,6 +32,10 @@ class Split:
         """(N, 3, H, W) float32 in [-1, 1] of `rows`, or of all images."""
         return to_pixels(np.stack([self[int(i)] for i in (range(len(self)) if rows is None else rows)]))
 
+    def random_crops(self, rows: Sequence[int], places: Sequence[Sequence[float]]) -> "torch.Tensor":
+        """As `pixels`, but squares cut out of the images as they were, at `places`, (down, across) of each, in [0, 1)."""
+        raise UserError("decoder.crop: random needs images that are not stored cropped: data.source: image_folder")
+
 
 class InMemory(Split):
     """`images` (N, H, W, 3) uint8 and `labels` (N,) int64."""
@@ -55,6 +59,19 @@ def centre_crop(image: "Image", size: int) -> np.ndarray:
     scale = size / min(image.size)
     image = image.resize((round(image.width * scale), round(image.height * scale)), Resampling.BICUBIC)
     top, left = (image.height - size) // 2, (image.width - size) // 2
+    return np.asarray(image)[top : top + size, left : left + size]
+
+
+def random_crop(image: "Image", size: int, place: Sequence[float]) -> np.ndarray:
+    """(size, size, 3) uint8: the short side at 1.5 x `size`, bicubically, then the square at `place`, (down, across), each in [0, 1).
+
+    As the released train_stage1.py: torchvision's Resize and RandomCrop.
+    """
+    from PIL.Image import Resampling
+
+    short, long = int(1.5 * size), int(int(1.5 * size) * max(image.size) / min(image.size))
+    image = image.resize((short, long) if image.width <= image.height else (long, short), Resampling.BICUBIC)
+    top, left = (int(part * (room - size + 1)) for part, room in zip(place, (image.height, image.width), strict=True))
     return np.asarray(image)[top : top + size, left : left + size]
 
 

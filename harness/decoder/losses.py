@@ -37,9 +37,8 @@ class Losses:
             self.discriminator = Discriminator.from_file(file, adversarial.weights.container, **shape_of(adversarial)).to(device())
             self.taken["decoder.adversarial.weights"] = self.discriminator.taken
             self.fools_from = training.steps_of(adversarial.generator_from, len(batches))
-            self.opponent = Opponent(
-                self.discriminator, self.against, start=training.steps_of(adversarial.discriminator_from, len(batches))
-            )
+            start, own = training.steps_of(adversarial.discriminator_from, len(batches)), adversarial.discriminator_schedule == "own"
+            self.opponent = Opponent(self.discriminator, self.against, start=start, own_schedule=own)
 
     def _rows(self, count: int) -> Iterator[slice]:
         size = self.config.training.micro_batch or count
@@ -55,7 +54,8 @@ class Losses:
         self.seen = batch
         clean, count = batch.latents, len(batch.latents)
         sigma = self.config.noise * torch.rand(count, 1, 1, 1, generator=generator, device=generator.device)
-        noisy = clean + sigma * torch.randn(clean.shape, generator=generator, device=generator.device)
+        noise = sigma * torch.randn(clean.shape, generator=generator, device=generator.device)
+        noisy = clean + (noise if self.config.noise_on == "whitened" else noise / self.batches.whitening.std)
         for rows in self._rows(count):
             images, truth = self._decode(noisy[rows]), batch.pixels[rows]
             loss = self.config.l1 * F.l1_loss(images, truth)

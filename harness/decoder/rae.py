@@ -1,7 +1,7 @@
 """Decoder `vit`, RAE's: published weights, or its stage 1 on noisy latents.
 
-The loss is L1, plus LPIPS and an adversarial loss where the study names their networks (released train_stage1.py:470-492). Differences
-from the released stage 1: images are cropped in the centre, the noise is on whitened latents, and both players share one schedule.
+The loss is L1, plus LPIPS and an adversarial loss where the study names their networks (released train_stage1.py:470-492). Where the
+released stage 1 does otherwise by default (crop, what the noise is on, the average, the discriminator's schedule), a field says which.
 """
 
 from collections.abc import Sequence
@@ -68,7 +68,7 @@ class RaeDecoder(DecoderKind):
         state: Path,
         out: Path,
     ) -> dict:
-        """The sigma of the noise on the whitened latents is uniform in [0, decoder.noise], one per sample (RAE's noise_tau)."""
+        """The sigma of the noise on the latents is uniform in [0, decoder.noise], one per sample (RAE's noise_tau)."""
         study, section = self.study, self.study.decoder
         networks = [assets.record_of(records, name) for name in study.assets if name.startswith(LOSSES)]
         encoders = [] if study.latents.cache else [path for path in encoder_files if path]
@@ -79,7 +79,7 @@ class RaeDecoder(DecoderKind):
         ):
             encode = None if study.latents.cache else load_encoder(study, *encoder_files)
             split = load_data(data, "train")
-            batches = Batches(latents, seed=SEED, batch=section.training.batch, split=split, encoder=encode)
+            batches = Batches(latents, seed=SEED, batch=section.training.batch, split=split, encoder=encode, crops=section.crops)
             seed_initialisation(SEED)
             model = self.build().to(device())
             losses = Losses(study, model, batches, records)
@@ -92,6 +92,7 @@ class RaeDecoder(DecoderKind):
                 seed=SEED,
                 state=checkpoints,
                 ema=[section.ema] if section.ema else [],
+                ema_warm_up=section.ema_warm_up,
                 opponent=losses.opponent,
             )
             save_tensors(path, weights)

@@ -23,7 +23,7 @@ from harness.results.outlier_rule import outlier_norm
 from harness.store import artifacts
 from harness.store.tensors import load_tensors
 from harness.study.method import NORMS, LossMask
-from harness.training.order import batch_indices
+from harness.training.order import batch_indices, crop_places
 
 AHEAD = 2  # steps whose images are decoded before they are needed
 AT_ONCE = 64  # images that pass the encoder together: a VAE's first layers are 2 GiB of activations then
@@ -80,15 +80,19 @@ class Batches:
     """This process's share of each training batch, a function of (seed, step) and the share.
 
     Cached latents, or images encoded as they come. `norms` are those of the images that the statistics were taken over; a loss mask's
-    threshold comes from them. UserError from the first batch if the processes do not divide it.
+    threshold comes from them. `crops`: of images that are encoded as they come, random squares, never mirrored. UserError from the first
+    batch if the processes do not divide it.
     """
 
-    def __init__(self, path: Path, *, seed: int, batch: int, split: Split | None = None, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, path: Path, *, seed: int, batch: int, split: Split | None = None, encoder: Encoder | None = None, crops: bool = False
+    ) -> None:
         tensors, facts = load_tensors(path)
         self.whitening = Whitening(tensors["mean"], tensors["std"]).to(device())
         self.norms = {name: tensors[f"train.norm.{name}"] for name in NORMS if f"train.norm.{name}" in tensors}
         self.cached, self.labels = tensors.get("train.latents"), tensors["train.labels"]
-        self.seed, self.size, self.split, self.encoder, self.flip = seed, batch, split, encoder, facts["flip"]
+        self.seed, self.size, self.split, self.encoder, self.flip = seed, batch, split, encoder, facts["flip"] and not crops
+        self.crops = crops
         self.coming: dict[int, Future] = {}
         self.worker = ThreadPoolExecutor(1)  # hands a step's images to the decoding threads
 
@@ -137,11 +141,19 @@ class Batches:
 
         return draw
 
+    def _read(self, step: int) -> Tensor:
+        """(B, 3, H, W) of a step, decoded and cropped."""
+        rows = self._rows(step).tolist()
+        if not self.crops:
+            return self.split.pixels(rows)
+        places = crop_places(self.seed, step, len(self), self.size)
+        return self.split.random_crops(rows, places[processes.own_part(len(places))].tolist())
+
     def _decoded(self, step: int) -> Tensor:
         """(B, 3, H, W) of a step, mirrored where (seed, step) says so; the next steps' are decoded meanwhile."""
         for near in range(step, step + 1 + AHEAD):
             if near not in self.coming:
-                self.coming[near] = self.worker.submit(self.split.pixels, self._rows(near).tolist())
+                self.coming[near] = self.worker.submit(self._read, near)
         pixels = self.coming.pop(step).result()
         if self.flip:
             whole = min(self.size, len(self))

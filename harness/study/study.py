@@ -94,6 +94,10 @@ class Study(Strict):
         if encoder.decodes_itself and not decoder.of_encoder:
             raise ValueError(f"encoder {encoder.kind} decodes itself: decoder must be {{kind: encoder}}")
         decoder.check(self.latent_side, self.data.image_size)
+        if decoder.crops and (self.data.copied or self.latents.cache):
+            raise ValueError(
+                "decoder.crop: random needs images that are not stored cropped: data.source: image_folder, latents.cache: false"
+            )
         if self.outliers == "planted" and not encoder.plantable:
             raise ValueError("outliers can be planted only into an encoder that the study trains")
 

@@ -51,11 +51,15 @@ class Diverged(UserError):  # noqa: N818 (a state of the training)
 
 @dataclass(frozen=True)
 class Opponent:
-    """The discriminator of an adversarial loss: trained after each step of the model, from step `start` on."""
+    """The discriminator of an adversarial loss: trained after each step of the model, from step `start` on.
+
+    Its learning rate is the model's, or, with an `own_schedule`, what the schedule says of its own steps, the first one at `start`.
+    """
 
     model: nn.Module
     loss_of: Loss
     start: int
+    own_schedule: bool = False
 
 
 def fit(
@@ -107,6 +111,8 @@ def fit(
             [min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema]
         )  # the warm-up of TensorFlow's average, as score-SDE has it
         if opponent and step >= opponent.start:
+            if opponent.own_schedule:
+                lr = training.lr * rate(step - opponent.start, training, images)
             _descend(run.opponent, opponent.loss_of(step, generator), training, lr, step)
         done = step + 1
         if done % CHECK_EVERY == 0 or done == steps:

@@ -28,6 +28,7 @@ class Adversarial(Strict):
     max_weight: Positive = 1e4
     discriminator_from: NonNegative = 6  # epochs
     generator_from: NonNegative = 8
+    discriminator_schedule: Literal["shared", "own"] = "shared"  # own: training.schedule, counted from discriminator_from on, as released
 
 
 class Perceptual(Strict):
@@ -70,6 +71,11 @@ class DecoderSection(Strict):
         """Averages of the weights that training keeps beside them."""
         return 0
 
+    @property
+    def crops(self) -> bool:
+        """Whether its training cuts random squares out of the images as they were."""
+        return False
+
     def published(self, backbone: str) -> bool:
         """Whether the decoder of a backbone is published, so that none is trained."""
         return False
@@ -97,8 +103,11 @@ class VitDecoder(DecoderSection):
     patch: Count
     released: dict[Literal["plain", "trained_registers"], PublishedDecoder] = Field(default={})
     noise: NonNegative  # sigma of the noise augmentation is uniform in [0, noise], per sample
+    noise_on: Literal["whitened", "raw"] = "whitened"  # latents; raw: as released (rae.py, noising)
+    crop: Literal["centre", "random"] = "centre"  # random: of the short side at 1.5 x image_size, never mirrored (released train_stage1.py)
     training: Training
     ema: Decay = 0.0
+    ema_warm_up: bool = True  # as of the denoiser; the released code has none
     l1: Positive = 1.0  # weight of the L1 loss over images in [-1, 1]
     perceptual: Perceptual | None = None
     adversarial: Adversarial | None = None
@@ -114,6 +123,10 @@ class VitDecoder(DecoderSection):
     @property
     def averages(self) -> int:
         return int(bool(self.ema))
+
+    @property
+    def crops(self) -> bool:
+        return self.crop == "random"
 
     def published(self, backbone: str) -> bool:
         return backbone in self.released
