@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -80,3 +81,9 @@ def flow_loss(
     x_t = at_time(data, noise, t)
     target = velocity(x_t, data, t, "data", t_min) if clamp_target else noise - data
     return (velocity(x_t, output, t, prediction, t_min) - target).square()
+
+
+def cosine_loss(data: Tensor, noise: Tensor, t: Tensor, output: Tensor, prediction: str, t_min: float) -> Tensor:
+    """(B, 1, H, W): 1 - the cosine, over channels, between the velocity and noise - data (hustvl/LightningDiT `transport.py`)."""
+    given = velocity(at_time(data, noise, t), output, t, prediction, t_min)
+    return 1 - F.cosine_similarity(given, noise - data, dim=1)[:, None]

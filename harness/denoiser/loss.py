@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
-from harness.denoiser.flow import at_time, flow_loss, sample_time
+from harness.denoiser.flow import at_time, cosine_loss, flow_loss, sample_time
 from harness.encoder.latents import Batch
 from harness.machine import processes
 from harness.machine.device import autocast
@@ -44,6 +44,8 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
                 output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
             of = (clean[rows], noise[rows], t[rows], output.float())
             per_element = flow_loss(*of, config.prediction, config.t_min, clamp_target=config.clamp_target)
+            if config.cosine_loss:
+                per_element = per_element + cosine_loss(*of, config.prediction, config.t_min)
             if mask and mask.normalised == "micro_batch":
                 kept_share = kept[rows].mean().clamp(min=LEAST)
             mean = (per_element * kept[rows]).mean() / kept_share if mask else per_element.mean()

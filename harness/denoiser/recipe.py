@@ -1,12 +1,12 @@
 """How a model is sampled from: times, guidance, what its output stands for, integration. Batches are (B, C, H, W)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from harness.denoiser.flow import velocity
-from harness.denoiser.guidance import Model, autoguidance, classifier_free
+from harness.denoiser.guidance import Model, autoguidance, bounds, classifier_free
 from harness.denoiser.registry import SAMPLERS
 from harness.denoiser.samplers import Field, NoiseAt
 from harness.machine.device import autocast
@@ -68,7 +68,20 @@ class Recipe:
         start = (noise * self.noise_scale).to(DTYPES[self.sampling.state])
         at = noise_at and (lambda step: noise_at(step) * self.noise_scale)
         times = self.times() if times is None else times
-        return SAMPLERS[self.sampling.sampler].integrate(self.velocity(self.guided(model, labels, weak)), start, times, at).float()
+        held = {"second_at": lambda now: self._held(now).field(model, labels, weak)} if self.sampling.guidance.held else {}
+        return SAMPLERS[self.sampling.sampler].integrate(self.field(model, labels, weak), start, times, at, **held).float()
+
+    def field(self, model: Model, labels: Tensor, weak: Model | None) -> Field:
+        """(x, t) -> velocity under guidance, for labels (B,)."""
+        return self.velocity(self.guided(model, labels, weak))
+
+    def _held(self, time: Tensor) -> "Recipe":
+        """Guided at every time as at this one, ()."""
+        section = self.sampling.guidance
+        low, high = bounds(section.interval, section.closed)
+        always = {"interval": (0.0, 1.0), "closed": "both", "scale": section.scale if low <= time.item() <= high else 1.0}
+        guidance = section.model_copy(update=always)
+        return replace(self, sampling=self.sampling.model_copy(update={"guidance": guidance}))
 
 
 def recipe_of(study: Study) -> Recipe:

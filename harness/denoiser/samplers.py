@@ -24,11 +24,12 @@ Diffusion = Literal["sigma", "increasing_decreasing"]
 class Sampler:
     """`times`: (points, shift, prediction) and, where a study sets them, end, last_step and dtype as keywords -> (points,).
 
-    `integrate`: (velocity, noise (B, C, H, W), times, noise_at) -> (B, C, H, W), in the noise's precision.
+    `integrate`: (velocity, noise (B, C, H, W), times, noise_at) -> (B, C, H, W), in the noise's precision; `second_at` as a keyword where
+    guidance is held through a step.
     """
 
     times: Callable[..., Tensor]
-    integrate: Callable[[Field, Tensor, Tensor, NoiseAt], Tensor]
+    integrate: Callable[..., Tensor]
 
 
 # ------------------------------------------------------------------------------------------------------------------ times
@@ -87,15 +88,24 @@ def euler(velocity_at: Field, noise: Tensor, times: Tensor, _noise_at: NoiseAt |
 
 
 @torch.no_grad()
-def heun(velocity_at: Field, noise: Tensor, times: Tensor, _noise_at: NoiseAt | None = None) -> Tensor:
+def heun(
+    velocity_at: Field,
+    noise: Tensor,
+    times: Tensor,
+    _noise_at: NoiseAt | None = None,
+    *,
+    second_at: Callable[[Tensor], Field] | None = None,
+) -> Tensor:
     """As `euler`, with the mean of the velocities at both ends of a step: two evaluations a step, order 2.
 
-    The last step is Euler's, as in EDM (Karras et al. 2022, algorithm 1): at t = 0 a data prediction has no velocity.
+    The last step is Euler's, as in EDM (Karras et al. 2022, algorithm 1): at t = 0 a data prediction has no velocity. `second_at`: the
+    field of a step's second evaluation, by the time () of its first; None: `velocity_at`.
     """
     x, times = noise, times.to(noise.device)
     for now, then in itertools.pairwise(times[:-1]):
         first = velocity_at(x, now.expand(len(x)))
-        second = velocity_at(x + (then - now) * first, then.expand(len(x)))
+        field = second_at(now) if second_at else velocity_at
+        second = field(x + (then - now) * first, then.expand(len(x)))
         x = x + (then - now) * (first + second) / 2
     return euler(velocity_at, x, times[-2:])
 

@@ -1,6 +1,6 @@
 """The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config."""
 
-from harness.parity import ddt_mcg, diffusionbench, dsr, jit, rae, rae_decoder, siglip, sit
+from harness.parity import ddt_mcg, diffusionbench, dsr, jit, lightningdit_hustvl, rae, rae_decoder, repa_sit, siglip, sit
 from harness.parity.base import Format
 from harness.parity.files import GoldenFile
 from harness.study.typed import UserError, did_you_mean
@@ -13,6 +13,8 @@ FORMATS: dict[str, Format] = {
     "MCG-NJU/DDT": ddt_mcg.FORMAT,
     "diffusion-bench/DiTwDDTHead": diffusionbench.FORMAT,
     "RAE/DINOv2": rae.FORMAT,
+    "LightningDiT/hustvl": lightningdit_hustvl.FORMAT,
+    "REPA/SiT": repa_sit.FORMAT,
 }
 UNNAMED: dict[str, Format] = {  # by a field that their config has, in place of `model`
     "vision_config": siglip.FORMAT,

@@ -240,18 +240,21 @@ class Stages:
 
 def evaluations(study: Study) -> tuple[int, int]:
     """Evaluations of the velocity for one sample: without guidance, and within its interval, where two networks are called."""
-    from harness.denoiser.guidance import bounds
     from harness.denoiser.recipe import recipe_of
-    from harness.denoiser.registry import SAMPLERS
 
-    section, calls = study.sampling, []
+    evaluated: list[None] = []
+    second: list[None] = []
+    start = torch.zeros(1, 1, 1, 1)
 
-    def record(x: Tensor, t: Tensor) -> Tensor:
-        calls.append(t.item())
+    def model(x: Tensor, _t: Tensor, _labels: Tensor) -> Tensor:
+        evaluated.append(None)
+        second.extend([None] * (len(x) - 1))  # unconditional rows
         return x
 
-    start = torch.zeros(1, 1, 1, 1)
-    SAMPLERS[section.sampler].integrate(record, start, recipe_of(study).times(), lambda _step: start)
-    low, high = bounds(section.guidance.interval, section.guidance.closed)
-    guided = sum(low <= t <= high for t in calls) if section.guidance.scale > 1 else 0
-    return len(calls) - guided, guided
+    def weak(x: Tensor, _t: Tensor, _labels: Tensor) -> Tensor:
+        second.append(None)
+        return x
+
+    labels, other = torch.zeros(1, dtype=torch.long), weak if study.sampling.guidance.weak else None
+    recipe_of(study).sample(model, labels, start, weak=other, noise_at=lambda _step: start)
+    return len(evaluated) - len(second), len(second)

@@ -55,6 +55,19 @@ def test_a_perfect_output_has_no_loss(seed, t, prediction):
     assert loss.max() < 1e-6
 
 
+@given(st.integers(0, 1000), st.floats(0.05, 1), st.floats(0.1, 9), predictions)
+def test_a_cosine_is_one_of_each_token_and_knows_no_length(seed, t, factor, prediction):
+    data, noise, output = torch.randn(3, 2, 3, 2, 2, generator=stream(seed, "test"))
+    at = torch.full((2,), t)
+    loss = flow.cosine_loss(data, noise, at, output, prediction, 0.05)
+    given_, target = flow.velocity(flow.at_time(data, noise, at), output, at, prediction, 0.05), noise - data
+    cosine = (given_ * target).sum(1) / (given_.square().sum(1) * target.square().sum(1)).sqrt()
+    assert loss.shape == (2, 1, 2, 2)
+    torch.testing.assert_close(loss[:, 0], 1 - cosine, rtol=1e-4, atol=1e-5)
+    assert flow.cosine_loss(data, noise, at, factor * target, "velocity", 0.05).abs().max() < 1e-5
+    torch.testing.assert_close(flow.cosine_loss(data, noise, at, -factor * target, "velocity", 0.05), torch.full((2, 1, 2, 2), 2.0))
+
+
 @given(st.integers(0, 1000), times)
 def test_velocity_of_a_data_prediction_clamps_the_time(seed, t):
     x, output = torch.randn(2, 3, 2, 2, 2, generator=stream(seed, "test"))

@@ -92,6 +92,29 @@ def test_a_state_in_fp64_is_integrated_so_and_the_model_stays_in_fp32(sampler):
     torch.testing.assert_close(plain, sampled, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("closed", ["both", "neither"])
+def test_guidance_is_held_through_a_step_by_its_first_time(closed):
+    """sihyun-yu/REPA `samplers.py`: its Heun asks once a step whether the step's first time lies in the interval."""
+    labels, start, null = torch.tensor([0, 3]), noise(2, 2, 2, 2), torch.full((2,), NULL)
+    guidance = {"scale": 3.0, "interval": (0.3, 0.65), "closed": closed, "held": True}
+    state, grid = start, 1 - torch.linspace(0, 1, 6)
+
+    def velocity(x, now, guided):
+        given, free = (field(x, now.expand(2), y) for y in (labels, null))
+        return free + 3 * (given - free) if guided else given
+
+    for place, (now, then) in enumerate(itertools.pairwise(grid)):
+        guided = 0.3 < now < 0.65
+        step = first = velocity(state, now, guided)
+        if place < 4:
+            step = (first + velocity(state + (then - now) * first, then, guided)) / 2
+        state = state + (then - now) * step
+    held = recipe(sampler="heun", grid_points=6, last_time=0, guidance=guidance)
+    torch.testing.assert_close(held.sample(field, labels, start), state)
+    own = recipe(sampler="heun", grid_points=6, last_time=0, guidance=guidance | {"held": False})
+    assert not torch.allclose(own.sample(field, labels, start), state)
+
+
 def test_noise_has_its_scale():
     labels = torch.tensor([0, 3])
     doubled = Recipe(recipe().sampling, NULL, "velocity", noise_scale=2.0)
@@ -120,6 +143,7 @@ def test_a_study_says_its_recipe():
 def test_defaults_are_said_as_before():
     assert Guidance(scale=2.0).text == "classifier-free, scale 2"
     assert Guidance(scale=2.0, interval=(0.0, 0.9)).text == "classifier-free, scale 2 for t in [0, 0.9]"
+    assert Guidance(scale=2.0, held=True).text == "classifier-free, scale 2, by the start of a step"
     assert Guidance(scale=2.0, closed="low").text == "classifier-free, scale 2 for t in [0, 1)"
     assert study().sampling.title == "Euler"
 
@@ -135,6 +159,7 @@ def test_defaults_are_said_as_before():
         ({"last_time": 1.0}, "last_time: Input should be less than 1"),
         ({"last_time": 0.1, "last_step": 0.1}, "a grid with a last_step ends at t = 0"),
         ({"last_time": 0.1, "sampler": "euler_maruyama"}, r"last_time: euler_maruyama ends at t = 0"),
+        ({"guidance": {"held": True}}, r"guidance\.held: euler evaluates once a step"),
         ({"last_step": 1.0}, "last_step: Input should be less than 1"),
         ({"time_shift": 0}, "time_shift: Input should be greater than 0"),
         ({"state": "bf16"}, "state: Input should be 'fp32' or 'fp64'"),

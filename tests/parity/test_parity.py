@@ -292,6 +292,21 @@ def test_options_that_are_not_implemented(plain, path):
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("repa_sit", {"qk_norm": True}, r"kwargs\.qk_norm: Input should be False"),
+        ("repa_sit", {"path_type": "cosine"}, r"kwargs\.path_type: Input should be 'linear'"),
+        ("repa_sit", {"hidden_size": 24}, r"weights of another architecture: '\S+' is \(.*\) in the file, \(.*\) in the model"),
+        ("lightningdit_hustvl_f16d32", {"use_qknorm": True}, r"kwargs\.use_qknorm: Input should be False"),
+        ("lightningdit_hustvl_f16d32", {"wo_shift": True}, r"kwargs\.wo_shift: Input should be False"),
+    ],
+)
+def test_what_other_projects_models_do_not_have_here_is_refused(path, name, changes, says):
+    config, tensors = read(DATA / f"{name}.safetensors")
+    refused(write(path, config | {"kwargs": config["kwargs"] | changes}, tensors), says)
+
+
 def test_weights_of_another_architecture(plain, path):
     config, tensors = plain
     other = config | {"kwargs": config["kwargs"] | {"hidden_size": 32}}

@@ -161,6 +161,7 @@ class DenoiserSection(Shape):
     time_shift: Positive | Literal["latent"]  # see `shift`
     t_min: Share  # an x-prediction's velocity divides by max(t, t_min)
     clamp_target: bool = False  # and so does the velocity that the loss compares with (JiT), which otherwise is noise - data
+    cosine_loss: bool = False  # to a token's squared error comes 1 - the cosine between both velocities (hustvl/LightningDiT)
     noise_scale: Positive = 1.0  # standard deviation of the noise
     class_dropout: Decay
     ema: Annotated[list[Decay], Field(min_length=1)]  # decays; one set of weights is kept for each

@@ -22,11 +22,12 @@ class SamplerFacts:
     title: str
     nfe: Callable[[int], int]  # steps -> evaluations of the velocity
     sde: bool = False  # it draws noise, and ends at the data
+    holds: bool = False  # guidance can be held through the evaluations of a step
 
 
 SAMPLERS = {
     "euler": SamplerFacts("Euler", lambda steps: steps),
-    "heun": SamplerFacts("Heun", lambda steps: 2 * steps - 1),  # two a step, and one in the last
+    "heun": SamplerFacts("Heun", lambda steps: 2 * steps - 1, holds=True),  # two a step, and one in the last
     "euler_maruyama": SamplerFacts("Euler-Maruyama (SDE)", lambda steps: steps, sde=True),
 }
 
@@ -47,6 +48,7 @@ class Guidance(Strict):
     scale: Annotated[float, Field(ge=1)] = 1.0  # 1 = off
     interval: Interval = (0.0, 1.0)
     closed: Closed = "both"  # the ends that belong to the interval
+    held: bool = False  # all evaluations of a step are guided, or none, by the time of its first (REPA's Heun); else each by its own
     channels: Count | None = None  # the first of the latent, which alone are guided; None: all
     weak: Annotated[Weak, OneOf(ARCHITECTURES, "architecture", Weak)] | None = None
 
@@ -58,8 +60,9 @@ class Guidance(Strict):
         low, high = self.interval
         left, right = "[" if self.closed in ("both", "low") else "(", "]" if self.closed in ("both", "high") else ")"
         interval = "" if (low, high, self.closed) == (0.0, 1.0, "both") else f" for t in {left}{low:g}, {high:g}{right}"
+        held = ", by the start of a step" * self.held
         channels = f", channels 1 to {self.channels} alone" if self.channels else ""
-        return f"{'autoguidance' if self.weak else 'classifier-free'}, scale {self.scale:g}{interval}{channels}"
+        return f"{'autoguidance' if self.weak else 'classifier-free'}, scale {self.scale:g}{interval}{held}{channels}"
 
     @model_validator(mode="after")
     def _holds_times(self) -> "Guidance":
@@ -126,6 +129,8 @@ class Sampling(Strict):
     def _times_fit(self) -> "Sampling":
         if self.last_time is not None and SAMPLERS[self.sampler].sde:
             raise ValueError(f"sampling.last_time: {self.sampler} ends at t = 0; leave it out, or set last_step")
+        if self.guidance.held and not SAMPLERS[self.sampler].holds:
+            raise ValueError(f"sampling.guidance.held: {self.sampler} evaluates once a step; leave it out")
         if self.last_time and self.last_step:
             raise ValueError("sampling.last_time: a grid with a last_step ends at t = 0; leave one of the two out")
         return self
