@@ -48,7 +48,7 @@ def parity(a: argparse.Namespace) -> int:
 def import_(a: argparse.Namespace) -> int:
     from harness.commands.import_checkpoint import import_checkpoint
 
-    options = {"method": a.method, "part": a.part, "container": a.container, "classes": a.classes, "out": a.out}
+    options = {name: getattr(a, name) for name in ("method", "part", "container", "classes", "states", "out")}
     print(json.dumps(import_checkpoint(a.checkpoint, load_study(a.study), **options)))
     return 0
 
@@ -154,6 +154,7 @@ def _before_a_run(add: Add) -> None:
     sub.add_argument("--study", required=True, metavar="NAME", help="the study whose model the weights must fit")
     sub.add_argument("--method", default="baseline", metavar="NAME", help="for a denoiser: whose registers it has (default: baseline)")
     sub.add_argument("--classes", type=Path, metavar="PATH", help="of a denoiser: its classes in the order of its labels, a name a line")
+    sub.add_argument("--states", type=Path, metavar="PATH", help="of a denoiser that reads a text encoder's states: those of the prompts")
     sub.add_argument("--part", choices=["denoiser", "decoder"], default="denoiser", help="which of the study's models it is")
     sub.add_argument("--container", metavar="NAME", help="which of the file's sets of weights (default: its average, or the only one)")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="safetensors to write")

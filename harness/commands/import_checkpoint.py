@@ -23,12 +23,15 @@ def import_checkpoint(
     out: Path,
     container: str | None = None,
     classes: Path | None = None,
+    states: Path | None = None,
 ) -> dict:
     """Check `checkpoint` strictly against the study's denoiser (with the method's registers) or decoder, and write `out`.
 
     The record beside `out` names the file, its sha256 and the container that was taken: `container`, or the study's for its released
     decoder, or by the rule; the order of a denoiser's classes, where the file `classes` states it, a name a line; and what a decoder's
-    output is, by the study. UserError for a file that holds more than weights, or other weights.
+    output is, by the study. `states`: of a denoiser that reads a text encoder's states of the study's prompts, a file with `states`
+    (prompts + 1, L, width) and `real` (prompts + 1, L), the null prompt's last; they become part of its weights. UserError for a file that
+    holds more than weights, or other weights.
     """
     check_fits(study, method)
     if part == "decoder" and study.decoder.of_encoder:
@@ -36,12 +39,14 @@ def import_checkpoint(
     if part == "decoder" and classes:
         raise UserError("--classes is of a denoiser: a decoder knows no labels")
     tensors, taken = _read(checkpoint, study, method, part, container)
+    given, told_of_states = _states(study, states, part)
+    tensors |= given
     sha256 = artifacts.sha256(checkpoint)
     with torch.device("meta"):  # names and shapes are all that is compared
         model = _model(study, method, part)
     check_weights(model, tensors, checkpoint)
     facts = {"checkpoint": checkpoint.name, "checkpoint_sha256": sha256, "study": study.name, "part": part, "method": method}
-    facts |= taken
+    facts |= taken | told_of_states
     if part == "denoiser":
         facts["classes"] = _stated(study, classes)
     config = study.denoiser if part == "denoiser" else study.decoder
@@ -52,7 +57,7 @@ def import_checkpoint(
     parameters = sum(tensor.numel() for tensor in tensors.values())
     order = {"classes": "stated" if facts["classes"] else "only their number is checked"} if part == "denoiser" else {}
     told = {"pixels": pixels.text} if pixels else {}
-    return {"written": str(out), **taken, **order, **told, "parameters": parameters, "sha256": sha256}
+    return {"written": str(out), **taken, **told_of_states, **order, **told, "parameters": parameters, "sha256": sha256}
 
 
 def _stated(study: Study, classes: Path | None) -> list[str] | None:
@@ -61,6 +66,28 @@ def _stated(study: Study, classes: Path | None) -> list[str] | None:
     if stated is not None and len(stated) != study.classes:
         raise UserError(f"{classes}: {len(stated)} classes, study '{study.name}' has {study.classes}")
     return stated
+
+
+def _states(study: Study, path: Path | None, part: str) -> tuple[dict[str, Tensor], dict[str, object]]:
+    """A text encoder's states of the study's prompts by their names in a denoiser, and what to print and to record of the file."""
+    sizes = study.denoiser.given_states if part == "denoiser" else None
+    if sizes is None:
+        if path:
+            raise UserError(f"--states is of a denoiser that is given them: study '{study.name}' has none (denoiser.states: given)")
+        return {}, {}
+    if path is None:
+        raise UserError(f"study '{study.name}': its denoiser reads a text encoder's states of the prompts; give them with --states")
+    length, width = sizes
+    wanted = {"states": (study.classes + 1, length, width), "real": (study.classes + 1, length)}
+    found = {name: value for name, value in foreign.read_entries(path, wanted).items() if value is not None}
+    for name, size in wanted.items():
+        have = tuple(found[name].shape) if name in found else "nothing"
+        if have != size:
+            raise UserError(f"{path}: '{name}' is {have}, study '{study.name}' needs {size}: its prompts in order, then the null prompt")
+    if not found["states"].is_floating_point() or not ((found["real"] == 0) | (found["real"] == 1)).all():
+        raise UserError(f"{path}: 'states' must be floating-point, and 'real' 1 where a state is of a token, 0 where it fills up")
+    facts = {"states": path.name, "states_sha256": artifacts.sha256(path)}
+    return {"y_embedder.states": found["states"], "y_embedder.real": found["real"].bool()}, facts
 
 
 def _read(path: Path, study: Study, method: str, part: str, container: str | None) -> tuple[dict[str, Tensor], dict[str, object]]:

@@ -19,7 +19,7 @@ from harness.denoiser.layers import (
     after_still,
     modulate,
 )
-from harness.denoiser.text import WordStates
+from harness.denoiser.text import GivenStates, WordStates
 from harness.study.sections.denoiser import DiffusionBenchDDTShape
 
 PROJECTOR = "repa_projector."
@@ -186,7 +186,10 @@ class DiffusionBenchDDT(Denoiser):
 
     @classmethod
     def text(cls, tokens: Tensor, shape: DiffusionBenchDDTShape) -> nn.Module:
-        """States of a text that are learned with the denoiser, one of each word."""
+        """States of a text that are learned with the denoiser, one of each word; or a place for given ones."""
+        if shape.states == "given":
+            size = (len(tokens), shape.condition_tokens)
+            return GivenStates(torch.zeros(*size, shape.context_width), torch.zeros(size, dtype=torch.bool))
         return WordStates(tokens, shape.context_width, shape.condition_tokens)
 
     def __init__(

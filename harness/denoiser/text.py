@@ -59,15 +59,15 @@ class WordStates(nn.Module):
 
 
 class GivenStates(nn.Module):
-    """Prompts by number -> states (prompts + 1, L, width) that a text encoder gave, and which of them are real (prompts + 1, L).
+    """Prompts by number -> states (prompts + 1, L, width) that a text encoder gave, and which of them are real (prompts + 1, L) bool.
 
-    The last are the null prompt's. Neither is part of the weights.
+    The last are the null prompt's. They are stored with the weights.
     """
 
     def __init__(self, states: Tensor, real: Tensor) -> None:
         super().__init__()
-        self.register_buffer("states", states, persistent=False)
-        self.register_buffer("real", real, persistent=False)
+        self.register_buffer("states", states)
+        self.register_buffer("real", real)
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
         """(B,) -> (B, L, width), (B, L)."""

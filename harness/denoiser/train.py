@@ -43,6 +43,8 @@ def train_denoiser(
     the study does not cache its latents.
     """
     config, mask = study.denoiser, load_method(method).loss_mask
+    if config.given_states:
+        raise UserError(f"study '{study.name}': its denoiser's states come with imported weights (dsr import --states); none is trained")
     facts = {"method": method, "seed": seed}
     images = {}
     if not study.latents.cache:

@@ -81,7 +81,7 @@ def conditions(file: GoldenFile, config: DDTConfig, model: DiffusionBenchDDT) ->
         plain, guided = file.take("in.y", "in.y_guided")
         return plain, guided, config.null_label if config.null_label is not None else config.kwargs.num_classes
     states, real, null_states, null_real = file.take("in.context", "in.attn_mask", "in.null_context", "in.null_attn_mask")
-    model.y_embedder = GivenStates(torch.cat([states, null_states]), torch.cat([real, null_real]))
+    model.y_embedder = GivenStates(torch.cat([states, null_states]), torch.cat([real, null_real]).bool())
     numbers = torch.arange(len(states), device=states.device)
     return numbers, numbers, len(states)
 

@@ -37,6 +37,11 @@ class Shape(Strict):
         """Names of all blocks, in the order in which tokens pass them."""
         return [f"block {block}" for block in range(self.depth)]
 
+    @property
+    def given_states(self) -> tuple[int, int] | None:
+        """(positions, width) of a text encoder's states of each prompt, which come with imported weights; None where it reads none."""
+        return None
+
     def check(self, *, prompts: bool) -> None:
         """ValueError where the architecture takes no labels of this kind: prompts or classes."""
 
@@ -125,11 +130,18 @@ class DiffusionBenchDDTShape(Headed):
     time_tokens: Count = 4
     condition_tokens: Count = 8  # of a text, the most words
     context_width: Count | None = None  # of a text's states
+    states: Literal["words", "given"] = "words"  # of a text: learned, one of each word; or a text encoder's, which `dsr import` adds
+
+    @property
+    def given_states(self) -> tuple[int, int] | None:
+        return (self.condition_tokens, self.context_width) if self.states == "given" and self.context_width else None
 
     @model_validator(mode="after")
     def _text_fits(self) -> "DiffusionBenchDDTShape":
         if (self.condition == "text") != (self.context_width is not None):
             raise ValueError("context_width is the width of a text's states: give it with condition text, and only there")
+        if self.states == "given" and self.condition != "text":
+            raise ValueError("states given are of a text: condition must be text")
         return self
 
     def check(self, *, prompts: bool) -> None:
