@@ -162,6 +162,27 @@ def test_guidance_costs_a_second_pass_inside_its_interval():
     assert guided.flops - free.flops == pytest.approx(1000 * inside * free.forward)
 
 
+def test_guidance_that_is_held_costs_a_second_pass_in_whole_steps():
+    sampling = {"sampler": "heun", "grid_points": 6, "time_shift": 1.0, "last_time": 0.0}
+    guidance = {"scale": 2.0, "interval": [0.3, 0.7]}  # of 1, 0.8, 0.6, 0.4, 0.2, 0; the last step is Euler's
+    assert evaluations(changed("digits", sampling=sampling | {"guidance": guidance})) == (9 - 4, 4)  # 0.6, 0.6, 0.4, 0.4
+    assert evaluations(changed("digits", sampling=sampling | {"guidance": guidance | {"held": True}})) == (9 - 4, 4)
+    wider = {"scale": 2.0, "interval": [0.3, 0.9]}
+    assert evaluations(changed("digits", sampling=sampling | {"guidance": wider})) == (9 - 6, 6)
+    late = {"scale": 2.0, "interval": [0.0, 0.3]}
+    assert evaluations(changed("digits", sampling=sampling | {"guidance": late})) == (9 - 2, 2)  # 0.2 twice
+    assert evaluations(changed("digits", sampling=sampling | {"guidance": late | {"held": True}})) == (9 - 1, 1)  # its own step
+
+
+@pytest.mark.parametrize("prediction", ["data", "velocity"])
+def test_guidance_away_from_a_weaker_model_costs_its_passes(prediction):
+    shape = {"architecture": "lightningdit", "width": 32, "depth": 1, "heads": 2, "mlp_ratio": 2.0}
+    weak = shape | {"weights": {"path": "weak.safetensors", "source": "a test"}}
+    guidance = {"scale": 2.0, "interval": [0.0, 0.5], "weak": weak}
+    sampling = {"grid_points": 6, "time_shift": 1.0, "last_time": 0.0, "guidance": guidance}
+    assert evaluations(changed("digits", denoiser={"prediction": prediction}, sampling=sampling)) == (3, 2)  # of 1 to 0.2
+
+
 def test_shared_stages_are_counted_once(main_plan):
     keys = [(stage.name, stage.subject) for stage in main_plan.shared]
     assert len(set(keys)) == len(keys)
