@@ -72,7 +72,7 @@ def toy_values(name):
     if isinstance(study.encoder, VaeEncoder):
         values = config.merge(values, {"encoder": {"downsampling": 2}})
     if study.denoiser.architecture == "jit":
-        values = config.merge(values, {"denoiser": {"patch": 8}})
+        values = config.merge(values, {"denoiser": {"patch": 8, "depth": 4}})  # the middle half has dropout
     if study.denoiser.architecture == "ditdh":
         values = config.merge(values, {"denoiser": {"head": {"width": 64, "depth": 1, "heads": 2}}})
     return _without_hashes(values)

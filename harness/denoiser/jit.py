@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from harness.denoiser.base import Denoiser, check_insertion, check_width
-from harness.denoiser.layers import Block, FinalLayer, LabelEmbedding, RotaryTable, SinusoidTimeEmbedding
+from harness.denoiser.dropout import dropped
+from harness.denoiser.layers import Block, FinalLayer, LabelEmbedding, RotaryTable, SinusoidTimeEmbedding, modulate
 from harness.encoder.positions import sincos_2d
 from harness.study.sections.denoiser import JiTShape
 
@@ -22,6 +23,24 @@ class BottleneckPatchEmbedding(nn.Module):
         return self.proj2(self.proj1(x)).flatten(2).transpose(1, 2)
 
 
+class DropoutBlock(Block):
+    """A block with dropout after the projection of the attention and in the MLP (`proj_drop`, `ffn_dropout`), where keys are given."""
+
+    def __init__(self, width: int, heads: int, mlp_ratio: float, *, dropout: float, place: int) -> None:
+        super().__init__(width, heads, mlp_ratio, qk_norm=True)
+        self.dropout, self.place = dropout, place
+
+    def forward(self, x: Tensor, condition: Tensor, rotate: RotaryTable, keys: Tensor | None = None) -> Tensor:
+        """x (B, N, C), condition (B, C), keys (B,) int64 -> (B, N, C)."""
+        if keys is None or not self.dropout:
+            return super().forward(x, condition, rotate)
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.adaLN_modulation(condition)
+        attended = dropped(self.attn(modulate(self.norm1(x), shift1, scale1), rotate), self.dropout, keys, 2 * self.place)
+        x = torch.addcmul(x, gate1, attended)
+        hidden = dropped(self.mlp.hidden(modulate(self.norm2(x), shift2, scale2)), self.dropout, keys, 2 * self.place + 1)
+        return torch.addcmul(x, gate2, self.mlp.w3(hidden))
+
+
 class JiT(Denoiser):
     """Denoiser over pixels that predicts the image (x-prediction).
 
@@ -36,16 +55,16 @@ class JiT(Denoiser):
     Parameter names as published (there under the wrapper's prefix `net.`, and without rotary tables), so that the weights load with
     `strict=True`. Upstream's
     time runs the other way (t = 1 is data; `denoiser.py`). This class is called in our time, t = 0 data and t = 1 noise: the network
-    reads 1 - t. The predicted image needs no conversion. Upstream trains H with a dropout of 0.2 after the projections of the middle
-    half of the blocks; there is none here, which changes nothing about published weights in evaluation.
+    reads 1 - t. The predicted image needs no conversion. `dropout`: of the middle half of the blocks where a call gives keys, as
+    training does (upstream 0.2 for H, none for B and L).
 
     Raises UserError as LightningDiT does, and for in-context tokens that do not fit.
     """
 
     @classmethod
     def own(cls, shape: JiTShape) -> dict[str, object]:
-        """The number of its in-context tokens; where they join follows from the depth."""
-        return {"in_context_len": shape.in_context}
+        """The number of its in-context tokens, where they join following from the depth; and the dropout."""
+        return {"in_context_len": shape.in_context, "dropout": shape.dropout}
 
     def __init__(
         self,
@@ -63,6 +82,7 @@ class JiT(Denoiser):
         bottleneck: int | None = None,
         in_context_len: int = 32,
         in_context_start: int | None = None,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(
             input_size=input_size,
@@ -87,14 +107,20 @@ class JiT(Denoiser):
         if in_context_len:
             self.in_context_posemb = nn.Parameter(0.02 * torch.randn(1, in_context_len, hidden_size))
         self.feat_rope = RotaryTable(hidden_size // num_heads, self.side, registers + in_context_len, stored=False)
-        self.blocks = nn.ModuleList(Block(hidden_size, num_heads, mlp_ratio, qk_norm=True) for _ in range(depth))
+        middle = range(depth // 4, depth // 4 * 3)  # model_jit.py
+        shares = [dropout if place in middle else 0.0 for place in range(depth)]
+        blocks = [DropoutBlock(hidden_size, num_heads, mlp_ratio, dropout=share, place=place) for place, share in enumerate(shares)]
+        self.blocks = nn.ModuleList(blocks)
         self.final_layer = FinalLayer(hidden_size, patch_size**2 * in_channels)
         self.initialise()
         if registers:
             self.add_registers(hidden_size)
 
-    def forward(self, x: Tensor, t: Tensor, y: Tensor) -> Tensor:
-        """Images (B, C, H, W), times (B,) with 0 = data and 1 = noise, labels (B,) -> predicted image (B, C, H, W)."""
+    def forward(self, x: Tensor, t: Tensor, y: Tensor, keys: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W), times (B,) with 0 = data and 1 = noise, labels (B,) -> predicted image (B, C, H, W).
+
+        `keys` (B,) int64: of dropout, which there is none of without them.
+        """
         label = self.y_embedder(y)
         condition = self.t_embedder(1 - t) + label
         x = self.x_embedder(x) + self.pos_embed
@@ -105,5 +131,5 @@ class JiT(Denoiser):
                 x = torch.cat([registers, label.unsqueeze(1) + self.in_context_posemb, x], dim=1)
             if self.registers and index == self.register_start:
                 x = self.prepend_registers(x)
-            x = block(x, condition, self.feat_rope)
+            x = block(x, condition, self.feat_rope, keys)
         return self.unpatchify(self.final_layer(x[:, -patches:], condition))

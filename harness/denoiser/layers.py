@@ -124,8 +124,12 @@ class SwiGLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., width) -> as x."""
+        return self.w3(self.hidden(x))
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """(..., width) -> (..., hidden)."""
         gate, up = self.w12(x).chunk(2, dim=-1)
-        return self.w3(F.silu(gate) * up)
+        return F.silu(gate) * up
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

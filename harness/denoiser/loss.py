@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor, nn
 
+from harness.denoiser.dropout import KEYS
 from harness.denoiser.flow import at_time, cosine_loss, flow_loss, sample_time
 from harness.encoder.latents import Batch
 from harness.machine import processes
@@ -33,6 +34,9 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
         noise = torch.randn((count, *clean.shape[1:]), generator=generator, device=generator.device)[mine] * config.noise_scale
         drop = torch.rand(count, generator=generator, device=generator.device)[mine] < config.class_dropout
         labels = labels.masked_fill(drop, study.classes)
+        keys = None
+        if getattr(config, "dropout", 0.0):
+            keys = torch.randint(KEYS, (count,), generator=generator, device=generator.device)[mine]
         if mask:
             kept = (batch.norms[mask.norm] <= limit).float().unflatten(1, clean.shape[2:]).unsqueeze(1)
             kept_share = kept.mean() / processes.count()
@@ -41,7 +45,8 @@ def loss_of(study: Study, mask: LossMask | None, limit: float, batches: Callable
         size = config.training.micro_batch or count
         for rows in (slice(first, min(first + size, share)) for first in range(0, share, size)):
             with autocast(config.training.precision):
-                output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows])
+                of_dropout = () if keys is None else (keys[rows],)
+                output = denoise(at_time(clean[rows], noise[rows], t[rows]), t[rows], labels[rows], *of_dropout)
             of = (clean[rows], noise[rows], t[rows], output.float())
             per_element = flow_loss(*of, config.prediction, config.t_min, clamp_target=config.clamp_target)
             if config.cosine_loss:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from harness.denoiser.sit import SiT
+from harness.study.sections.denoiser import Shape
 
 PROJECTORS = "projectors."
 BLOCK, LATE_BLOCK = re.compile(r"blocks\.(\d+)\."), re.compile(r"decoder_blocks\.(\d+)\.")
@@ -17,6 +18,11 @@ class REPA(SiT):
     So its weights have SiT's names and mean the opposite: no loader can tell the two apart, and a study says which it is. There is no
     learned sigma. Raises UserError as SiT does.
     """
+
+    @classmethod
+    def own(cls, shape: Shape) -> dict[str, object]:
+        """None."""
+        return {}
 
     def __init__(self, **sizes: Any) -> None:
         super().__init__(**sizes, learn_sigma=False)

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from harness.denoiser.base import Denoiser, check_width
 from harness.denoiser.layers import Block, FinalLayer, LabelEmbedding, PatchEmbedding, PlainLayerNorm, SinusoidTimeEmbedding
 from harness.encoder.positions import sincos_2d
+from harness.study.sections.denoiser import SiTShape
 
 
 class Mlp(nn.Module):
@@ -34,6 +35,11 @@ class SiT(Denoiser):
     Raises UserError for a register start outside the depth, a negative count, a latent grid that the patch size does not divide, or
     a width that the heads or 4 do not divide.
     """
+
+    @classmethod
+    def own(cls, shape: SiTShape) -> dict[str, object]:
+        """Whether it learns a sigma."""
+        return {"learn_sigma": shape.learn_sigma}
 
     def __init__(
         self,

@@ -94,15 +94,19 @@ class SiTShape(Shape):
     title = "SiT"
     rotary = False
 
+    learn_sigma: bool = True  # twice the channels, of which the second half is dropped; the published XL has it
+
 
 class JiTShape(Shape):
     title = "JiT"
 
     in_context: Annotated[int, Field(ge=0)] = 32  # tokens of its own, beside any registers
+    dropout: Decay = 0.0  # in training, in the middle half of the blocks; JiT-H's is 0.2
 
 
-class REPAShape(SiTShape):
+class REPAShape(Shape):
     title = "SiT (REPA)"
+    rotary = False
 
 
 class LightningDiTHustvlShape(LightningDiTShape):
