@@ -47,6 +47,15 @@ class DatasetSource(OwnSource):
             raise UserError(f"{root}: no row; is it complete?")
         return Listed(classes, texts, [name for name in names if name in classes] if names else None)
 
+    def shared(self, found: dict[str, Listed], roots: dict[str, Path], same: bool) -> list[str]:
+        """All rows, where both are the same split of one file or folder."""
+        if not same:
+            return []
+        with _one_line(roots["train"]):
+            splits = self._splits(roots["train"])
+            one = self._name(splits, roots["train"], "train") == self._name(splits, roots["train"], "reference")
+        return [f"row {int(Path(file).stem)}" for files in found["train"].classes.values() for file in files] if one else []
+
     def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list[Any]]]) -> None:
         for split, root in roots.items():
             place, wanted = folder / IMAGES / split, set(index[split]["files"])
@@ -101,6 +110,18 @@ class DatasetSource(OwnSource):
 
     def _split(self, root: Path, split: str) -> Any:
         """The rows of a split, as they are streamed."""
+        splits = self._splits(root)
+        return splits[self._name(splits, root, split)]
+
+    def _name(self, splits: dict[str, Any], root: Path, split: str) -> str:
+        """What a split is called there."""
+        field = "train_split" if split == "train" else "held_out_split"
+        name = getattr(self.data, field) or (next(iter(splits)) if len(splits) == 1 else None)
+        if name not in splits:
+            raise UserError(f"{root}: has the splits {', '.join(splits)}; say which in data.{field}")
+        return name
+
+    def _splits(self, root: Path) -> dict[str, Any]:
         from datasets import Dataset, load_dataset, load_from_disk
         from datasets.utils.logging import disable_progress_bar
 
@@ -108,18 +129,12 @@ class DatasetSource(OwnSource):
         if any((root / name).is_file() for name in SAVED):
             saved = load_from_disk(str(root))
             parts = {"all": saved} if isinstance(saved, Dataset) else saved
-            splits = {part: rows.to_iterable_dataset() for part, rows in parts.items()}
-        elif root.is_dir():
-            splits = load_dataset(str(root), streaming=True)
-        elif root.suffix in BUILDERS:
-            splits = load_dataset(BUILDERS[root.suffix], data_files={"all": [str(root)]}, streaming=True)
-        else:
-            raise UserError(f"{root}: expected a folder, or a file that ends in {', '.join(BUILDERS)}")
-        field = "train_split" if split == "train" else "held_out_split"
-        name = getattr(self.data, field) or (next(iter(splits)) if len(splits) == 1 else None)
-        if name not in splits:
-            raise UserError(f"{root}: has the splits {', '.join(splits)}; say which in data.{field}")
-        return splits[name]
+            return {part: rows.to_iterable_dataset() for part, rows in parts.items()}
+        if root.is_dir():
+            return load_dataset(str(root), streaming=True)
+        if root.suffix in BUILDERS:
+            return load_dataset(BUILDERS[root.suffix], data_files={"all": [str(root)]}, streaming=True)
+        raise UserError(f"{root}: expected a folder, or a file that ends in {', '.join(BUILDERS)}")
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The data source `image_folder`: files below two folders, a sub-folder a class, indexed and not copied."""
 
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -28,10 +29,21 @@ class FolderSource(OwnSource):
     def look(self, root: Path, split: str) -> Listed:
         return listed(root)
 
+    def shared(self, found: dict[str, Listed], roots: dict[str, Path], same: bool) -> list[str]:
+        """By the places of files, links to folders followed; of a copy all of them."""
+        train, held_out = (_placed(found[split], roots[split]) for split in ("train", "reference"))
+        return [name for place, name in train.items() if same or place in held_out]
+
     @staticmethod
     def load(folder: Path, split: str) -> "OnDisk":
         kept = assets.Kept(folder.parent / artifacts.meta(folder)["records"][split])
         return indexed(folder, split, kept.path, kept)
+
+
+def _placed(part: Listed, root: Path) -> dict[str, str]:
+    """Where each file is -> its name below `root`."""
+    real = cache(os.path.realpath)
+    return {os.path.join(real(root / Path(file).parent), Path(file).name): file for files in part.classes.values() for file in files}
 
 
 def indexed(folder: Path, split: str, root: Path, kept: assets.Kept | None = None) -> "OnDisk":

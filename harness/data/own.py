@@ -17,6 +17,7 @@ from harness.data.by_class import Listed
 from harness.data.class_words import TEMPLATE, Captions, Texts, add_texts, captions_of, class_captions, image_captions, read_texts
 from harness.data.classes import check_held_out, in_order
 from harness.data.listing import not_read
+from harness.data.reader import printable
 from harness.store import artifacts, assets
 from harness.store.files import write_json
 from harness.study.sections.data import OwnImages
@@ -34,6 +35,10 @@ class OwnSource(Source):
     def look(self, root: Path, split: str) -> Listed:
         """What there is of a split at `root`, without reading the images. UserError for an image of no class, or a class without one."""
 
+    @abstractmethod
+    def shared(self, found: dict[str, Listed], roots: dict[str, Path], same: bool) -> Sequence[str]:
+        """Images of the training that are held out, too; `same`: both splits are of the same file or folder, or of copies."""
+
     def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list[Any]]]) -> None:
         """Write the images into the data set `folder`, unless they stay where they are."""
 
@@ -43,6 +48,7 @@ class OwnSource(Source):
         if gone := [f"'{path}' ({wanted[split].source})" for split, path in roots.items() if not path.exists()]:
             raise UserError(f"there is no {' and no '.join(gone)}; put the images there, or write their numbers into the study")
         found = {split: self.look(path, split) for split, path in roots.items()}
+        self._check_apart(found, roots, copies=False)
         classes = self._classes(found, roots)
         images = {split: sum(map(len, part.classes.values())) for split, part in found.items()}
         return {"classes": len(classes), "train_images": images["train"], "reference": images["reference"]}
@@ -56,6 +62,8 @@ class OwnSource(Source):
         roots = {split: assets.locate(path) for split, path in files.items()}
         captions = read_texts(roots.pop("captions")) if data.captions else None
         found = {split: self.look(root, split) for split, root in roots.items()}
+        digests = {artifacts.read_json(files[split])["sha256"] for split in roots}
+        self._check_apart(found, roots, copies=len(digests) == 1)
         classes = self._classes(found, roots)
         self._check_counts(found, roots)
         for split, part in found.items():
@@ -86,6 +94,15 @@ class OwnSource(Source):
                 write_json(index_file(folder, split), columns | {"asset": artifacts.read_json(files[split])["sha256"]})
             write_json(folder / CAPTIONS, texts._asdict())
         return counts
+
+    def _check_apart(self, found: dict[str, Listed], roots: dict[str, Path], *, copies: bool) -> None:
+        """UserError where an image is in both splits: scores against images that were trained on look right, and are not."""
+        same = copies or os.path.realpath(roots["train"]) == os.path.realpath(roots["reference"])
+        if both := self.shared(found, roots, same):
+            raise UserError(
+                f"{roots['reference']}: {len(both)} held-out images are trained on, too ({printable(both[0])}); give data.train and "
+                "data.held_out images of their own"
+            )
 
     def _check_counts(self, found: dict[str, Listed], roots: dict[str, Path]) -> None:
         """UserError where there are other numbers of classes and images than the study says."""

@@ -40,6 +40,8 @@ def check_run(path: Path, method: str, seed: int, step: int | None = None) -> No
     A file that was moved with its record is what it says it is, in the wrong place.
     """
     record = artifacts.meta(path)
+    if record.get("stage") == "import":
+        raise UserError(f"{path}: an imported checkpoint: it can be sampled from, but is no run of a seed, so it is not scored beside runs")
     if (record.get("method"), record.get("seed")) != (method, seed):
         raise UserError(
             f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method}/seed{seed}; "

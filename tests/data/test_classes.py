@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,12 +19,14 @@ from harness.data.by_class import listed
 from harness.data.captions import captions, image_texts
 from harness.data.class_words import captions_of, imagenet_words, readable
 from harness.data.classes import check_stated, in_order, natural, read_stated
+from harness.data.registry import source_of
 from harness.data.stage import load_data, make_data
 from harness.evaluation.clip.stage import make_clip
 from harness.report.notes import captioned, sampled
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study import typed as config
+from harness.study.counts import uncounted
 from harness.study.sections.evaluation import TrainedClip
 from harness.study.study import parse_study
 from harness.study.typed import UserError
@@ -32,8 +35,12 @@ PER_CLASS = 3
 
 
 def image(path, light):
+    """A held-out one differs in its last pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (SIDE, SIDE), light).save(path)
+    picture = Image.new("L", (SIDE, SIDE), light)
+    if "held_out" in path.parts:
+        picture.putpixel((SIDE - 1, SIDE - 1), 255)
+    picture.save(path)
 
 
 def folders(root, names, per_class=PER_CLASS):
@@ -91,6 +98,37 @@ def test_numbers_are_in_natural_order_in_every_split_alike(own):
     assert made.meta["classes"] == names
     assert lights(made, "train") == lights(made, "reference") == {(i, i) for i in range(4)}
     assert captions(made.study.data, [1, 3], made.folder) == ["a photo of a 9", "a photo of a 011"]
+
+
+@pytest.mark.parametrize("how", ["linked", "class linked", "copied", "one folder", "inside"])
+def test_images_that_are_trained_on_are_not_held_out(own, how):
+    """Where they lie, or what they are; told when Snakemake counts, too, but for copies, which nobody reads then."""
+    folders(own.train, ["bird", "cat"])
+    places, count = {}, 6
+    match how:
+        case "linked":
+            own.held_out.symlink_to(own.train)
+        case "class linked":
+            folders(own.held_out, ["bird"])
+            (own.held_out / "cat").symlink_to(own.train / "cat")
+            count = 3
+        case "copied":
+            shutil.copytree(own.train, own.held_out)
+        case "one folder":
+            places = {"held_out": {"path": "train", "source": "mine"}}
+        case "inside":
+            folders(own.train / "held_out", ["bird", "cat"])
+            places = {"held_out": {"path": "train/held_out", "source": "mine"}, "held_out_classes": "some"}
+    own.held_out.mkdir(exist_ok=True)
+    with pytest.raises(UserError, match=rf"(held_out|train): {count} held-out images are trained on, too \([a-z_/]+/0.png\)") as caught:
+        own.make(**{"reference": count, **places})
+    assert "\n" not in str(caught.value)
+    assert not (own.root / "data").exists()
+    if how != "copied":
+        assets = {split: {"path": split, "source": "mine"} for split in ("train", "held_out")}
+        section = uncounted({"data": {"source": "image_folder", "image_size": SIDE, **assets, **places}})
+        with pytest.raises(UserError, match=f"{count} held-out images are trained on, too"):
+            source_of(section).count(own.root / "assets")
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True), st.sampled_from(["{}", "class_{}", "{:09d}", "x{}y"]))

@@ -144,15 +144,24 @@ def test_what_is_left_out_is_counted(own):
     ],
 )
 def test_what_does_not_fit_is_one_line(own, spoil, changes, message):
-    for root in (own.train, own.held_out):
+    for root, labels in ((own.train, [0, 1, 1]), (own.held_out, [0, 1, 0])):
         root.mkdir(parents=True)
-        table([0, 1, 1]).to_parquet(root / "x.parquet")
+        table(labels).to_parquet(root / "x.parquet")
     if spoil:
         spoil(own.held_out / "x.parquet")
     with pytest.raises(UserError, match=message) as caught:
         own.make(**{"source": "dataset", "classes": 2, "train_images": 3, "reference": 3} | changes)
     assert "\n" not in str(caught.value)
     assert not (own.root / "data").exists()
+
+
+@pytest.mark.parametrize("splits", [{}, {"held_out_split": "train"}])
+def test_rows_that_are_trained_on_are_not_held_out(own, splits):
+    own.train.mkdir(parents=True)
+    table([0, 1, 1]).to_parquet(own.train / "x.parquet")
+    own.held_out.mkdir()
+    with pytest.raises(UserError, match=r"train: 3 held-out images are trained on, too \(row 0\)"):
+        make(own, 2, 3, 3, held_out={"path": "train", "source": "mine"}, **splits)
 
 
 def test_an_image_that_does_not_decode_is_named(own):

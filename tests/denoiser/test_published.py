@@ -17,6 +17,7 @@ from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.denoiser.jit import JiT
 from harness.denoiser.registry import ARCHITECTURES
 from harness.denoiser.repa import REPA
+from harness.evaluation.runs import check_run
 from harness.store.tensors import check_weights
 from harness.study.study import load_study
 from harness.study.typed import UserError
@@ -214,6 +215,8 @@ def test_a_published_jit_is_imported(tmp_path):
     assert told["container"] == "model_ema1"
     model = load_denoiser(study, "baseline", out)
     assert all(torch.equal(value, weights[key] + 1) for key, value in model.state_dict().items())
+    with pytest.raises(UserError, match="an imported checkpoint: it can be sampled from, but is no run of a seed, so it is not scored"):
+        check_run(out, "baseline", 0)  # as every stage that scores does
 
 
 def test_repa_has_the_published_names_and_shapes():
