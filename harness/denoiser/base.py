@@ -63,7 +63,7 @@ class Denoiser(nn.Module):
     block and are dropped before the final layer (released lightningDiT.py:305-317).
 
     An architecture has `blocks`, whose outputs end with the `side` ** 2 patch tokens (registers, where present, come first), `final_layer`,
-    and `y_embedder` and `t_embedder` for labels and times.
+    `t_embedder` for times and a LabelEmbedding for labels; where these are prompts, what `text` makes takes its place as `y_embedder`.
     """
 
     blocks: nn.ModuleList

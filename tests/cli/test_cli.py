@@ -111,7 +111,6 @@ def test_plan_is_printed(monkeypatch, capsys, tmp_path):
     [
         (["plan", "imagenet256_siglip2"], "unknown study 'imagenet256_siglip2', did you mean 'imagenet256_siglip2_b'"),
         (["plan", "imagenet256_sit_xl", "--methods", "baseline", "ttr"], "method 'ttr' works on the tokens of a ViT encoder"),
-        (["parity", "nowhere.safetensors"], "nowhere.safetensors"),
         (["import", "nowhere.pt", "--study", "smoke", "--out", "x"], "nowhere.pt: no such file"),
         (["benchmark", "--study", "smoke", "--batch", "30", "--micro-batch", "4", "--out", "x"], "30 is not a multiple of micro_batch 4"),
     ],

@@ -5,6 +5,7 @@ import torch
 from architectures import on_meta
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.denoiser.ddt import DDT
 from harness.denoiser.ditdh import DiTDH
 from harness.denoiser.jit import JiT
 from harness.denoiser.lightningdit import LightningDiT
@@ -17,6 +18,7 @@ S, B, XL = (
 )
 DH_XL = {**XL, "head_width": 2048, "head_depth": 2, "head_heads": 16}
 SIT_XL = {**XL, "input_size": 32, "in_channels": 4, "patch_size": 2}
+DDT_XL = {**SIT_XL, "depth": 22, "head_depth": 6}  # arXiv 2504.05741
 JIT_H = {"input_size": 256, "in_channels": 3, "num_classes": 1000, "hidden_size": 1280, "depth": 32, "num_heads": 16, "patch_size": 16}
 AT_4, AT_8 = ({"registers": 36, "register_start": start} for start in (4, 8))
 
@@ -31,9 +33,10 @@ AT_4, AT_8 = ({"registers": 36, "register_start": start} for start in (4, 8))
         (DiTDH, DH_XL, 838.68, 2),
         (DiTDH, DH_XL | AT_8, 838.91, 2),
         (SiT, SIT_XL, 675, 0),
+        (DDT, DDT_XL, 675, 0),
         (JiT, JIT_H, 953, 0),
     ],
-    ids=["S", "B", "XL", "XL+36@8", "DH-XL", "DH-XL+36@8", "SiT-XL/2", "JiT-H/16"],
+    ids=["S", "B", "XL", "XL+36@8", "DH-XL", "DH-XL+36@8", "SiT-XL/2", "DDT-XL/2", "JiT-H/16"],
 )
 def test_parameters_of_the_paper(architecture, sizes, millions, digits):
     model = on_meta(architecture, **sizes)
