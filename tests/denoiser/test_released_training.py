@@ -5,6 +5,7 @@ import torch
 from conftest import error, tiny_values
 
 from harness.denoiser.build import build_denoiser, load_denoiser
+from harness.denoiser.loss import loss_of
 from harness.denoiser.train import train_denoiser
 from harness.encoder import latents as latent_files
 from harness.machine import processes
@@ -12,6 +13,7 @@ from harness.machine.streams import seed_initialisation, stream
 from harness.store import artifacts
 from harness.store.tensors import load_tensors, save_tensors
 from harness.study import typed as config
+from harness.study.method import load_method
 from harness.study.study import parse_study
 from harness.training import loop
 from harness.training.ema import Weights
@@ -181,6 +183,22 @@ def test_what_a_run_is_knows_what_was_frozen(latents, method, tmp_path):
     first, again = (trained(a_study(frozen, steps=2), method("none"), latents, tmp_path) for frozen in ("described", "released"))
     assert (first[2]["config"]["frozen"], again[2]["config"]["frozen"]) == ("described", "released")
     assert not torch.equal(first[0]["pos_embed"], again[0]["pos_embed"])
+
+
+@pytest.mark.parametrize("mask", ["released", "absolute"])
+def test_the_losses_of_processes_add_up_where_each_micro_batch_is_normalised(latents, method, monkeypatch, mask):
+    """Over the batch they do where the processes tell one another their shares, which they do not here."""
+    study, rule = a_study(), load_method(method(mask)).loss_mask
+    monkeypatch.setattr(processes, "add_up", lambda _tensors: None)
+
+    def loss(rank, count):
+        monkeypatch.setattr(processes, "_place", [rank, count])
+        seed_initialisation(0)
+        batches = latent_files.Batches(latents, seed=0, batch=BATCH)
+        parts = loss_of(study, rule, batches.threshold(rule, 3.0), batches, build_denoiser(study, mask))
+        return sum(parts(3, stream(0, "step", 3))).item()
+
+    assert (sum(loss(rank, 2) for rank in range(2)) == pytest.approx(loss(0, 1), rel=1e-5)) == (mask == "released")
 
 
 def test_trained_tables_keep_their_names_and_first_values_and_their_gradients_travel(method, monkeypatch):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from harness.denoiser.train import train_denoiser
 from harness.machine import device as runtime
 from harness.machine import processes
 from harness.store import artifacts
@@ -53,6 +54,20 @@ def test_two_processes_train_alike_and_draw_the_same_samples(study, runs, tmp_pa
     assert json.loads((tmp_path / "printed-1.json").read_text(encoding="utf-8")) == [{}, {}]
     assert json.loads((tmp_path / "printed-0.json").read_text(encoding="utf-8"))[0]["status"] == "ok"
     assert not list((tmp_path / "state").iterdir())
+
+
+@pytest.mark.slow
+def test_two_processes_train_tables_alike(study, runs, tmp_path):
+    """Position tables and Fourier frequencies, where they are trained as released."""
+    released = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"frozen": "released"})})
+    ended = torchrun(released, runs.root, tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    options = {"method": "masked", "seed": 0, "latents": runs.encoders["plain"].latents, "state": tmp_path / "alone-state"}
+    train_denoiser(released, **options, out=tmp_path / "alone.safetensors")
+    files = (tmp_path / "denoiser.safetensors", tmp_path / "alone.safetensors", runs.runs["masked"][0] / "denoiser.safetensors")
+    two, one, frozen = (load_tensors(path)[0] for path in files)
+    for name in ("pos_embed", "t_embedder.W"):
+        assert (one[name] - frozen[name]).norm() > 20 * (two[name] - one[name]).norm() > 0
 
 
 def test_an_error_in_one_process_ends_both(study, runs, tmp_path):
