@@ -18,7 +18,7 @@ S, B, XL = (
 )
 DH_XL = {**XL, "head_width": 2048, "head_depth": 2, "head_heads": 16}
 SIT_XL = {**XL, "input_size": 32, "in_channels": 4, "patch_size": 2}
-DDT_XL = {**SIT_XL, "depth": 22, "head_depth": 6}  # arXiv 2504.05741
+DDT_XL = {**SIT_XL, "depth": 22, "head_depth": 6}  # 675M in the README of MCG-NJU/DDT
 JIT_H = {"input_size": 256, "in_channels": 3, "num_classes": 1000, "hidden_size": 1280, "depth": 32, "num_heads": 16, "patch_size": 16}
 AT_4, AT_8 = ({"registers": 36, "register_start": start} for start in (4, 8))
 
