@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from harness.results.schema import Row, Score, ScoreFile, rows_of
+from harness.results.schema import SCHEMA, Row, Score, ScoreFile, rows_of
 from harness.results.scores import of_outliers, score_info
 from harness.results.views import CHOSEN, View, plain_view
 from harness.store import artifacts
@@ -24,6 +24,7 @@ OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all se
 KEY = ["study", "method", "seed", "score", "ema", "step", "guidance"]
 Line = dict[Hashable, Any]  # of the table: a row, by column
 EMPTY_IS_NONE = ("value", "low", "high")
+ANEW = "render the table again (snakemake --cores all reports/table1.md)"  # it is made from score files, which are made anew where they must
 
 
 def collect(study: Study, methods: list[str], seeds: list[int], results: Path, views: Collection[str] = ()) -> pd.DataFrame:
@@ -120,16 +121,19 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
     """
     fields, lines = list(Row.model_fields), []
     try:
-        with open(path, encoding="utf-8", newline="") as file:
+        with open(path, encoding="utf-8-sig", newline="") as file:  # a spreadsheet puts a mark before the first column
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
             if header != fields:
                 odd = next((f"no column '{field}'" for field in fields if field not in header), None)
                 odd = odd or next((f"an unknown column '{name}'" for name in header if name not in fields), "columns in another order")
-                raise UserError(f"{path}: not rows of this schema: it has {odd}; render the table again")
+                raise UserError(f"{path}: not rows of this schema: it has {odd}; {ANEW}")
             for values in reader:
                 if len(values) != len(fields):
                     raise UserError(f"{path}, line {reader.line_num}: has {len(values)} values for {len(fields)} columns")
+                if (version := values[fields.index("schema_version")]) != str(SCHEMA):
+                    where = f"{path}, line {reader.line_num}"
+                    raise UserError(f"{where}: not rows of this schema: schema_version is {version or 'missing'}, not {SCHEMA}; {ANEW}")
                 try:
                     lines.append(_row(dict(zip(fields, values, strict=True))))
                 except ValidationError as error:
@@ -151,8 +155,7 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
 def _row(values: dict[str, str]) -> dict[str, Any]:
     """A line of the CSV as the values of a Row. ValueError for what a row cannot be."""
     texts = {field: None if text == "" and field in EMPTY_IS_NONE else text for field, text in values.items()}
-    version = int(values["schema_version"]) if values["schema_version"].isdecimal() else None  # pydantic converts no literal
-    row = Row.model_validate(texts | {"schema_version": version}, strict=False)
+    row = Row.model_validate(texts | {"schema_version": SCHEMA}, strict=False)  # pydantic converts no literal
     Score.model_validate({field: getattr(row, field) for field in Score.model_fields})
     info = score_info(row.score)
     if (row.better, row.shared) != (info.better, info.shared):

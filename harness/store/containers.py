@@ -7,6 +7,7 @@ names (`model.*` and `ema.*` in one mapping). It is called by its keys, joined b
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise, permutations
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from torch import Tensor
 from harness.study.typed import UserError
 
 TOP = "."
-AVERAGE = re.compile(r"(?<![a-z])ema|(?<!sch)ema(?![a-z])|average")  # model_ema1, ModelEma, emaWeights; not schema, semantic
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")  # of a name: EMAModel, modelEma and model_ema1 have the word ema, cinema has not
+AVERAGES = {"ema", "emas", "average", "averages", "averaged"}
+NEGATIONS = {"no", "non", "not", "without", "un"}  # non_ema, without_ema
+MAYBE = re.compile(r"(?<!non)(?<!no)(?<!un)(?<!without)(?<!sch)(?<!cin)(ema$|average)|^ema")  # a word that may be two: modelema
 # keys of what an optimiser and the like keep: its moments are tensors by name, too
 NO_WEIGHTS = re.compile(r"optimi[sz]er|(^|_)opt(ims?)?(_|$)|sched|^(grad_|amp_)?scaler$|(^|_)rng(_|$)")
 WRAPPERS = {"module", "_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module"}  # DDP, compile, checkpointing, FSDP: anywhere
@@ -114,7 +118,18 @@ def _are_weights(tensors: Tensors) -> bool:
 
 
 def _is_average(name: str, tensors: Tensors) -> bool:
-    return bool(AVERAGE.search(_words(name))) or COUNTER in tensors
+    return _called_average(name) or COUNTER in tensors
+
+
+def _called_average(name: str) -> bool:
+    """Whether a whole word of it says so, and the one before does not deny it."""
+    words = ["", *(word.lower() for word in WORD.findall(name))]
+    return any(word in AVERAGES and before not in NEGATIONS for before, word in pairwise(words))
+
+
+def _perhaps_average(name: str) -> bool:
+    """As `_called_average`, or a word that may be two says so."""
+    return _called_average(name) or any(MAYBE.search(word.lower()) for word in WORD.findall(name) if word.lower() not in AVERAGES)
 
 
 def _join(name: str, key: str) -> str:
@@ -144,9 +159,17 @@ def _groups(name: str, tensors: Tensors, keys: dict[str, str] | None = None) -> 
 
 
 def _side_by_side(name: str, tensors: Tensors) -> list[Container]:
-    """The averages among a mapping's prefixes, each with what it is the average of; the mapping as it is where there are none."""
+    """The averages among a mapping's prefixes, each with what it is the average of; the mapping as it is where there are none.
+
+    A prefix that may be an average's (modelema) is told apart where another one has the same names; its container is no average by name.
+    """
     groups = _groups(name, tensors)
-    averages = [(one, keys) for one, keys in groups if one.average and _are_weights(one.tensors)]
+    twins = {one.name for one, other in permutations([one for one, _ in groups], 2) if one.tensors.keys() == other.tensors.keys()}
+    averages = [
+        (one, keys)
+        for one, keys in groups
+        if (one.average or (one.name in twins and _perhaps_average(one.name.rpartition(".")[2]))) and _are_weights(one.tensors)
+    ]
     if not averages:
         return [Container(name, tensors, _is_average(name, tensors))]
     rest = {key: value for key, value in tensors.items() if not any(key in keys for _, keys in averages)}
@@ -175,7 +198,7 @@ def _unread_average(content: object, found: list[Container]) -> str | None:
         for key, value in mapping.items() if level < 2 else ():
             if isinstance(value, Tensor) and ("." in str(key) or (name, key) in weights):
                 continue
-            if _may_hold_weights(key) and AVERAGE.search(_words(key)) and (_holds_tensors(value) or value in ({}, [])):
+            if _may_hold_weights(key) and _perhaps_average(key) and (_holds_tensors(value) or value in ({}, [])):
                 place = _join(name, key)
                 if not any(one.name == place or one.name.startswith(f"{place}.") for one in found):
                     return place

@@ -93,7 +93,12 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
         ),
         (lambda text: text.replace(",0.98,", ",inf,", 1), "line 2: ema: inf is not a decay"),
         (lambda text: text.replace(",fid,", ",fdi,", 1), "line 2: unknown score 'fdi', did you mean 'fid'"),
-        (lambda text: text.replace(",3\n", ",2\n", 1), "line 2: schema_version: Input should be 3"),
+        (
+            lambda text: text.replace(",3\n", ",2\n", 1),
+            r"line 2: not rows of this schema: schema_version is 2, not 3; render the table again \(snakemake",
+        ),
+        (lambda text: text.replace(",3\n", ",4\n"), "line 2: not rows of this schema: schema_version is 4, not 3; render the table again"),
+        (lambda text: text.replace(",3\n", ",\n"), "schema_version is missing, not 3; render the table again"),
         (lambda text: text.replace("a CPU,3", "3", 1), "line 2: has 33 values for 34 columns"),
         (lambda text: text + text.split("\n")[1] + "\n", "score 'fid' of baseline/seed0 is there twice"),
         (
@@ -109,6 +114,12 @@ def test_what_is_wrong_in_a_csv_is_named(tmp_path, spoil, message):
         row_files.from_csv(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+def test_a_csv_that_a_spreadsheet_saved_is_read(tmp_path):
+    table = row_files.typed(synthetic(scores=["fid"])[list(Row.model_fields)])
+    (tmp_path / "rows.csv").write_text(row_files.to_csv(table), encoding="utf-8-sig")
+    pd.testing.assert_frame_equal(row_files.from_csv(tmp_path / "rows.csv"), table, check_exact=True)
 
 
 def test_no_csv_is_one_line(tmp_path):
