@@ -2,18 +2,30 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from harness.study.typed import UserError
+from harness.study.yaml_file import mapping
 
 NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
 
 
 def check_name(name: object, what: str, where: str) -> str:
-    """`name`; UserError for one that is none."""
+    """`name`; UserError for one that is none, and for a study's that Snakemake's configuration would take for another value than a text."""
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise UserError(f"{where}: '{name}' cannot name a {what}; rename it: a to z, A to Z, digits, _, . and -, and neither . nor - first")
+    if what == "study" and (read := _as_value(name)) != name:
+        raise UserError(f"{where}: '{name}' cannot name a study: in Snakemake's configuration it is {read!r}, not a text; rename it")
     return name
+
+
+def _as_value(name: str) -> object:
+    """What a name is as a value: in the order of Snakemake's `--config` a number or a truth, then as in its configuration files."""
+    for number in (int, float):
+        with suppress(ValueError):
+            return number(name)
+    return mapping(f"name: {name}", name)["name"]
 
 
 def names_in(folder: Path, suffix: str, what: str) -> list[str]:

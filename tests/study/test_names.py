@@ -53,6 +53,23 @@ def test_hidden_files_and_folders_are_nobodys(folders):
         specs.load_table("._x")
 
 
+@pytest.mark.parametrize(
+    ("name", "read"), [("010", "10"), ("1e3", "1000.0"), ("1_0", "10"), ("nan", "nan"), ("True", "True"), ("null", "None"), ("0x1f", "31")]
+)
+def test_a_study_that_snakemake_would_take_for_a_number_a_truth_or_nothing_is_one_line(folders, name, read):
+    (folders / "baselines" / f"{name}.py").write_text(METHOD.format(name), encoding="utf-8")
+    (folders / "studies" / f"{name}.yaml").write_text("", encoding="utf-8")
+    assert name in method_names()  # in a list of --config a text stays one
+    with pytest.raises(UserError, match=rf"{name}.yaml: '{name}' cannot name a study: .* it is {read}, not a text; rename it"):
+        studies.study_names()
+
+
+def test_a_study_with_a_number_in_its_name_is_one(folders):
+    for name in ("s010", "2024-01-01", "1e3x", "v1.0", "on"):
+        (folders / "studies" / f"{name}.yaml").write_text("", encoding="utf-8")
+    assert studies.study_names() == ["1e3x", "2024-01-01", "on", "s010", "v1.0"]
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_a_name_that_paths_shells_or_wildcards_would_take_for_more_is_one_line_that_names_the_file(folders, name):
     for folder, suffix, names in (("baselines", ".py", method_names), ("studies", ".yaml", studies.study_names)):
