@@ -15,6 +15,7 @@ from harness.data.class_words import class_name, plain_text
 from harness.data.folder import DECODERS, OnDisk, indexed
 from harness.data.images import centre_crop
 from harness.data.own import OwnSource
+from harness.data.shards import check_whole
 from harness.study.sections.data import DatasetFiles
 from harness.study.typed import UserError, did_you_mean
 
@@ -31,6 +32,7 @@ class DatasetSource(OwnSource):
 
     def look(self, root: Path, split: str) -> Listed:
         """The files are rows by number. A ClassLabel's order of classes is kept."""
+        check_whole(root)
         named, classes, texts = self.data.columns, dict[str, list[str]](), dict[str, str]()
         columns = [named.label, named.text] if named.text else [named.label]
         names: list[str] | None = None

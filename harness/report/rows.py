@@ -24,7 +24,7 @@ OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all se
 KEY = ["study", "method", "seed", "score", "ema", "step", "guidance"]
 Line = dict[Hashable, Any]  # of the table: a row, by column
 EMPTY_IS_NONE = ("value", "low", "high")
-ANEW = "render the table again (snakemake --cores all reports/table1.md)"  # it is made from score files, which are made anew where they must
+ANEW = "render the table again (snakemake --cores all reports/table1.md)"
 
 
 def collect(study: Study, methods: list[str], seeds: list[int], results: Path, views: Collection[str] = ()) -> pd.DataFrame:

@@ -1,5 +1,6 @@
 """The source `dataset`: Hugging Face's parquet and Arrow folders and WebDataset's tars, through the library."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -118,6 +119,42 @@ def test_webdataset_tars(own, label, name):
     made = make(own, 3, 4, 3, columns={"image": "png", "label": label})
     assert made.meta["classes"] == [name.format(i) for i in (2, 9, 10)]
     assert lights(made, "train") == lights(made, "reference") == {(0, 2), (1, 9), (2, 10)}
+
+
+@pytest.mark.parametrize("end", ["sample", "entry", "header"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_tar_without_its_end_is_no_smaller_data_set(own, end, packed):
+    shard = own.train / "shard-001.tar"
+    for path in (own.train / "shard-000.tar", shard, own.held_out / "all.tar"):
+        save_tar(path, [2, 10])
+    make(own, 2, 4, 2, columns={"image": "png", "label": "cls"})
+    with tarfile.open(shard) as tar:
+        last = tar.getmembers()[{"sample": 3, "entry": 5, "header": 3}[end]].offset
+    content = shard.read_bytes()[: last + 200 * (end == "header")]
+    if packed:
+        shard.unlink()
+        shard = shard.with_name("shard-001.tar.gz")
+        content = gzip.compress(content)
+    shard.write_bytes(content)
+    with pytest.raises(UserError, match=r"is cut off|not a readable shard") as refused:
+        make(own, 2, 3, 2, columns={"image": "png", "label": "cls"})
+    assert str(refused.value).startswith(f"{shard}: ")
+
+
+@pytest.mark.parametrize("form", ["stream", "file"])
+def test_an_arrow_file_without_its_end_is_no_smaller_data_set(own, form):
+    import pyarrow as pa
+
+    for root in (own.train, own.held_out):
+        root.mkdir(parents=True)
+        rows = table([0, 1, 0, 1] if root == own.train else [1, 0, 1, 0]).with_format("arrow")[:]
+        with (pa.ipc.new_stream if form == "stream" else pa.ipc.new_file)(str(root / "x.arrow"), rows.schema) as writer:
+            writer.write_table(rows, max_chunksize=2)
+    make(own, 2, 4, 4)
+    path = own.train / "x.arrow"
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(UserError, match=r"x\.arrow: is cut off"):
+        make(own, 2, 4, 4)
 
 
 def test_what_is_left_out_is_counted(own):

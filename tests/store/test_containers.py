@@ -61,7 +61,7 @@ TAKEN = {
     "modelEMA": ({"model": RAW, "modelEMA": AVERAGE}, "modelEMA"),
     "emas with decays": ({"model": RAW, "ema0.9999": AVERAGE}, "ema0.9999"),
     "non_ema_state_dict": ({"non_ema_state_dict": RAW, "ema_state_dict": AVERAGE}, "ema_state_dict"),
-    "without an average": ({"NonEma": RAW, "no-ema": RAW, "model_without_ema": RAW, "nonema": RAW, "my.model.ema": AVERAGE}, "my.model.ema"),
+    "without an average": ({"NonEma": RAW, "no-ema": RAW, "model_without_ema": RAW, "nonema": RAW, "model.ema": AVERAGE}, "model.ema"),
     "not averaged": ({"not_averaged": RAW, "averaged": AVERAGE}, "averaged"),
     "only raw weights, and called so": ({"non_ema_state_dict": AVERAGE, "schema": {}, "cinema": {}}, "non_ema_state_dict"),
     "cinema beside an average": ({"cinema": RAW, "ema": AVERAGE}, "ema"),
