@@ -1,5 +1,6 @@
 # One job a run: a method's denoiser with one seed, and its samples.
-DRAWN = ["sampling", "denoiser.time_shift", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"]  # what drawing reads
+PREDICTED = ["denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"]  # what reads a prediction
+DRAWN = ["sampling", "denoiser.time_shift", *PREDICTED]  # what drawing reads
 
 
 rule denoiser:

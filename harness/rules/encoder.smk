@@ -1,4 +1,5 @@
 # Everything before the denoiser, shared by all methods with the same encoder: the encoder and its registers, latents, decoder.
+ENCODED = {"data": DATA, "backbone": backbone, "registers": registers}
 
 
 if RUN.at_home("encoder"):
@@ -47,9 +48,7 @@ if RUN.at_home("encoder"):
 
     rule latents:
         input:
-            data=DATA,
-            backbone=backbone,
-            registers=registers,
+            **ENCODED,
             records=lambda wildcards: RUN.latents_records(wildcards.encoder),
         output:
             "results/{study}/encoders/{encoder}/latents.safetensors",
@@ -70,9 +69,7 @@ if RUN.at_home("encoder"):
 
     use rule latents as encoder_maps with:
         input:
-            data=DATA,
-            backbone=backbone,
-            registers=registers,
+            **ENCODED,
         output:
             "results/{study}/encoders/{encoder}/maps.npz",
         log:

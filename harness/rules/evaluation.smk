@@ -138,9 +138,7 @@ rule maps:
     resources:
         **JOB,
     params:
-        **stage(
-            "maps", "outlier_statistics", "denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale", "sampling.eight_bit"
-        ),
+        **stage("maps", "outlier_statistics", "sampling.eight_bit", *PREDICTED),
     message:
         "Token maps of the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
     shell:

@@ -123,7 +123,8 @@ def test_the_released_studies_take_the_authors_statistics_and_encode_no_more_tha
     study = load_study(name)
     assert {*study.latents.statistics} == {load_method(method).encoder.key for method in study.methods}
     for variant in study.latents.statistics:
-        assert f"latents.statistics.{variant}" in study.assets
+        record = f"results/{name}/assets/latents.statistics.{variant}.json"
+        assert Run(study, [0], study.methods).latents_records(variant) == [record]
         assert encoded_images(study, variant, study.data.train_images) == NORM_IMAGES
     assert study.sampling.eight_bit == "truncated"
 
