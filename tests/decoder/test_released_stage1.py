@@ -218,7 +218,7 @@ def test_the_whole_stage_is_the_same_after_a_stop(tmp_path, monkeypatch):
     records, folder = [path for path in pipeline.records.values() if path.exists()], tmp_path / "results"
     make_data(study, records=records, out=pipeline.data)
     make_encoder(study, backbone="plain", data=pipeline.data, records=records, state=folder, out=folder / "plain")
-    make_latents(study, data=pipeline.data, backbone=folder / "plain", out=folder / "latents.safetensors")
+    make_latents(study, encoder="plain", data=pipeline.data, backbone=folder / "plain", out=folder / "latents.safetensors")
     files = {"data": pipeline.data, "latents": folder / "latents.safetensors", "backbone": folder / "plain", "records": records}
 
     def trained(out, study=study):
