@@ -144,9 +144,8 @@ def _before_a_run(add: Add) -> None:
     sub.add_argument("--utilisation", type=float, default=0.25, help="share of the peak that jobs reach (default: 0.25)")
     sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
     sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")
-    sub = add(
-        "parity", parity, "compare this implementation with outputs of the originals' code; exit code 1 above a relative error of 1e-5"
-    )
+    told = "outputs of the originals' code beside this one's; exit code 1 for a file above a relative error of 1e-5, or that is none"
+    sub = add("parity", parity, told)
     sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors with weights, inputs and outputs, as in tests/data")
     sub.add_argument("--gpu", action="store_true", help="compute on a GPU, in float32 without TF32")
     sub = add("import", import_, "check a released .pt or .safetensors against a study's model and write it as safetensors")

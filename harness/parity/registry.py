@@ -30,7 +30,7 @@ def format_of(file: GoldenFile) -> Format:
             if name in file.config:
                 return unnamed
         raise UserError(f"{file.path}: its config names no model; known: {', '.join(FORMATS)}; or has one of {', '.join(UNNAMED)}")
-    if model not in FORMATS:
+    if not isinstance(model, str) or model not in FORMATS:
         raise UserError(
             f"{file.path}: its config: model: unknown '{model}'{did_you_mean(str(model), FORMATS)}; known: {', '.join(FORMATS)}"
         )

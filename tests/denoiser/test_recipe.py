@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from harness.denoiser.recipe import Recipe, recipe_of
 from harness.machine.streams import stream
+from harness.report.notes import sampled
 from harness.study.sections.sampling import Guidance, Sampling
 from harness.study.study import parse_study
-from harness.study.typed import UserError
+from harness.study.typed import UserError, digest
 
 NULL = 10
 shifts = st.floats(0.2, 8)
@@ -138,6 +139,25 @@ def test_a_study_says_its_recipe():
     assert chosen.sampling.guidance.text == "classifier-free, scale 2 for t in (0, 0.9), channels 1 to 1 alone"
     assert chosen.sampling.title == "Euler, last step 0.04, state in fp64"
     assert study(time_shift=2.0, last_time=0.5).sampling.title == "Euler, time shift 2, down to t = 0.5"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"guidance": {"scale": 2.0, "channels": 1}},
+        {"guidance": {"scale": 2.0, "closed": "neither"}},
+        {"last_time": 0.1},
+        {"last_step": 0.1},
+        {"time_shift": 3.0},
+        {"state": "fp64"},
+    ],
+)
+def test_each_belongs_to_what_a_run_is(changes):
+    """To the settings that its samples are recorded with, to the words of its table, and to the times or velocities that are used."""
+    base = study(guidance={"scale": 2.0}) if "guidance" in changes else study()
+    changed = study(**changes)
+    assert digest(changed.sampling) != digest(base.sampling)
+    assert sampled(changed) != sampled(base)
 
 
 def test_defaults_are_said_as_before():

@@ -277,6 +277,9 @@ def test_files_of_another_kind(plain, path):
     save_file(tensors, path)
     refused(path, "its metadata has no 'config'")
     refused(write(path, {"width": 3}, tensors), "names no model; known: LightningDiT")
+    refused(
+        write(path, config | {"model": ["UNet"]}, tensors), r"its config: model: unknown '\['UNet'\]'; known: LightningDiT, DiTwDDTHead"
+    )
     refused(write(path, config | {"model": "UNet"}, tensors), "its config: model: unknown 'UNet'; known: LightningDiT, DiTwDDTHead")
     inputs = {name: value for name, value in tensors.items() if name.startswith(("state.", "in."))}
     refused(write(path, config, inputs), "holds no outputs")
