@@ -1,10 +1,12 @@
 """A tiny study and one pass of every stage over it, shared by the tests that need real artifacts."""
 
 # ruff: noqa: E402 (numpy and torch read the environment when they are imported)
+import gc
 import json
 import os
 from pathlib import Path
 
+gc.disable()  # until all tests are imported: what they are made of stays to the end, and looking through it takes a tenth of the time
 os.environ["HF_HUB_CACHE"] = "nowhere"  # models that happen to lie on this machine are none of a test's business
 for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):  # as Snakemake sets them for a job; before numpy is imported
     os.environ.setdefault(threads, "1")
@@ -109,6 +111,11 @@ def measured(benchmark):
 
 def error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -22,7 +22,7 @@ from harness.study.study import load_study
 from harness.study.typed import UserError, check_seeds, did_you_mean
 from harness.workflow.counting import count_left_out
 from harness.workflow.stages import STAGES, Parameter, parameters
-from harness.workflow.start import in_utf8
+from harness.workflow.start import importing, in_utf8
 
 ABOUT = """Benchmark and reproducibility harness for Dual-Stage Registers (arXiv 2605.05206).
 
@@ -150,7 +150,9 @@ def _run_stage(arguments: argparse.Namespace) -> object:
     if "encoder" in given:
         EncoderRegisters.from_key(given["encoder"])
     if stage.computes:
-        from harness.machine.device import set_up
-
+        with importing():
+            from harness.machine.device import set_up
         set_up(study.job.threads, study.job.gpus if stage.gpu else 0, shared=stage.shared)
-    return getattr(import_module(stage.module), stage.function)(study, **given)
+    with importing():
+        run = getattr(import_module(stage.module), stage.function)
+    return run(study, **given)
