@@ -14,6 +14,7 @@ from harness.encoder.test_time_registers import mlp_output_layer
 from harness.encoder.tower import VisionEncoder
 from harness.results.outlier_rule import median_norm
 from harness.study.sections.encoder import Population
+from harness.study.typed import UserError
 
 IMAGE_DIRECTIONS = 9  # principal components of the images' mean tokens that are taken out; ten classes span nine
 JITTER = 0.05  # how far the input directions of one population's neurons differ
@@ -21,7 +22,10 @@ JITTER = 0.05  # how far the input directions of one population's neurons differ
 
 @torch.no_grad()
 def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population], generator: torch.Generator) -> list[dict]:
-    """Plant `populations` in place, calibrated on `pixels` (N, 3, H, W); returns one record per population: layer, neurons, facts."""
+    """Plant `populations` in place, calibrated on `pixels` (N, 3, H, W); returns one record per population: layer, neurons, facts.
+
+    UserError where no token stands out, as of images of one colour.
+    """
     inputs, activations = _mlp_records(encoder, pixels)
     median = median_norm(encoder.hidden_states(pixels)[-1].norm(dim=-1)).item()
     background = _background(pixels, encoder.side)
@@ -47,6 +51,11 @@ def plant(encoder: VisionEncoder, pixels: Tensor, populations: list[Population],
             direction = record["direction"] + JITTER * _unit(torch.randn(encoder.width, generator=generator))
             score = tokens @ _unit(direction)
             threshold = score.quantile(1 - record["share"]).item()
+            if not (score > threshold).any():
+                raise UserError(
+                    f"planted layer {record['layer']}: patches of the training images are too much alike for outliers on "
+                    f"{100 * record['share']:g} % of them; take other images, or set outliers to none"
+                )
             gain = record["activation"] / (score[score > threshold] - threshold).mean().item()
             layer.mlp.fc1.weight[neuron] = gain * _unit(direction)
             layer.mlp.fc1.bias[neuron] = -gain * threshold

@@ -174,10 +174,10 @@ def _filled(values: Tensor, width: int) -> Tensor:
     return values if values.shape[1] == width else values.new_full((len(values), width), torch.nan)
 
 
-def rows_of(study: Study, held_out: int) -> np.ndarray:
+def rows_of(study: Study) -> np.ndarray:
     """(B,) numbers of the held-out images that have maps: IMAGES of those of stage `outliers`, evenly spaced."""
-    count = min(study.outlier_statistics.images, held_out)
-    return np.linspace(0, count, min(IMAGES, count), endpoint=False).astype(int)
+    rows = np.array(study.outlier_rows)
+    return rows[np.linspace(0, len(rows), min(IMAGES, len(rows)), endpoint=False).astype(int)]
 
 
 def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: Path, latents: Path, data: Path, out: Path) -> dict:
@@ -191,7 +191,7 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     """
     config, source = study.outlier_statistics, load_held_out(latents)
     check_run(denoiser, method, seed)
-    rows = rows_of(study, len(source.latents))
+    rows = rows_of(study)
     clean, labels, noise = source.latents[rows], source.labels[rows], noise_of(study, seed, rows.tolist())
     arrays = {"times": np.array(config.times, dtype=np.float64), "rows": rows, "labels": labels.numpy()}
     stop = stop_of(denoiser)
@@ -235,7 +235,7 @@ def make_encoder_maps(study: Study, *, data: Path, backbone: Path, registers: Pa
     and test-time ones; the other token is CLS.
     """
     split = load_data(data, "reference")
-    rows = rows_of(study, len(split))
+    rows = rows_of(study)
     inputs = [path for path in (data, backbone, registers) if path is not None]
     with artifacts.artifact(out, stage="encoder_maps", module=__name__, inputs=inputs) as path, torch.no_grad():
         model = load_vision_encoder(study, backbone, registers)

@@ -66,12 +66,12 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
     The parquet has a line per layer (-1: embeddings), and per block and noise level.
     Of a denoiser that diverged there are no lines, and its scores say so.
     """
-    config, source = study.outlier_statistics, load_held_out(latents)
+    config, source, rows = study.outlier_statistics, load_held_out(latents), study.outlier_rows
     encoder = []
     if source.layer_norms is not None:
-        norms_of = enumerate(source.layer_norms[: config.images].unbind(dim=1), start=-1)
+        norms_of = enumerate(source.layer_norms[rows].unbind(dim=1), start=-1)
         encoder = [layer_of("encoder", layer, None, norms, config.factor) for layer, norms in norms_of]
-    clean, labels = source.latents[: config.images], source.labels[: config.images]
+    clean, labels = source.latents[rows], source.labels[rows]
     provenance, hashes, printed = provenance_of(__name__, config, study), chain(latents), {}
     tokens = Tokens(len(clean), hashes["latents"], ("encoder", hashes["encoder"]), encoder)
     shared = _scores(study, "encoder tokens", tokens) | filtered(study, method, latents)
@@ -80,7 +80,9 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
         record = {"stage": "outliers", "module": __name__, "inputs": [path, latents]}
         with artifacts.artifact(target, **record) as summary, artifacts.artifact(Path(target).with_suffix(".parquet"), **record) as lines:
             stop, weights = stop_of(path), artifacts.checked(path)
-            blocks, output = ([], []) if stop else _layers(study, load_denoiser(study, method, path), clean, labels, seed)
+            blocks, output = (
+                ([], []) if stop else _layers(study, load_denoiser(study, method, path), clean, labels, noise_of(study, seed, rows))
+            )
             parquet.write_table(pa.Table.from_pylist([layer.line for layer in encoder + blocks + output], schema=LINES), lines)
             tokens = Tokens(len(clean), hashes["latents"], ("denoiser", weights), blocks, output, stop)
             scores = shared | _scores(study, "denoiser tokens", tokens)
@@ -109,10 +111,10 @@ def _scores(study: Study, of: str, subject: Subject) -> dict[str, Score]:
 
 
 def _layers(
-    study: Study, model: torch.nn.Module, clean: Tensor, labels: Tensor, seed: int
+    study: Study, model: torch.nn.Module, clean: Tensor, labels: Tensor, noise: Tensor
 ) -> tuple[list[LayerStatistics], list[LayerStatistics]]:
-    """Of a denoiser on the latents `clean` (images, C, H, W): its blocks, and its output, at every noise level."""
-    config, noise = study.outlier_statistics, noise_of(study, seed, range(len(clean)))
+    """Of a denoiser on the latents `clean` and `noise`, each (images, C, H, W): its blocks, and its output, at every noise level."""
+    config = study.outlier_statistics
     blocks, outputs = [], []
     for t in config.times:
         *norms, output = (torch.cat(parts) for parts in zip(*_in_batches(model, clean, noise, labels, t, config.batch), strict=True))

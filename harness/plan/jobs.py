@@ -93,7 +93,7 @@ class Stages:
         if variant in section.released_neurons:
             return self._stage("registers", subject=variant, what="published list of neurons")
         price, rounds = self.networks.encoder("plain"), section.max_rounds if rounds == "until_clean" else rounds
-        images = 2 * rounds * section.images
+        images = 2 * rounds * min(section.images, self.study.data.train_images)
         what = f"search, {rounds} round{'s' * (rounds > 1)} of 2 passes"
         return self._stage("registers", flops=price.flops * images, subject=variant, what=what, forward=price.flops, images=images)
 
@@ -233,7 +233,7 @@ class Stages:
 
     def _outliers(self, name: str, price: Price) -> JobPlan:
         section = self.study.outlier_statistics
-        images = min(section.images, self.study.data.reference) * len(section.times)
+        images = len(self.study.outlier_rows) * len(section.times)
         what = f"token norms at {len(section.times)} noise levels"
         return self._stage("outliers", flops=price.flops * images, subject=name, what=what, forward=price.flops, images=images)
 

@@ -151,14 +151,16 @@ def chosen(part: Part, rows: pd.DataFrame) -> str:
 def outliers(study: Study, *, worst: bool) -> str:
     """What an outlier is, and where its share is taken, unless each column says that."""
     factor, times = study.outlier_statistics.factor, ", ".join(f"{t:g}" for t in study.outlier_statistics.times)
+    looked = len(study.outlier_rows)
+    fewer = f" There are {looked} held-out images, and all are looked at." if looked < study.outlier_statistics.images else ""
     if not worst:
         return (
             f"Outlier: patch token with L2 norm above {factor:g} × the median of its block and noise level, t in {times}; "
-            "registers excluded."
+            f"registers excluded.{fewer}"
         )
     return (
         f"Outlier: patch token with L2 norm above {factor:g} × the median of its layer; shares and max/median are those "
-        f"of the worst layer (denoiser: worst block at t in {times}); registers excluded."
+        f"of the worst layer (denoiser: worst block at t in {times}); registers excluded.{fewer}"
     )
 
 

@@ -61,16 +61,18 @@ class Study(Strict):
                     raise ValueError(f"sampling.{field} {decay} is not one of denoiser.ema {self.denoiser.ema}")
         if self.ema in self.sampling.averages or len(set(self.sampling.averages)) < len(self.sampling.averages):
             raise ValueError(f"sampling.averages names a decay twice, or the one of sampling.ema, {self.ema}: {self.sampling.averages}")
-        needs = {"evaluation.kid_subset": self.evaluation.kid_subset, "the judge's features": self.features + 1}
+        needs = {"the judge's features": self.features + 1}
         if self.data.prompts:
             needs["GenEval, one image of each prompt,"] = self.classes
+        needs |= {"evaluation.kid_subset": self.evaluation.kid_subset, "evaluation.neighbours": self.evaluation.neighbours + 1}
         having = {"sampling.count": self.sampling.count}
         if self.evaluation.reconstruction or not self.evaluation.references:
             having["data.reference"] = self.data.reference
         for what, least in needs.items():
             for where, have in having.items():
                 if have < least:
-                    raise ValueError(f"{where} {have} is too few: {what} needs at least {least}")
+                    lower = f"; take more images, or lower it by {least - have} or more" if what.startswith("evaluation.") else ""
+                    raise ValueError(f"{where} {have} is too few: {what} needs at least {least}{lower}")
         return self
 
     @model_validator(mode="after")
@@ -145,6 +147,12 @@ class Study(Strict):
     def sampling_shift(self) -> float:
         """The time shift of sampling."""
         return self.time_shift if self.sampling.time_shift is None else self.sampling.time_shift
+
+    @property
+    def outlier_rows(self) -> list[int]:
+        """Numbers of the held-out images whose tokens are looked at: as many as there are and are wanted, of every class."""
+        held_out, count = self.data.reference, min(self.outlier_statistics.images, self.data.reference)
+        return [place * held_out // count for place in range(count)] if self.data.by_class else list(range(count))
 
     @property
     def features(self) -> int:

@@ -5,13 +5,19 @@ import re
 import shutil
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
+from pipeline import Pipeline
 
 from harness.cli.main import main
 from harness.data.captions import captions
 from harness.data.stage import load_data
+from harness.evaluation.outliers import measure_outliers
+from harness.report.figures import render_figures
+from harness.report.notes import outliers
 from harness.study import counts, study
+from harness.study import typed as config
 from harness.study.typed import ROOT, UserError
 from harness.workflow.config import checked_config
 from harness.workflow.counting import count_family, count_left_out
@@ -60,6 +66,49 @@ def test_labels_and_captions_of_the_readmes_study(mine, monkeypatch):
         "a photo of a golden retriever",
         "a photo of a great white shark",
     ]
+
+
+FEW = 20  # held out, a class: fewer than digits' outlier_statistics.images and evaluation.kid_subset
+
+
+def test_few_held_out_images_are_all_looked_at_and_the_note_and_the_figure_say_so(mine, monkeypatch):
+    for path in mine.glob("assets/photos/held_out/*/*.png"):
+        if int(path.stem) >= FEW:
+            path.unlink()
+    count_family("mine", mine / "assets")
+    with pytest.raises(
+        UserError, match=r"data.reference 60 is too few: evaluation.kid_subset needs at least 200; .* lower it by 140 or more"
+    ):
+        study.load_study("mine")
+    short = {"training": {"steps": 2}}
+    changes = dict.fromkeys(("encoder", "decoder", "denoiser"), short) | {"evaluation": {"judge": short, "clip": None, "kid_subset": 60}}
+    own = study.parse_study("mine", config.merge(study.read_study("mine"), changes))
+    assert own.outlier_rows == list(range(60))
+    assert " There are 60 held-out images, and all are looked at." in outliers(own, worst=True)
+    with pytest.raises(UserError, match=r"planted layer \d: patches of the training images are too much alike"):
+        Pipeline(own, mine / "results/alike", mine / "assets").prepare(["plain"])
+    random = np.random.default_rng(0)
+    for path in mine.glob("assets/photos/*/*/*.png"):
+        Image.fromarray(random.integers(0, 256, (36, 40, 3), dtype=np.uint8)).save(path)
+    built = Pipeline(own, mine / "results/mine", mine / "assets").prepare(["plain", "ttr_1"])
+    built.train("baseline", 0)
+    run, latents = built.root / "runs/baseline/seed0", built.encoders["plain"].latents
+    outlier_files = {"denoisers": [run / "denoiser.safetensors"], "latents": latents, "out": [run / "outliers.json"]}
+    measure_outliers(own, method="baseline", seeds=[0], **outlier_files)
+    scores = json.loads((run / "outliers.json").read_text(encoding="utf-8"))["scores"]
+    assert {scores[name]["n"] for name in ("encoder_outlier_share", "denoiser_outlier_share")} == {60}
+    monkeypatch.setattr(study, "STUDIES", ROOT / "harness/studies")  # which specifications of figures name
+    where = {"methods": ["baseline", "ttr"], "seeds": [0], "results": built.root, "out": mine / "figures"}
+    assert render_figures(own, **where, figure="encoder_norms") == {"figures": ["encoder_norms"]}
+
+
+def test_outliers_are_counted_over_images_of_every_class(mine):
+    """Held-out images lie by class: the first ones would be of one."""
+    count_family("mine", mine / "assets")
+    own = study.load_study("mine")
+    own = own.model_copy(update={"outlier_statistics": own.outlier_statistics.model_copy(update={"images": 6})})
+    assert own.outlier_rows == [0, 35, 70, 105, 140, 175]
+    assert study.load_study("digits").outlier_rows == list(range(256))
 
 
 def test_images_are_counted_again_when_snakemake_starts(mine):

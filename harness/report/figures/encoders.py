@@ -26,10 +26,10 @@ TRUTH = {"s": 40, "facecolors": "none", "edgecolors": "#0072B2", "linewidths": 1
 def encoder_norms(context: Context) -> tuple[Figure, Data]:
     """Token-norm maps by layer for the encoder variants without trained registers; outliers outlined."""
     study, variants = context.study, untrained_variants(context.methods)
-    maps, factor = {}, study.outlier_statistics.factor
+    maps, factor, rows = {}, study.outlier_statistics.factor, study.outlier_rows
     for key in variants:
         with safe_open(context.latents(key), "numpy") as file:
-            norms = file.get_slice("reference.norms")[: study.outlier_statistics.images]
+            norms = file.get_tensor("reference.norms")[rows]
         maps[key] = norms.reshape(*norms.shape[:2], study.latent_side, study.latent_side)
     medians = {key: median_norm(norms, axis=(0, 2, 3))[0, :, 0, 0] for key, norms in maps.items()}
     limits = {key: outlier_norm(norms, factor, axis=(0, 2, 3)) for key, norms in maps.items()}
@@ -38,7 +38,7 @@ def encoder_norms(context: Context) -> tuple[Figure, Data]:
     depth = maps[next(iter(variants))].shape[1]
     layers = np.unique(np.linspace(0, depth - 1, min(depth, LAYERS_SHOWN)).round().astype(int))
     scale = LogNorm(min(m[chosen].min() for m in maps.values()), max(m[chosen].max() for m in maps.values()))
-    image = context.reference()[chosen]
+    image = context.reference()[rows[chosen]]
     figure, axes = plt.subplots(len(variants), len(layers) + 1, figsize=(TWO_COLUMNS, max(1.6, 0.8 * len(variants) + 0.6)), squeeze=False)
     for row, (key, name) in enumerate(variants.items()):
         axes[row, 0].imshow(image)

@@ -15,6 +15,7 @@ class DataSection(Strict):
     """What every source says."""
 
     copied: ClassVar[bool] = True  # into the results; False: the images stay where they are, and the data set is an index of their files
+    by_class: ClassVar[bool] = False  # images lie in the order of their labels, so that the first ones are of one class
     prompts: ClassVar[bool] = False  # labels are prompts of drawn shapes: denoisers read their words, GenEval is scored, and no accuracy
 
     source: str
@@ -40,7 +41,7 @@ class Digits(DataSection):
 
     source: Literal["sklearn_digits"]
     image_size: Count  # pixels, after a bicubic resize
-    reference: Annotated[int, Field(ge=1, lt=1797)]  # images held out of all training; the reference of FID, KID, precision and recall
+    reference: Annotated[int, Field(ge=10, le=1787)]  # images held out of all training; the reference of FID, KID, precision and recall
     sha256: Sha256  # of the source's raw arrays, so that a changed source is noticed
     classes: Literal[10] = 10
     flip: Literal[False] = False  # a mirrored digit is another sign
@@ -66,6 +67,8 @@ class Shapes(DataSection):
 
 class OwnImages(DataSection):
     """People's own images, for training and held out, each with a class. What is left out of the numbers is counted (study/counts.py)."""
+
+    by_class = True
 
     classes: Count
     train: Asset
