@@ -31,13 +31,15 @@ def import_checkpoint(
     decoder, or by the rule; the order of a denoiser's classes, where the file `classes` states it, a name a line; and what a decoder's
     output is, by the study. `states`: of a denoiser that reads a text encoder's states of the study's prompts, a file with `states`
     (prompts + 1, L, width) and `real` (prompts + 1, L), the null prompt's last; they become part of its weights. UserError for a file that
-    holds more than weights, or other weights.
+    holds more than weights, or other weights, or whose prediction the study takes for another.
     """
     check_fits(study, method)
     if part == "decoder" and study.decoder.of_encoder:
         raise UserError(f"study '{study.name}' has no decoder of its own: its encoder decodes")
     if part == "decoder" and classes:
         raise UserError("--classes is of a denoiser: a decoder knows no labels")
+    if part == "denoiser":
+        _check_prediction(checkpoint, study)
     tensors, taken = _read(checkpoint, study, method, part, container)
     given, told_of_states = _states(study, states, part)
     tensors |= given
@@ -58,6 +60,16 @@ def import_checkpoint(
     order = {"classes": "stated" if facts["classes"] else "only their number is checked"} if part == "denoiser" else {}
     told = {"pixels": pixels.text} if pixels else {}
     return {"written": str(out), **taken, **told_of_states, **order, **told, "parameters": parameters, "sha256": sha256}
+
+
+def _check_prediction(checkpoint: Path, study: Study) -> None:
+    """UserError where the study takes what published weights of its architecture give for something else: names and shapes would fit."""
+    section, predicted = study.denoiser, study.denoiser.published_prediction
+    if predicted not in (None, section.prediction):
+        raise UserError(
+            f"{checkpoint}: published weights of {section.title} predict the {predicted}, which study '{study.name}' would read as the "
+            f"{section.prediction}; say denoiser.prediction: {predicted} there"
+        )
 
 
 def _stated(study: Study, classes: Path | None) -> list[str] | None:

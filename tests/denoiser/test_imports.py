@@ -12,6 +12,7 @@ from harness.commands.import_checkpoint import import_checkpoint
 from harness.denoiser.build import load_denoiser
 from harness.denoiser.train import train_denoiser
 from harness.store import artifacts
+from harness.study.sections.denoiser import ARCHITECTURES
 from harness.study.study import parse_study, read_study
 from harness.study.typed import UserError, merge
 
@@ -178,3 +179,21 @@ def test_the_command_takes_states(monkeypatch, capsys, tmp_path):
         main()
     assert left.value.code == 2
     assert "--states is of a denoiser that is given them: study 'smoke' has none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("name", "read_as"), [("ddt_mcg", "data"), ("diffusionbench_ddt_label", "data")])
+def test_weights_whose_output_would_be_read_as_another_are_refused(golden, tmp_path, name, read_as):
+    checkpoint, out = tmp_path / "published.pt", tmp_path / "denoiser.safetensors"
+    torch.save(bare(weights_of(golden(name)[1])), checkpoint)
+    with pytest.raises(
+        UserError, match=r"published weights of .* predict the velocity, .* read as the data; say denoiser.prediction: velocity there"
+    ):
+        import_checkpoint(checkpoint, study_of(name, prediction=read_as), method="baseline", part="denoiser", out=out)
+    assert not out.exists()
+
+
+def test_every_architecture_that_one_project_alone_publishes_says_what_it_predicts():
+    said = {name: shape.published_prediction for name, shape in ARCHITECTURES.items()}
+    assert said.pop("jit") == "data"
+    assert {said.pop(name) for name in ("lightningdit", "ditdh")} == {None}  # RAE's predict the velocity, the authors' the data
+    assert set(said.values()) == {"velocity"}

@@ -19,6 +19,7 @@ class Shape(Strict):
 
     title: ClassVar[str]  # in plans
     rotary: ClassVar[bool] = True  # whether rotary tables take a fourth of each head's width
+    published_prediction: ClassVar[Literal["data", "velocity"] | None] = None  # what published weights predict; None: either
 
     architecture: str
     width: Count
@@ -92,6 +93,7 @@ class DiTDHShape(Headed):
 
 class SiTShape(Shape):
     title = "SiT"
+    published_prediction = "velocity"
     rotary = False
 
     learn_sigma: bool = True  # twice the channels, of which the second half is dropped; the published XL has it
@@ -99,6 +101,7 @@ class SiTShape(Shape):
 
 class JiTShape(Shape):
     title = "JiT"
+    published_prediction = "data"
 
     in_context: Annotated[int, Field(ge=0)] = 32  # tokens of its own, beside any registers
     dropout: Decay = 0.0  # in training, in the middle half of the blocks; JiT-H's is 0.2
@@ -106,15 +109,18 @@ class JiTShape(Shape):
 
 class REPAShape(Shape):
     title = "SiT (REPA)"
+    published_prediction = "velocity"
     rotary = False
 
 
 class LightningDiTHustvlShape(LightningDiTShape):
     title = "LightningDiT (hustvl)"
+    published_prediction = "velocity"
 
 
 class DDTShape(Shape):
     title = "DDT"
+    published_prediction = "velocity"
 
     head_depth: Count  # blocks of the head, which are as wide as the `depth` of the encoder
 
@@ -129,6 +135,7 @@ class DDTShape(Shape):
 
 class DiffusionBenchDDTShape(Headed):
     title = "DDT of diffusion-bench"
+    published_prediction = "velocity"
 
     condition: Literal["label", "text"] = "label"  # text: where labels are prompts
     time_tokens: Count = 4
