@@ -5,6 +5,7 @@ from itertools import combinations
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
@@ -16,8 +17,8 @@ TOUCH = 1.0  # pixels by which boxes may meet: a box is as high as its font, not
 
 def visible_texts(figure: Figure) -> list[tuple[str, np.ndarray]]:
     """(text, corners of its box in pixels (4, 2)) of everything that is written in a figure."""
-    figure.canvas.draw()
-    renderer, hidden, texts = figure.canvas.get_renderer(), _hidden_labels(figure), []
+    figure.draw_without_rendering()
+    renderer, hidden, texts = FigureCanvasAgg(figure).get_renderer(), _hidden_labels(figure), []
     for text in figure.findobj(Text):
         if text.get_visible() and text.get_text().strip() and text not in hidden and (text.axes is None or text.axes.get_visible()):
             box = text.get_window_extent(renderer)
@@ -70,15 +71,13 @@ def texts(figure: Figure) -> list[str]:
 
 
 def check(draw, folder) -> None:
-    """`draw` () -> (figure, data): drawn twice, looked at, saved."""
+    """`draw` () -> (figure, data): drawn twice, saved, looked at as it was saved."""
     for name in ("first", "second"):
         with drawn(draw) as (figure, data):
+            style.save_figure(figure, data, folder / name)
             if name == "first":
                 assert round(figure.get_figwidth(), 2) in (style.ONE_COLUMN, style.TWO_COLUMNS)
                 assert not problems(figure)
-            else:
-                figure.canvas.draw()  # as `problems` does: every drawing moves the layout a little
-            style.save_figure(figure, data, folder / name)
     for path in sorted(folder.glob("first.*")):
         assert path.read_bytes() == path.with_stem("second").read_bytes()
     assert {path.suffix for path in folder.glob("first.*")} in ({".png", ".pdf", ".csv"}, {".png", ".pdf", ".npz"})
