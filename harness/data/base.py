@@ -39,6 +39,10 @@ class Source(ABC):
         """The same, of the data set that `make` wrote: where it knows better than the section."""
         return self.captions(labels)
 
+    def trained_on(self, folder: Path) -> int:
+        """How many of the held-out images of that data set are byte for byte one of the training."""
+        return 0
+
     def caption_source(self, folder: Path) -> str:
         """Where the captions of that data set come from, in words; empty where the section settles it."""
         return ""

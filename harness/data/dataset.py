@@ -16,6 +16,7 @@ from harness.data.folder import DECODERS, OnDisk, indexed
 from harness.data.images import centre_crop
 from harness.data.own import OwnSource
 from harness.data.shards import check_whole
+from harness.store.asset_files import sha256
 from harness.study.sections.data import DatasetFiles
 from harness.study.typed import UserError, did_you_mean
 
@@ -71,6 +72,9 @@ class DatasetSource(OwnSource):
             with ThreadPoolExecutor(DECODERS) as threads:
                 while some := list(islice(rows, TOGETHER)):
                     list(threads.map(keep, some))
+
+    def contents(self, folder: Path, split: str, files: list[str], record: Path) -> list[str]:
+        return [sha256(folder / IMAGES / split / file) for file in files]
 
     @staticmethod
     def load(folder: Path, split: str) -> OnDisk:

@@ -34,6 +34,11 @@ class FolderSource(OwnSource):
         train, held_out = (_placed(found[split], roots[split]) for split in ("train", "reference"))
         return [name for place, name in train.items() if same or place in held_out]
 
+    def contents(self, folder: Path, split: str, files: list[str], record: Path) -> list[str]:
+        listing = assets.Kept(record).listing
+        known = dict(zip(listing.names, listing.sha256, strict=True))
+        return [known[file] for file in files]
+
     @staticmethod
     def load(folder: Path, split: str) -> "OnDisk":
         kept = assets.Kept(folder.parent / artifacts.meta(folder)["records"][split])

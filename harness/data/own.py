@@ -39,6 +39,10 @@ class OwnSource(Source):
     def shared(self, found: dict[str, Listed], roots: dict[str, Path], same: bool) -> Sequence[str]:
         """Images of the training that are held out, too; `same`: both splits are of the same file or folder, or of copies."""
 
+    @abstractmethod
+    def contents(self, folder: Path, split: str, files: list[str], record: Path) -> list[str]:
+        """SHA-256 of each of these images of a split, as it lies in the asset of `record` or was stored in `folder`."""
+
     def store(self, folder: Path, roots: dict[str, Path], index: dict[str, dict[str, list[Any]]]) -> None:
         """Write the images into the data set `folder`, unless they stay where they are."""
 
@@ -74,12 +78,14 @@ class OwnSource(Source):
         every = np.linspace(0, len(index["reference"]["files"]), data.reference, endpoint=False).astype(int)  # evenly: sorted by class
         index["reference"] = {key: [column[i] for i in every] for key, column in index["reference"].items()}
         counts = {split: len(part["files"]) for split, part in index.items()}
+        outcome: dict[str, Any] = {}
         with artifacts.artifact(
             out,
             stage="data",
             module=type(self).__module__,
             config=data,
             inputs=files.values(),
+            outcome=outcome,
             source=data.source,
             counts=counts,
             classes=classes,
@@ -90,6 +96,8 @@ class OwnSource(Source):
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(parents=True)
             self.store(folder, roots, index)
+            train, held_out = (self.contents(folder, split, index[split]["files"], files[split]) for split in ("train", "reference"))
+            outcome["trained_on"] = self._trained_on({*train}, held_out, index["reference"]["files"], roots["reference"])
             for split, columns in index.items():
                 write_json(index_file(folder, split), columns | {"asset": artifacts.read_json(files[split])["sha256"]})
             write_json(folder / CAPTIONS, texts._asdict())
@@ -103,6 +111,17 @@ class OwnSource(Source):
                 f"{roots['reference']}: {len(both)} held-out images are trained on, too ({printable(both[0])}); give data.train and "
                 "data.held_out images of their own"
             )
+
+    @staticmethod
+    def _trained_on(train: set[str], held_out: list[str], names: list[str], where: Path) -> int:
+        """How many held-out images are byte for byte one of the training, which is told; UserError where all are."""
+        both = [name for name, content in zip(names, held_out, strict=True) if content in train]
+        told = f"{where}: {len(both)} of {len(names)} held-out images are trained on, too, byte for byte"
+        if len(both) == len(names):
+            raise UserError(f"{told}; give data.train and data.held_out images of their own")
+        if both:
+            print(f"warning: {told} ({printable(both[0])})", file=sys.stderr, flush=True)
+        return len(both)
 
     def _check_counts(self, found: dict[str, Listed], roots: dict[str, Path]) -> None:
         """UserError where there are other numbers of classes and images than the study says."""
@@ -125,6 +144,9 @@ class OwnSource(Source):
     def captions(self, labels: Sequence[int]) -> list[str]:
         """A word a class, in the place of what only the data set knows."""
         return [TEMPLATE.format(f"class{label}") for label in labels]
+
+    def trained_on(self, folder: Path) -> int:
+        return int(artifacts.meta(folder)["trained_on"])
 
     def caption_source(self, folder: Path) -> str:
         return artifacts.meta(folder)["captions"]

@@ -17,12 +17,13 @@ from harness.evaluation.kid import kid
 from harness.evaluation.outcome import Measured, Outcome, Stop, finite, without
 from harness.evaluation.reconstruction import psnr, rfid
 from harness.evaluation.subjects import ScoredSamples
-from harness.results.scores import CAPTIONED
+from harness.results.scores import CAPTIONED, TRAINED_ON
 
 
 def fid(seen: ScoredSamples) -> Measured:
     """Beside the reference, as torch-fidelity computes it."""
-    return seen.frechet.with_interval(seen.distances["fid"])
+    score = seen.frechet.with_interval(seen.distances["fid"])
+    return replace(score, how=f"{score.how}{TRAINED_ON}{seen.trained_on}") if seen.trained_on else score
 
 
 def fid_infinity(seen: ScoredSamples) -> Outcome:

@@ -118,6 +118,12 @@ class ScoredSamples(Subject):
         return clip_scores(self.images, captions(self.study.data, self.labels, self.instruments.data), *self.instruments.clip)
 
     @property
+    def trained_on(self) -> int:
+        """How many images of the reference are trained on, too."""
+        data = self.instruments.data
+        return source_of(self.study.data).trained_on(data) if data and self.reference.name == HELD_OUT else 0
+
+    @property
     def caption_source(self) -> str:
         """Where the captions come from, in words; empty where the study settles it."""
         return source_of(self.study.data).caption_source(self.instruments.data) if self.instruments.data else ""

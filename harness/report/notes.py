@@ -8,7 +8,7 @@ from harness.report import rows as row_files
 from harness.report.cells import empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
-from harness.results.scores import CAPTIONED, of_outliers, score_info, scores_of
+from harness.results.scores import CAPTIONED, TRAINED_ON, of_outliers, score_info, scores_of
 from harness.results.views import CHOSEN
 from harness.study.study import Study
 
@@ -106,7 +106,8 @@ def measured(study: Study, table: pd.DataFrame) -> str:
 
 def judged(study: Study, fid: pd.Series) -> str:
     """What the samples are compared with, and by which network."""
-    section, held_out = study.evaluation, f"{study.data.reference} held-out images"
+    section, trained_on = study.evaluation, str(fid["how"]).partition(TRAINED_ON)[2]
+    held_out = f"{study.data.reference} held-out images" + f", of which {trained_on} are trained on, too" * bool(trained_on)
     judge = f"judge: {section.judge.note} (weights {fid['extractor'][:12]})"
     if section.judge.comparable:
         first = f"'{section.references[0].name}'" if section.references else held_out

@@ -22,7 +22,9 @@ from harness.data.classes import check_stated, in_order, natural, read_stated
 from harness.data.registry import source_of
 from harness.data.stage import load_data, make_data
 from harness.evaluation.clip.stage import make_clip
-from harness.report.notes import captioned, sampled
+from harness.evaluation.functions import fid
+from harness.evaluation.outcome import Measured
+from harness.report.notes import captioned, judged, sampled
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.study import typed as config
@@ -129,6 +131,32 @@ def test_images_that_are_trained_on_are_not_held_out(own, how):
         section = uncounted({"data": {"source": "image_folder", "image_size": SIDE, **assets, **places}})
         with pytest.raises(UserError, match=f"{count} held-out images are trained on, too"):
             source_of(section).count(own.root / "assets")
+
+
+def test_held_out_images_that_are_copies_are_told_recorded_and_noted(own, capsys):
+    for root in (own.train, own.held_out):
+        folders(root, ["bird", "cat"])
+    shutil.copy(own.train / "cat/1.png", own.held_out / "bird/1.png")
+    made = own.make()
+    assert made.meta["trained_on"] == 1
+    assert "warning: " in (told := capsys.readouterr().err)
+    assert "held_out: 1 of 6 held-out images are trained on, too, byte for byte (bird/1.png)" in told
+    seen = SimpleNamespace(
+        frechet=SimpleNamespace(with_interval=lambda value: Measured(value, None, None, "bootstrap")),
+        distances={"fid": 1.0},
+        trained_on=source_of(made.study.data).trained_on(made.folder),
+    )
+    row = pd.Series({"how": fid(seen).how, "extractor": "a" * 64, "reference": "b" * 64})
+    study = made.study.model_copy(update={"evaluation": made.study.evaluation.model_copy(update={"references": []})})
+    assert "reference: 6 held-out images, of which 1 are trained on, too (sha256" in judged(study, row)
+    seen.trained_on = 0
+    assert fid(seen).how == "bootstrap"
+    for path in own.held_out.rglob("*.png"):
+        shutil.copy(own.train / "cat/1.png", path)
+    shutil.rmtree(own.root / "data")
+    with pytest.raises(UserError, match="6 of 6 held-out images are trained on, too, byte for byte; give"):
+        own.make()
+    assert not (own.root / "data").exists()
 
 
 @given(st.lists(st.integers(0, 10**6), unique=True), st.sampled_from(["{}", "class_{}", "{:09d}", "x{}y"]))

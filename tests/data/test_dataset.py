@@ -2,7 +2,9 @@
 
 import gzip
 import io
+import itertools
 import json
+import shutil
 import tarfile
 
 import pytest
@@ -18,9 +20,15 @@ from harness.study.typed import UserError
 NAMES = ["dog", "cat", "10", "9"]  # a ClassLabel's own order
 
 
+SERIAL = itertools.count()
+
+
 def png(light, mode="RGB"):
-    content = io.BytesIO()
-    Image.new(mode, (SIDE + 4, SIDE), light if mode == "L" else (light,) * 3).save(content, "PNG")
+    """No two are alike, by a pixel of the lower half."""
+    content, serial = io.BytesIO(), next(SERIAL) % (SIDE * SIDE // 2)
+    image = Image.new(mode, (SIDE + 4, SIDE), light if mode == "L" else (light,) * 3)
+    image.putpixel((2 + serial % SIDE, SIDE - 1 - serial // SIDE), 255 if mode == "L" else (255, 255, 255))
+    image.save(content, "PNG")
     return content.getvalue()
 
 
@@ -199,6 +207,20 @@ def test_rows_that_are_trained_on_are_not_held_out(own, splits):
     own.held_out.mkdir()
     with pytest.raises(UserError, match=r"train: 3 held-out images are trained on, too \(row 0\)"):
         make(own, 2, 3, 3, held_out={"path": "train", "source": "mine"}, **splits)
+
+
+def test_rows_that_are_copies_are_counted(own):
+    from datasets import concatenate_datasets
+
+    train, held_out = table([0, 1, 1]), table([0, 1])
+    for root, rows in ((own.train, train), (own.held_out, concatenate_datasets([held_out, train.select([2])]))):
+        root.mkdir(parents=True)
+        rows.to_parquet(root / "x.parquet")
+    assert make(own, 2, 3, 3).meta["trained_on"] == 1
+    train.select([1, 0]).to_parquet(own.held_out / "x.parquet")
+    shutil.rmtree(own.root / "data")
+    with pytest.raises(UserError, match="2 of 2 held-out images are trained on, too, byte for byte"):
+        make(own, 2, 3, 2)
 
 
 def test_an_image_that_does_not_decode_is_named(own):

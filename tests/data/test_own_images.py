@@ -39,7 +39,9 @@ def mine(tmp_path, monkeypatch):
             folder = tmp_path / "assets/photos" / split / name
             folder.mkdir(parents=True)
             for i in range(count):
-                Image.new("RGB", (40, 36), (100 * place,) * 3).save(folder / f"{i}.png")
+                picture = Image.new("RGB", (40, 36), (100 * place,) * 3)
+                picture.putpixel((20, 20), (i, len(split), 0))  # no image is another
+                picture.save(folder / f"{i}.png")
     monkeypatch.setattr(study, "STUDIES", tmp_path / "studies")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -85,6 +87,8 @@ def test_few_held_out_images_are_all_looked_at_and_the_note_and_the_figure_say_s
     own = study.parse_study("mine", config.merge(study.read_study("mine"), changes))
     assert own.outlier_rows == list(range(60))
     assert " There are 60 held-out images, and all are looked at." in outliers(own, worst=True)
+    for path in mine.glob("assets/photos/train/*/*.png"):
+        Image.new("RGB", (40, 36), (100 * CLASSES.index(path.parent.name),) * 3).save(path)
     with pytest.raises(UserError, match=r"planted layer \d: patches of the training images are too much alike"):
         Pipeline(own, mine / "results/alike", mine / "assets").prepare(["plain"])
     random = np.random.default_rng(0)

@@ -82,7 +82,7 @@ def built(root, files, *, train_images, classes=3):
         for i in range(classes):
             (root / "photos" / name / f"class {i}").mkdir(parents=True, exist_ok=True)
             if name == "held_out":
-                (root / "photos" / name / f"class {i}" / "x.png").write_bytes(png(RGB, 8, 2))
+                (root / "photos" / name / f"class {i}" / "x.png").write_bytes(png(RGB[::-1], 8, 2))  # none of the training
     for name, content in files.items():
         path = root / "photos" / "train" / name
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -91,7 +91,7 @@ def test_a_bad_loss_mask_is_one_line(tmp_path, monkeypatch, given, message):
         ({"sampling": {"count": 20}}, "sampling.count 20 is too few: the judge's features needs at least 33$"),
         ({"data": {"reference": 49}}, "data.reference 49 is too few: evaluation.kid_subset needs at least 50; .* lower it by 1 or more"),
         ({"evaluation": {"neighbours": 60}}, "sampling.count 60 is too few: evaluation.neighbours needs at least 61"),
-        ({"data": {"reference": 1788}}, "data.reference: Input should be less than or equal to 1787"),
+        ({"data": {"reference": 1788}}, "data: reference 1788: 10 images or more of the 1797 must be in either split"),
         ({"planted": [{"layer": 9, "neurons": 1, "share": 0.1, "activation": 9, "strength": 5}]}, "planted layer 9 does not exist"),
         ({"seeds": []}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must differ"),

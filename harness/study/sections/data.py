@@ -5,7 +5,7 @@ A new source: its section here, registered in SOURCES, and its images, registere
 
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from harness.study.sections.asset import Asset
 from harness.study.typed import Count, Sha256, Strict
@@ -41,7 +41,7 @@ class Digits(DataSection):
 
     source: Literal["sklearn_digits"]
     image_size: Count  # pixels, after a bicubic resize
-    reference: Annotated[int, Field(ge=10, le=1787)]  # images held out of all training; the reference of FID, KID, precision and recall
+    reference: Annotated[int, Field(ge=1, lt=1797)]  # images held out of all training; the reference of FID, KID, precision and recall
     sha256: Sha256  # of the source's raw arrays, so that a changed source is noticed
     classes: Literal[10] = 10
     flip: Literal[False] = False  # a mirrored digit is another sign
@@ -49,6 +49,12 @@ class Digits(DataSection):
     @property
     def train_images(self) -> int:
         return 1797 - self.reference
+
+    @model_validator(mode="after")
+    def _every_digit_in_both(self) -> "Digits":
+        if min(self.reference, self.train_images) < self.classes:
+            raise ValueError(f"reference {self.reference}: {self.classes} images or more of the 1797 must be in either split, one a digit")
+        return self
 
 
 class Shapes(DataSection):
