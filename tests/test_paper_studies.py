@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from dry_run import DryRuns
 from pipeline import Pipeline
 from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
@@ -174,16 +175,21 @@ def test_rules_take_a_study_from_its_assets_to_samples_and_rerun_what_uses_a_cha
     root = make_assets(study, tmp_path / "some where")
     results = [f"results/toy/{name}" for name in ("runs/dsr/seed0/samples.npz", "clip")]
 
-    def snakemake(*arguments):
+    dry_runs = DryRuns(tmp_path)
+
+    def words():
+        return ("--cores", "2", "--config", "study=toy", f"assets={root.name}")
+
+    def snakemake():
         environment = os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-        command = [sys.executable, "-m", "snakemake", "--cores", "2", "--config", "study=toy", f"assets={root.name}", *arguments]
-        done = subprocess.run([*command, "--", *results], cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
+        command = [sys.executable, "-m", "snakemake", *words(), "--", *results]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, env=environment)
         assert done.returncode == 0, done.stdout + done.stderr
-        return done
 
     def planned():
         """Jobs by rule, before anything has run."""
-        done = snakemake("-n")
+        done = dry_runs(*words(), "-n", "--", *results)
+        assert done.returncode == 0, done.stdout + done.stderr
         return {} if "Nothing to be done" in done.stderr else dict(re.findall(r"^(\w+) +(\d+)$", done.stdout, re.MULTILINE))
 
     snakemake()
@@ -216,3 +222,4 @@ def test_rules_take_a_study_from_its_assets_to_samples_and_rerun_what_uses_a_cha
     assert artifacts.checked(tmp_path / "results" / "toy" / "data") != data
     assert (tmp_path / results[1]).stat().st_mtime_ns == before
     assert planned() == {}
+    dry_runs.close()
