@@ -39,7 +39,10 @@ def import_checkpoint(
     if part == "decoder" and classes:
         raise UserError("--classes is of a denoiser: a decoder knows no labels")
     if part == "denoiser":
-        _check_prediction(checkpoint, study)
+        try:
+            study.denoiser.check_prediction(study.denoiser.prediction)
+        except ValueError as error:
+            raise UserError(f"{checkpoint}: {error} (study '{study.name}')") from None
     tensors, taken = _read(checkpoint, study, method, part, container)
     given, told_of_states = _states(study, states, part)
     tensors |= given
@@ -60,16 +63,6 @@ def import_checkpoint(
     order = {"classes": "stated" if facts["classes"] else "only their number is checked"} if part == "denoiser" else {}
     told = {"pixels": pixels.text} if pixels else {}
     return {"written": str(out), **taken, **told_of_states, **order, **told, "parameters": parameters, "sha256": sha256}
-
-
-def _check_prediction(checkpoint: Path, study: Study) -> None:
-    """UserError where the study takes what published weights of its architecture give for something else: names and shapes would fit."""
-    section, predicted = study.denoiser, study.denoiser.published_prediction
-    if predicted not in (None, section.prediction):
-        raise UserError(
-            f"{checkpoint}: published weights of {section.title} predict the {predicted}, which study '{study.name}' would read as the "
-            f"{section.prediction}; say denoiser.prediction: {predicted} there"
-        )
 
 
 def _stated(study: Study, classes: Path | None) -> list[str] | None:

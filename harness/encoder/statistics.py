@@ -24,7 +24,7 @@ def whitening_of(entries: Mapping[str, Tensor | None], shape: Shape, path: Path,
 
     That is (C, 1, 1) or (C, H, W); one more axis of 1 may come first. Whitened latents are (raw - mean) / sqrt(var + 1e-5), or
     (raw - mean) / std, times `multiplier`. A mean that is there as None is 0, as in RAE's file of DINOv2. UserError that names `path` where
-    one of the two is missing, or of another shape, not finite, or not positive.
+    one of the two is missing, or of another shape, not finite in float32, or not positive.
     """
     spreads = [name for name in ("var", "std") if entries.get(name) is not None]
     if "mean" not in entries or len(spreads) != 1:
@@ -35,7 +35,11 @@ def whitening_of(entries: Mapping[str, Tensor | None], shape: Shape, path: Path,
     mean = spread.new_zeros(shape) if entries["mean"] is None else _checked("mean", entries["mean"], shape, path)
     if wrong := int((spread <= 0).sum()):
         raise UserError(f"{path}: '{name}' is not positive ({wrong} of {spread.numel()} values); not statistics of latents, or damaged")
-    return Whitening(mean, ((spread + EPSILON).sqrt() if name == "var" else spread) / multiplier)
+    std = ((spread + EPSILON).sqrt() if name == "var" else spread) / multiplier
+    if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+        by = "" if multiplier == 1 else f", by the multiplier {multiplier:g},"
+        raise UserError(f"{path}: 'mean' or '{name}'{by} is beyond float32, which latents are in; not statistics of latents, or damaged")
+    return Whitening(mean, std)
 
 
 def _checked(name: str, value: Tensor, shape: Shape, path: Path) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
@@ -14,6 +15,7 @@ from harness.study.typed import UserError
 
 Tensors = dict[str, Tensor]
 M = TypeVar("M", bound=nn.Module)
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class GoldenFile:
 
 
 def read(path: Path) -> GoldenFile:
-    """Raises UserError for what is no such file, and for a tensor with a value that is not finite."""
+    """Raises UserError for what is no such file, and for a tensor of another dtype or with a value that is not finite."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
     try:
@@ -57,11 +59,13 @@ def read(path: Path) -> GoldenFile:
         raise UserError(f"{path}: not a readable safetensors file ({error})") from None
     try:
         config = json.loads(text or "")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too many brackets
         config = None
     if not isinstance(config, dict):
         raise UserError(f"{path}: its metadata has no 'config' (JSON) with the shapes; weights alone cannot be compared")
     for name, value in tensors.items():
+        if value.is_complex() or (value.is_floating_point() and value.dtype not in FLOATS):
+            raise UserError(f"{path}: '{name}' is {str(value.dtype).removeprefix('torch.')}, which no golden file holds")
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(f"{path}: '{name}' has values that are not finite; nothing can be compared with them")
     return GoldenFile(path, config, tensors)

@@ -12,6 +12,7 @@ from harness.parity.files import GoldenFile, Tensors
 from harness.parity.rae_decoder import DecoderConfig, build
 from harness.study.sections.encoder import FAMILIES
 from harness.study.sections.pixels import Channels, Pixels
+from harness.study.typed import UserError
 
 if TYPE_CHECKING:
     from harness.encoder.tower import VisionEncoder
@@ -68,7 +69,10 @@ def published_tower(file: GoldenFile, config: RaeConfig) -> "VisionEncoder":
     with TemporaryDirectory() as folder:
         Dinov2WithRegistersConfig(**config.encoder.model_dump()).save_pretrained(folder)
         save_tensors(Path(folder) / "model.safetensors", file.weights("encoder."))
-        return read_pretrained(folder, family=FAMILY, image_size=config.encoder_input_size).to(device())
+        try:
+            return read_pretrained(folder, family=FAMILY, image_size=config.encoder_input_size).to(device())
+        except UserError as error:
+            raise UserError(str(error).replace(folder, f"{file.path}, encoder")) from None
 
 
 def outputs(file: GoldenFile, config: RaeConfig) -> Tensors:

@@ -3,7 +3,6 @@
 Read by stages and by the report; imports no torch.
 """
 
-import math
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, model_validator
@@ -36,11 +35,8 @@ class Score(Strict):
 
     @model_validator(mode="after")
     def _a_number_or_a_reason(self) -> Self:
-        numbers = [number for number in (self.value, self.low, self.high) if number is not None]
         if (self.status == "ok") != (self.value is not None) or (self.status == "ok") == bool(self.reason):
             raise ValueError("a score has a value, or a status other than ok and a reason")
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"value {self.value} with interval {self.low} to {self.high} is not finite")
         if (self.low is None) != (self.high is None):
             raise ValueError("an interval has two ends")
         return self

@@ -46,6 +46,15 @@ class Study(Strict):
     outlier_statistics: Outliers
 
     @model_validator(mode="after")
+    def _weak_model_fits(self) -> "Study":
+        if self.sampling.guidance.weak:
+            try:
+                self.sampling.guidance.weak.check_prediction(self.denoiser.prediction)
+            except ValueError as error:
+                raise ValueError(f"sampling.guidance.weak: {error}") from None
+        return self
+
+    @model_validator(mode="after")
     def _consistent(self) -> "Study":
         check_seeds(self.seeds)
         self._encoder_fits()

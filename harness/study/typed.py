@@ -54,9 +54,9 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{8,64}$")]
 
 
 class Strict(BaseModel):
-    """No field but the known ones; true and false are no numbers, and nothing else is true or false."""
+    """No field but the known ones; true and false are no numbers, and nothing else is true or false; numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     @field_validator("*", mode="wrap")
     @classmethod

@@ -82,6 +82,8 @@ WRONG = {
     "both": ({"mean": MEAN, "var": VAR, "std": VAR}, r"it has 'mean', 'var', 'std'"),
     "other names": ({"mu": MEAN, "sigma": VAR}, r"it has neither of them"),
     "whole numbers": ({"mean": MEAN, "var": VAR.ceil().long()}, r"'var' is int64, not floating-point"),
+    "a mean beyond float32": ({"mean": MEAN.double() * 1e200, "var": VAR}, r"'mean' or 'var' is beyond float32"),
+    "a variance that float32 has as zero": ({"mean": MEAN, "std": VAR.double() * 1e-200}, r"'std' is not positive \(24 of 24 values\)"),
     "a number": ({"mean": 0.0, "var": VAR}, r"'mean' is a float, not a tensor"),
 }
 
@@ -94,6 +96,11 @@ def test_wrong_statistics_are_one_line(tmp_path, name):
         read_statistics(path, SHAPE)
     assert str(refusal.value).startswith(f"{path}: ")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_multiplier_that_leaves_no_deviation_is_refused(tmp_path):
+    with pytest.raises(UserError, match="by the multiplier 1e\\+60, is beyond float32"):
+        read_statistics(stored(tmp_path / "stat.pt", mean=MEAN, std=VAR), SHAPE, 1e60)
 
 
 def test_a_tensor_alone_and_a_file_with_code_are_refused(tmp_path):

@@ -222,6 +222,14 @@ def spoiled(name, path):
     changed.view(-1)[0] = float("nan")
     write(path, config, tensors | {weight: changed})
     yield "a weight that is no number", f"'{weight}' has values that are not finite"
+    write(path, config, tensors | {weight: tensors[weight].to(torch.float8_e4m3fn)})
+    yield "of eight bits", f"'{weight}' is float8_e4m3fn, which no golden file holds"
+    output = next(key for key in tensors if not key.startswith(("state.", "in.", "stat.")))
+    write(path, config, tensors | {output: tensors[output] + 5j})
+    yield "complex", f"'{output}' is complex64"
+    for text in ("[" * 200_000, f'{{"model": {"1" * 5000}}}'):
+        save_file(tensors, path, {"config": text})
+        yield "of no config", "its metadata has no 'config'"
     field = next(key for key, value in config.items() if isinstance(value, dict | int) and not isinstance(value, bool))
     write(path, config | {field: "x"}, tensors)
     yield "of another config", f"its config: {field}"

@@ -81,7 +81,7 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
         (lambda text: text.replace(",ema,", ",mea,", 1), "no column 'ema'"),
         (lambda text: text.replace(",n,", ",n,n,", 1), "columns in another order"),
         (lambda text: text.replace(",60,", ",sixty,", 1), "line 2: n: Input should be a valid integer"),
-        (lambda text: text.replace(",1.0,", ",nan,", 1), "line 2: value: Value error, value nan with interval"),
+        (lambda text: text.replace(",1.0,", ",nan,", 1), "line 2: value: Input should be a finite number"),
         (
             lambda text: text.replace(",1.0,", ",,", 1),
             "line 2: value: Value error, a score has a value, or a status other than ok and a reason",
@@ -91,7 +91,7 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
             lambda text: text.replace(",lower,False", ",higher,False", 1),
             "line 2: better, shared: higher, False are not those of score 'fid'",
         ),
-        (lambda text: text.replace(",0.98,", ",inf,", 1), "line 2: ema: inf is not a decay"),
+        (lambda text: text.replace(",0.98,", ",inf,", 1), "line 2: ema: Input should be a finite number"),
         (lambda text: text.replace(",fid,", ",fdi,", 1), "line 2: unknown score 'fdi', did you mean 'fid'"),
         (
             lambda text: text.replace(",3\n", ",2\n", 1),
@@ -269,7 +269,7 @@ def test_the_files_of_another_run_are_refused(study, copied):
 
 def test_a_score_that_is_not_a_number_is_refused(study, copied):
     rewrite(copied / "runs" / "dsr" / "seed1" / "scores.json", lambda values: values["scores"]["fid"].update(value=float("inf")))
-    assert "scores.json: scores.fid: Value error, value inf with interval" in refused(study, copied)
+    assert "scores.json: scores.fid.value: Input should be a finite number" in refused(study, copied)
 
 
 def test_a_reason_of_several_lines_becomes_one(study, copied):

@@ -10,6 +10,7 @@ from harness.study.method import EncoderRegisters, LossMask, Method, denoiser_ho
 from harness.study.study import load_study, parse_study, read_study, study_names
 from harness.study.typed import UserError
 
+WEAK_SIT = {"architecture": "sit", "width": 32, "depth": 2, "heads": 2, "mlp_ratio": 4.0, "weights": {"path": "weak.pt", "source": "mine"}}
 PAPER_METHODS = {"baseline", "masked", "ttr", "recursive_ttr", "trained_registers", "diffusion_registers", "dsr", "dsr_trained"}
 
 
@@ -105,6 +106,12 @@ def test_a_bad_loss_mask_is_one_line(tmp_path, monkeypatch, given, message):
         ({"sampling": {"guidance_search": {"scales": [2.0, 2.0]}}}, "names no scale or interval twice"),
         ({"sampling": {"guidance_search": {"intervals": [[0.5, 0.5]]}}}, "0.5 to 0.5 holds no time"),
         ({"sampling": {"guidance_search": {"scale": [2.0]}}}, "did you mean 'scales'"),
+        ({"sampling": {"time_shift": float("inf")}}, "sampling.time_shift: Input should be a finite number"),
+        ({"denoiser": {"t_min": float("nan")}}, "denoiser.t_min: Input should be a finite number"),
+        (
+            {"sampling": {"guidance": {"scale": 2.0, "weak": WEAK_SIT}}},
+            "weak: published weights of SiT predict the velocity, .* read as the data",
+        ),
     ],
 )
 def test_a_bad_study_value_is_one_line(changes, message):

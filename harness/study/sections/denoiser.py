@@ -46,6 +46,15 @@ class Shape(Strict):
     def check(self, *, prompts: bool) -> None:
         """ValueError where the architecture takes no labels of this kind: prompts or classes."""
 
+    def check_prediction(self, prediction: str) -> None:
+        """ValueError where what published weights give would be read as another `prediction`: names and shapes would fit."""
+        published = self.published_prediction
+        if published not in (None, prediction):
+            raise ValueError(
+                f"published weights of {self.title} predict the {published}, which the study would read as the {prediction}; "
+                f"say denoiser.prediction: {published} there"
+            )
+
     @model_validator(mode="after")
     def _heads_fit(self) -> "Shape":
         if self.width % (4 * self.heads) if self.rotary else self.width % self.heads or self.width % 4:
