@@ -81,7 +81,8 @@ def compute(a: argparse.Namespace) -> int:
 def check(a: argparse.Namespace) -> int:
     from harness.report.gate.command import run_gate
 
-    text, code = run_gate(a.study, against=a.against, rows=a.rows, results=a.results, renew=a.update, everything=a.all)
+    paths = {"against": a.against, "rows": a.rows, "results": a.results}
+    text, code = run_gate(a.study, **paths, methods=a.methods, power=a.power, renew=a.update, everything=a.all)
     print(text)
     return code
 
@@ -177,8 +178,12 @@ def _on_results(add: Add) -> None:
     sub.add_argument("--against", type=Path, metavar="PATH", help="stored rows (default: reports/reference/<study>.csv)")
     sub.add_argument("--rows", type=Path, metavar="PATH", help="fresh rows (default: reports/<study>/table1.csv)")
     sub.add_argument("--results", type=Path, metavar="PATH", help="results that they are from, for neuron lists (default: results/<study>)")
+    sub.add_argument("--methods", nargs="+", metavar="NAME", help="compare these alone (default: all; a stored one without rows is gone)")
     sub.add_argument("--all", action="store_true", help="print every line, not only what differs, moved or cannot be tested")
     sub.add_argument("--update", action="store_true", help="store the fresh rows instead, and say what changed")
+    sub.add_argument(
+        "--power", type=int, nargs="?", const=3, metavar="N", help="say instead what N fresh seeds would find (default: 3), of every score"
+    )
     sub = add("trace", trace, "follow a score back to the data and verify every hash on the way; exit code 1 if one does not fit")
     sub.add_argument("csv", type=Path, metavar="CSV", help="rows, such as reports/digits/table1.csv")
     sub.add_argument("--method", required=True, metavar="NAME", help="a method of the table")

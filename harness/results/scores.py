@@ -44,6 +44,7 @@ class ScoreInfo:
     averages: bool = False  # also of the samples of every other EMA decay
     snapshots: Callable[[Study], bool] = lambda _study: False  # also of the samples of earlier training steps
     counted: bool = False  # exact, not measured: the gate wants it equal
+    spread: Literal["plain", "log", "share"] = "plain"  # over seeds: by differences, by ratios, or as that of a share in [0, 1]
     note: str = ""  # a sentence under every table that shows a value of it
 
     @property
@@ -110,7 +111,7 @@ BLOCKS = Places("block", blocks_of, r"block\d+|output", _at_block)
 THRESHOLDS = Places("threshold", thresholds_of, r"(norm)?\d+(\.\d+)?", _at_threshold)
 
 # what several scores have in common; percent: shown as such
-percent = partial(ScoreInfo, scale=100.0, unit="%")
+percent = partial(ScoreInfo, scale=100.0, unit="%", spread="share")
 feature_score = partial(ScoreInfo, of="samples", compared=True, seen_by="judge")
 geneval_score = partial(
     percent, better="higher", of="samples", needs=lambda study: study.data.prompts, snapshots=lambda _study: True, digits=1
@@ -131,25 +132,25 @@ denoiser_score = partial(ScoreInfo, of="denoiser tokens", compared=True, seen_by
 
 SCORES: dict[str, ScoreInfo] = {
     "fid": feature_score(
-        title="FID", better="lower", digits=3, places=REFERENCES, averages=True, snapshots=lambda _study: True,
+        title="FID", better="lower", digits=3, spread="log", places=REFERENCES, averages=True, snapshots=lambda _study: True,
         about="Frechet distance of the extractor's features, samples against reference (torch-fidelity)",
     ),
     "fid_infinity": feature_score(
-        title="FID∞", better="lower", digits=3, averages=True, snapshots=lambda _study: True,
+        title="FID∞", better="lower", digits=3, spread="log", averages=True, snapshots=lambda _study: True,
         about="FID extrapolated to infinitely many samples (linear in 1/N; Chong and Forsyth 2020)",
         note="FID∞ is FID extrapolated to infinitely many samples.",
     ),
     "fid_clean": feature_score(
-        title="FID (clean-fid)", better="lower", digits=3, needs=lambda study: study.features <= CLEAN_FID_WIDEST,
+        title="FID (clean-fid)", better="lower", digits=3, spread="log", needs=lambda study: study.features <= CLEAN_FID_WIDEST,
         about="the same distance by clean-fid, as an independent check",
     ),
     "is": ScoreInfo(
-        title="IS", better="higher", of="samples", seen_by="judge",
+        title="IS", better="higher", of="samples", seen_by="judge", spread="log",
         about="Inception Score of the extractor's logits, mean over 10 splits (torch-fidelity)",
         note="IS is the mean over 10 splits of the samples, as usual; few samples bias it low. The CSV's `is_unsplit` is of all at once.",
     ),
     "is_unsplit": ScoreInfo(
-        title="IS (unsplit)", better="higher", of="samples", seen_by="judge",
+        title="IS (unsplit)", better="higher", of="samples", seen_by="judge", spread="log",
         about="Inception Score of the extractor's logits, all samples in one split (torch-fidelity)",
     ),
     "kid": feature_score(
@@ -157,11 +158,11 @@ SCORES: dict[str, ScoreInfo] = {
         about="kernel distance, cubic polynomial, unbiased, mean over subsets (torch-fidelity)",
     ),
     "precision": feature_score(
-        title="Precision", better="higher", digits=3, places=REFERENCES,
+        title="Precision", better="higher", digits=3, spread="share", places=REFERENCES,
         about="share of samples inside the k-NN balls of the reference (torch-fidelity)",
     ),
     "recall": feature_score(
-        title="Recall", better="higher", digits=3, places=REFERENCES,
+        title="Recall", better="higher", digits=3, spread="share", places=REFERENCES,
         about="share of reference images inside the k-NN balls of the samples (torch-fidelity)",
     ),
     "clip_score": ScoreInfo(
@@ -170,7 +171,7 @@ SCORES: dict[str, ScoreInfo] = {
         about="mean of max(100 cos, 0) between a sample and its caption (open_clip)",
     ),
     "accuracy": ScoreInfo(
-        title="Accuracy", better="higher", of="samples", seen_by="judge", digits=3,
+        title="Accuracy", better="higher", of="samples", seen_by="judge", digits=3, spread="share",
         # an image can be of several prompts
         needs=lambda study: not study.data.prompts and study.evaluation.judge.classifies,
         about="share of samples that the judge gives the label they were drawn with",
@@ -202,21 +203,22 @@ SCORES: dict[str, ScoreInfo] = {
         better="lower",
         seen_by="judge",
         digits=3,
+        spread="log",
         about="FID of the decoder's reconstruction of the reference images",
     ),
     "psnr": decoder_score(title="PSNR", better="higher", unit="dB", about="of that reconstruction, dB, mean over images"),
     "encoder_outlier_share": encoder_score(
-        title="Outliers, encoder", scale=100.0, unit="%", about="share of patch tokens above factor x median norm, at the worst layer"
+        title="Outliers, encoder", scale=100.0, unit="%", spread="share", about="share of patch tokens above factor x median norm, at the worst layer"
     ),
     "encoder_max_over_median": encoder_score(
-        title="Max/median, encoder", digits=1, about="largest norm over median norm, at the worst layer"
+        title="Max/median, encoder", digits=1, spread="log", about="largest norm over median norm, at the worst layer"
     ),
     "denoiser_outlier_share": denoiser_score(
-        title="Outliers, denoiser", better="lower", scale=100.0, unit="%", places=BLOCKS,
+        title="Outliers, denoiser", better="lower", scale=100.0, unit="%", spread="share", places=BLOCKS,
         about="share of patch tokens above factor x median norm, at the worst block and noise level",
     ),
     "denoiser_max_over_median": denoiser_score(
-        title="Max/median, denoiser", better="lower", digits=1,
+        title="Max/median, denoiser", better="lower", digits=1, spread="log",
         about="largest norm over median norm, at the worst block and noise level",
     ),
     "denoiser_middle_blocks": denoiser_score(

@@ -8,8 +8,9 @@ from pathlib import Path
 import pandas as pd
 from pydantic import TypeAdapter, ValidationError
 
-from harness.report.gate.compare import compare_rows
+from harness.report.gate.compare import RATE, compare_rows
 from harness.report.gate.lines import ORDER, GateLine, GateReport, NeuronLists, by_score
+from harness.report.gate.power import power_text
 from harness.report.rows import from_csv, to_csv
 from harness.results.schema import LEVEL, NONE
 from harness.results.views import View
@@ -29,24 +30,47 @@ def run_gate(
     against: Path | None = None,
     rows: Path | None = None,
     results: Path | None = None,
+    methods: list[str] | None = None,
+    power: int | None = None,
     renew: bool = False,
     everything: bool = False,
 ) -> tuple[str, int]:
-    """What `dsr check` prints, and its exit code. Default paths: what the DAG writes, and reports/reference/<study>.csv."""
+    """What `dsr check` prints, and its exit code. Default paths: what the DAG writes, and reports/reference/<study>.csv.
+
+    `methods`: those that are compared, of both sides. `power`: instead, what so many fresh seeds would find.
+    """
     of = load_study(study)
     against, rows = against or Path(f"reports/reference/{study}.csv"), rows or Path(f"reports/{study}/table1.csv")
+    if renew and (methods or power is not None):
+        raise UserError("--update stores all fresh rows; give it without --methods and --power")
+    if power is not None:
+        return power_text(_of_methods(_stored(against, study), methods, against), power, RATE), 0
     if not rows.is_file():
         raise UserError(f"{rows}: no fresh rows; run snakemake --cores all reports/table1.md --config study={study}")
     fresh = from_csv(rows)
     if set(fresh["study"]) != {study}:
         raise UserError(f"{rows}: rows of study '{fresh['study'].iloc[0]}', not of '{study}'; give --study and --rows of one")
+    fresh = _of_methods(fresh, methods, rows)
     neurons = neurons_of(fresh, places.folder(results or Path("results") / study, of, places.home(of, "encoder")))
     if renew:
         return store_rows(fresh, against, neurons), 0
+    stored = _of_methods(_stored(against, study), methods, against)
+    report = compare_rows(fresh, stored, fresh_neurons=neurons, stored_neurons=read_neurons(against.with_suffix(".json")))
+    return report_text(report, everything=everything), report.exit_code
+
+
+def _stored(against: Path, study: str) -> pd.DataFrame:
     if not against.is_file():
         raise UserError(f"{against}: no stored rows; write them with dsr check --study {study} --update, and keep the file")
-    report = compare_rows(fresh, from_csv(against), fresh_neurons=neurons, stored_neurons=read_neurons(against.with_suffix(".json")))
-    return report_text(report, everything=everything), report.exit_code
+    return from_csv(against)
+
+
+def _of_methods(rows: pd.DataFrame, methods: list[str] | None, path: Path) -> pd.DataFrame:
+    """The rows of these methods; all without any. UserError for a method that has none."""
+    for name in methods or ():
+        if name not in set(rows["method"]):
+            raise UserError(f"{path}: no rows of method '{name}'; it has {', '.join(dict.fromkeys(rows['method']))}")
+    return rows[rows["method"].isin(methods)] if methods else rows
 
 
 def report_text(report: GateReport, *, everything: bool = False) -> str:

@@ -1,8 +1,11 @@
 """Fresh rows against stored ones of unchanged code, by a test that knows how many seeds and how many comparisons there are."""
 
+from dataclasses import replace
+
 import pandas as pd
 
-from harness.report.gate.lines import ORDER, GateReport, NeuronLists, by_score
+from harness.report.gate.identity import other_trainings, sample_lines, unequal_values
+from harness.report.gate.lines import ORDER, GateLine, GateReport, NeuronLists, by_score
 from harness.report.gate.parts import data_lines, neuron_lines, shared_part_remarks
 from harness.report.gate.scores import compare_scores, power_remarks
 from harness.report.rows import PROTOCOL
@@ -26,10 +29,20 @@ def compare_rows(
     UserError where they were not measured alike.
     """
     check_alike(fresh, stored)
-    lines = compare_scores(by_score(fresh), by_score(stored), rate)
-    remarks = [*power_remarks(lines, rate), *shared_part_remarks(fresh, stored)]
-    lines += [*data_lines(fresh, stored), *neuron_lines(fresh, stored, fresh_neurons or {}, stored_neurons or {})]
+    lines, tests = compare_scores(by_score(fresh), by_score(stored), rate)
+    unequal = unequal_values(fresh, stored)
+    lines = [_with_parts(line, unequal.get((line.score, line.view, line.method)) if line.view else None) for line in lines]
+    remarks = [*power_remarks(tests, rate), *shared_part_remarks(fresh, stored), *other_trainings(fresh, stored)]
+    lines += [*sample_lines(fresh, stored), *data_lines(fresh, stored)]
+    lines += neuron_lines(fresh, stored, fresh_neurons or {}, stored_neurons or {})
     return GateReport(sorted(lines, key=lambda line: (ORDER.index(line.verdict), line.adjusted if line.tested else 0)), remarks)
+
+
+def _with_parts(line: GateLine, unequal: GateLine | None) -> GateLine:
+    """The line of a score, with what its parts say: equal ones whose values are not are a difference, whatever the seeds say."""
+    if unequal is None or (unequal.verdict == "note" and line.verdict == "difference"):
+        return line
+    return replace(line, verdict=unequal.verdict, why=unequal.why)
 
 
 def check_alike(fresh: pd.DataFrame, stored: pd.DataFrame) -> None:

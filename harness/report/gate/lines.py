@@ -21,7 +21,9 @@ Key = tuple[str, View, str]  # score, what its samples were drawn with, method
 
 @dataclass(frozen=True)
 class GateLine:
-    """One comparison. `low`, `high`: interval at LEVEL of fresh minus stored; `p` before, `adjusted` after correction; NaN untested."""
+    """One comparison. `low`, `high`: interval at LEVEL of fresh minus stored, and `p`, of Student's t of this line alone; `adjusted`: among
+    all lines. NaN untested.
+    """
 
     method: str
     score: str
@@ -44,7 +46,7 @@ class GateLine:
     @property
     def tested(self) -> bool:
         """Whether there was a test over seeds."""
-        return not math.isnan(self.p)
+        return not math.isnan(self.adjusted)
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,18 @@ class GateReport:
         return 2 if self.of("undecided") or untested else 0
 
 
+@dataclass(frozen=True)
+class Tests:
+    """How many tests over seeds there were, of single methods and over all; of how many seeds; whether seeds could be exchanged."""
+
+    own: int = 0
+    over_all: int = 0
+    stored: int = 0
+    fresh: int = 0
+    pairs: int = 0
+    exact: bool = True
+
+
 @dataclass
 class ScoreBySeed:
     """One score of one method: values by seed, and the status of the seeds that have none."""
@@ -81,11 +95,23 @@ class ScoreBySeed:
     values: dict[int, float] = field(default_factory=dict)
     without: dict[int, str] = field(default_factory=dict)
     half: float = math.nan  # of the interval within a run, over images; of the last row
+    n: int = 0  # images that a value is of
 
     @property
     def estimate(self) -> Estimate | None:
         """Over the seeds that have a value; None where none has."""
         return estimate(list(self.values.values())) if self.values else None
+
+    def fails_more_than(self, stored: "ScoreBySeed", rate: float) -> bool:
+        """Whether seeds fail that did not, or more of them than chance gives: where stored seeds failed too, by the hypergeometric test."""
+        if not self.without or not stored.values:
+            return False
+        if not self.values or not stored.without or set(self.without) & set(stored.values):
+            return True
+        fresh, before = (len(side.values) + len(side.without) for side in (self, stored))
+        failed = len(self.without) + len(stored.without)
+        as_many = sum(math.comb(fresh, k) * math.comb(before, failed - k) for k in range(len(self.without), min(fresh, failed) + 1))
+        return as_many / math.comb(fresh + before, failed) <= rate
 
     @property
     def failures(self) -> str:
@@ -102,7 +128,7 @@ def by_score(rows: pd.DataFrame) -> dict[Key, ScoreBySeed]:
         cell = scores.setdefault((row["score"], view, row["method"]), ScoreBySeed(row["shared"], row["better"]))
         if row["status"] == "ok":
             cell.values[row["seed"]] = row["value"]
-            cell.half = (row["high"] - row["low"]) / 2
+            cell.half, cell.n = (row["high"] - row["low"]) / 2, row["n"]
         else:
             cell.without[row["seed"]] = row["status"]
     return scores
