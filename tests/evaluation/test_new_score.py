@@ -74,6 +74,7 @@ def test_a_new_score_is_its_description_and_its_function(study, scored, tmp_path
     (tmp_path / "rows.csv").write_text(to_csv(rows), encoding="utf-8")
     stored, changed = from_csv(tmp_path / "rows.csv"), from_csv(tmp_path / "rows.csv")
     changed.loc[changed["score"] == "brightness", ["value", "low", "high"]] += 0.1
+    changed["seed"] += 100
     lines = [line for line in compare_rows(changed, stored).lines if line.score == "brightness" and line.method == "baseline"]
     assert {(line.verdict, line.better) for line in lines} == {("undecided", "higher")}  # a test needs two seeds a side
 

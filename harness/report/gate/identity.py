@@ -37,7 +37,8 @@ def unequal_values(fresh: pd.DataFrame, stored: pd.DataFrame) -> dict[Key, GateL
     lines: dict[Key, GateLine] = {}
     for key, row in _by_run(fresh).items():
         other = before.get(key)
-        parts = PARTS[score_info(row["score"]).of]
+        info = score_info(row["score"])
+        parts = {} if info.counted else PARTS[info.of]
         if other is None or not parts or row["value"] == other["value"] or not _equal(row, other, parts):
             continue
         here = _equal(row, other, MACHINE)
