@@ -1,5 +1,6 @@
 """ADM reference batches (guided-diffusion, evaluations): `.npz` with `mu` and `sigma` of a whole training set, and images in `arr_0`."""
 
+import hashlib
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.lib import format as npy
 
-from harness.evaluation.features import Extractor
+from harness.evaluation.features import Extractor, Seen
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.study.study import Study
 from harness.study.typed import UserError
@@ -28,10 +29,12 @@ def batch_statistics(study: Study, name: str, path: Path, sha256: str, extract: 
             )
         mu, sigma = (_statistic(archive, path, arrays, which, study.features) for which in ("mu", "sigma"))
         with closing(ArchivedImages(archive, path, arrays["arr_0"], study.data.image_size)) as images:
-            features = extract(images)["features"]
+            seen = Seen(images)
+            features = extract(seen)["features"]
     if mu is None or sigma is None:
-        return ReferenceStatistics.of_features(name, features, sha256, extract.sha256)
-    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, "given", extract.sha256)
+        return ReferenceStatistics.of_features(name, features, sha256, extract.sha256, seen.sha256)
+    content = hashlib.sha256(seen.sha256.encode() + mu.tobytes() + sigma.tobytes())
+    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, "given", extract.sha256, content.hexdigest())
 
 
 def _statistic(archive: zipfile.ZipFile, path: Path, arrays: dict[str, str], which: str, width: int) -> np.ndarray | None:

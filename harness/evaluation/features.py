@@ -1,5 +1,6 @@
 """Features of images under the study's judge, through torch-fidelity's extractor interface: one pass serves every metric."""
 
+import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +28,27 @@ class Images(torch.utils.data.Dataset):
 
     def __getitem__(self, index: int) -> Tensor:
         return torch.from_numpy(np.array(self.images[index])).permute(2, 0, 1)
+
+
+class Seen:
+    """Images (H, W, 3) uint8 by number, which remember what was read of them."""
+
+    def __init__(self, images: Sequence[np.ndarray] | np.ndarray) -> None:
+        self.images = images
+        self.hashes: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        image = np.asarray(self.images[index])
+        self.hashes[index] = hashlib.sha256(f"{image.shape} {image.dtype} ".encode() + image.tobytes()).hexdigest()
+        return image
+
+    @property
+    def sha256(self) -> str:
+        """Of the pixels that were read, in the order of their numbers."""
+        return hashlib.sha256("".join(f"{index} {self.hashes[index]}\n" for index in sorted(self.hashes)).encode()).hexdigest()
 
 
 class Extractor:

@@ -48,28 +48,32 @@ def without(value: float, why: str) -> Measured:
 
 @dataclass(frozen=True)
 class About:
-    """What scores are of: `n` images, and the SHA-256 of what they are compared with and of the network that looks."""
+    """What scores are of: `n` images, and the SHA-256 of what they are compared with, of the network that looks and of the images that are
+    compared with, by their pixels.
+    """
 
     n: int
     reference: str
     extractor: str
+    content: str = NONE
 
 
 class Subject:
     """What scores are of: a function of a score asks it for arrays. What several of them need is computed once, when the first asks.
 
-    `n` images; `compared_with`: SHA-256 of what they are compared with; `networks`: of those that look, by their names in descriptions;
-    `stop`: why there is nothing to score.
+    `n` images; `compared_with`: SHA-256 of what they are compared with; `content`: of its pixels; `networks`: of those that
+    look, by their names in descriptions; `stop`: why there is nothing to score.
     """
 
     n: int = 0
     compared_with: str = NONE
+    content: str = NONE
     networks: Mapping[str, str] = {}
     stop: Stop | None = None
 
     def about(self, info: ScoreInfo) -> About:
-        reference = self.compared_with if info.compared else NONE
-        return About(self.n, reference, self.networks[info.seen_by] if info.seen_by else NONE)
+        reference, content = (self.compared_with, self.content) if info.compared else (NONE, NONE)
+        return About(self.n, reference, self.networks[info.seen_by] if info.seen_by else NONE, content)
 
     def stopped(self, _info: ScoreInfo) -> Stop | None:
         """Why the score has no value, if that is known before it is computed."""
@@ -106,7 +110,7 @@ def attempt(compute: Callable[[], Outcome], about: About, stop: Stop | None = No
             outcome = finite(compute())
         except (UserError, ValueError, ArithmeticError, torch.linalg.LinAlgError) as error:  # the libraries' words for degenerate features
             outcome = Stop("failed", " ".join(str(error).split()) or type(error).__name__)
-    of = {"n": about.n, "reference": about.reference, "extractor": about.extractor}
+    of = {"n": about.n, "reference": about.reference, "extractor": about.extractor, "content": about.content}
     if isinstance(outcome, Stop):
         return Score(value=None, how=WITHOUT, status=outcome.status, reason=outcome.reason, **of)
     return Score(value=outcome.value, low=outcome.low, high=outcome.high, how=outcome.how, **of)

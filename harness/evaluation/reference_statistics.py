@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
+from harness.results.schema import NONE
 from harness.study.typed import UserError
 
 
@@ -15,6 +16,7 @@ from harness.study.typed import UserError
 class ReferenceStatistics:
     """`mu` (D,) and `sigma` (D, D) for FID, `features` (n, D) float32 for KID, precision and recall; `sha256` of the source.
 
+    `content` is the sha256 of the images as the judge read them, and of mu and sigma where they are given.
     `statistics` says where mu and sigma come from: `given`, or `from n images`. `extractor` is the sha256 of the judge's weights.
     """
 
@@ -25,6 +27,7 @@ class ReferenceStatistics:
     sha256: str
     statistics: str
     extractor: str
+    content: str = NONE
 
     @property
     def n(self) -> int:
@@ -37,14 +40,14 @@ class ReferenceStatistics:
         return symmetric_root(torch.from_numpy(self.sigma).double())
 
     @classmethod
-    def of_features(cls, name: str, features: Tensor, sha256: str = "", extractor: str = "") -> "ReferenceStatistics":
+    def of_features(cls, name: str, features: Tensor, sha256: str = "", extractor: str = "", content: str = NONE) -> "ReferenceStatistics":
         """Mean and covariance of (n, D) features. UserError if they are too few for a covariance of full rank."""
         if len(features) <= features.shape[1]:
             raise UserError(
                 f"reference {name}: FID needs more reference images than features: got {len(features)} for {features.shape[1]} features"
             )
         moments = fid_features_to_statistics(features)
-        return cls(name, moments["mu"], moments["sigma"], features, sha256, f"from {len(features)} images", extractor)
+        return cls(name, moments["mu"], moments["sigma"], features, sha256, f"from {len(features)} images", extractor, content)
 
 
 def symmetric_root(matrix: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 
 from harness.data.stage import load_data
 from harness.evaluation.adm_batches import batch_statistics
-from harness.evaluation.features import Extractor
+from harness.evaluation.features import Extractor, Seen
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.results.references import HELD_OUT, references_of
 from harness.store import artifacts
@@ -28,10 +28,9 @@ def make_references(study: Study, *, data: Path, judge: Path, records: list[Path
         references = []
         for name in names:
             if name == HELD_OUT:
-                images = load_data(data, "reference")
-                references.append(
-                    ReferenceStatistics.of_features(name, extract(images)["features"], artifacts.checked(data), extract.sha256)
-                )
+                images = Seen(load_data(data, "reference"))
+                features = extract(images)["features"]
+                references.append(ReferenceStatistics.of_features(name, features, artifacts.checked(data), extract.sha256, images.sha256))
             else:
                 source = artifacts.read_json(batches[name])["sha256"]
                 references.append(batch_statistics(study, name, locate(batches[name]), source, extract))
@@ -43,7 +42,9 @@ def make_references(study: Study, *, data: Path, judge: Path, records: list[Path
                 f"{one.name}.sigma": torch.from_numpy(one.sigma),
                 f"{one.name}.features": one.features,
             }
-        facts = {one.name: {"sha256": one.sha256, "statistics": one.statistics, "images": one.n} for one in references}
+        facts = {
+            one.name: {"sha256": one.sha256, "content": one.content, "statistics": one.statistics, "images": one.n} for one in references
+        }
         listed = [{"name": name, **one} for name, one in facts.items()]  # a list, because the file sorts the keys of a mapping
         save_tensors(path, tensors, references=listed, extractor=extract.sha256)
     return facts
@@ -60,6 +61,7 @@ def load_references(path: Path) -> dict[str, ReferenceStatistics]:
             one["sha256"],
             one["statistics"],
             facts["extractor"],
+            one["content"],
         )
         for one in facts["references"]
     }

@@ -80,6 +80,10 @@ class ScoredSamples(Subject):
         return self.reference.sha256
 
     @property
+    def content(self) -> str:
+        return self.reference.content
+
+    @property
     def networks(self) -> dict[str, str]:
         return self.instruments.networks
 
@@ -142,6 +146,7 @@ class Reconstruction(Subject):
         self.reference, self.truth = instruments.references[HELD_OUT], load_data(data, "reference")
         source, decode = load_held_out(latents), load_decoder(self.study, decoder)
         self.n, self.compared_with, self.resamples = len(source.latents), self.reference.sha256, self.study.evaluation.resamples
+        self.content = self.reference.content
         try:
             sampling = self.study.sampling
             self.images = images_of(decode, source.whitening, source.latents, sampling.batch, sampling.eight_bit)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from harness.results.schema import SCHEMA, Row, Score, ScoreFile, rows_of
+from harness.results.schema import OLDEST, SCHEMA, SINCE, Row, Score, ScoreFile, rows_of
 from harness.results.scores import of_outliers, score_info
 from harness.results.views import CHOSEN, View, plain_view
 from harness.store import artifacts
@@ -17,9 +17,9 @@ from harness.store.files import atomic
 from harness.study.study import Study
 from harness.study.typed import UserError
 
-PROTOCOL = ("n", "reference", "extractor", "config", "precision", "tf32", "compile")  # what must not differ within a column
+PROTOCOL = ("n", "reference", "content", "extractor", "config", "precision", "tf32", "compile")  # what must not differ within a column
 ONE_TABLE = ("code",)  # nor these within the rows of a study. (Versions, device and commit may, and the table says so.)
-OWN = ("reference", "extractor")  # outlier statistics are of the run's own models and latents
+OWN = ("reference", "content", "extractor")  # outlier statistics are of the run's own models and latents
 OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all seeds of a method share
 KEY = ["study", "method", "seed", "score", "ema", "step", "guidance"]
 Line = dict[Hashable, Any]  # of the table: a row, by column
@@ -115,15 +115,16 @@ def to_parquet(table: pd.DataFrame, path: Path) -> None:
 
 
 def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
-    """Rows that `to_csv` wrote, each checked against the schema.
+    """Rows that `to_csv` wrote, each checked against the schema; of an older version too, whose rows lack the fields of SINCE.
 
     UserError that names file, line and field; and for no rows, unless `empty`.
     """
-    fields, lines = list(Row.model_fields), []
+    lines = []
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:  # a spreadsheet puts a mark before the first column
             reader = csv.reader(file, strict=True)
             header = next(reader, [])
+            fields = [field for field in Row.model_fields if field in header or field not in SINCE]  # an older version's, too
             if header != fields:
                 odd = next((f"no column '{field}'" for field in fields if field not in header), None)
                 odd = odd or next((f"an unknown column '{name}'" for name in header if name not in fields), "columns in another order")
@@ -131,9 +132,9 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
             for values in reader:
                 if len(values) != len(fields):
                     raise UserError(f"{path}, line {reader.line_num}: has {len(values)} values for {len(fields)} columns")
-                if (version := values[fields.index("schema_version")]) != str(SCHEMA):
-                    where = f"{path}, line {reader.line_num}"
-                    raise UserError(f"{where}: not rows of this schema: schema_version is {version or 'missing'}, not {SCHEMA}; {ANEW}")
+                if (version := values[fields.index("schema_version")]) not in map(str, range(OLDEST, SCHEMA + 1)):
+                    where, wanted = f"{path}, line {reader.line_num}", f"{OLDEST} to {SCHEMA}"
+                    raise UserError(f"{where}: not rows of this schema: schema_version is {version or 'missing'}, not {wanted}; {ANEW}")
                 try:
                     lines.append(_row(dict(zip(fields, values, strict=True))))
                 except ValidationError as error:
@@ -147,7 +148,7 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
     if not lines and not empty:
         raise UserError(f"{path}: has no rows")
     try:
-        return checked(typed(pd.DataFrame(lines, columns=fields)))
+        return checked(typed(pd.DataFrame(lines, columns=list(Row.model_fields))))
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
 
@@ -155,7 +156,11 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
 def _row(values: dict[str, str]) -> dict[str, Any]:
     """A line of the CSV as the values of a Row. ValueError for what a row cannot be."""
     texts = {field: None if text == "" and field in EMPTY_IS_NONE else text for field, text in values.items()}
-    row = Row.model_validate(texts | {"schema_version": SCHEMA}, strict=False)  # pydantic converts no literal
+    version = int(values["schema_version"])  # pydantic converts no literal
+    for field, since in SINCE.items():
+        if version >= since and field not in values:
+            raise ValueError(f"no '{field}', which rows have from version {since} on; render the table again")
+    row = Row.model_validate(texts | {"schema_version": version}, strict=False)
     Score.model_validate({field: getattr(row, field) for field in Score.model_fields})
     info = score_info(row.score)
     if (row.better, row.shared) != (info.better, info.shared):

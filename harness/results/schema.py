@@ -11,7 +11,9 @@ from harness.results.scores import score_info
 from harness.results.views import Hash, Status, Text
 from harness.study.typed import Strict
 
-SCHEMA: Final = 3  # raise when a field changes its meaning
+SCHEMA: Final = 4  # raise when a field is added or changes its meaning
+OLDEST: Final = 3  # that is read
+SINCE: Final = {"content": 4}  # fields that older rows, from version 3 on, do not have
 NONE = "none"  # in the place of a hash: the score has no such input
 LEVEL = 0.95  # of every interval
 
@@ -26,6 +28,7 @@ class Score(Strict):
     value: float | None
     n: Annotated[int, Field(ge=0)]  # images it is of
     reference: Hash  # what is compared with
+    content: Hash = NONE  # of the images that are compared with, by their pixels, as they were read (of tokens: none)
     extractor: Hash  # weights of the network that looks: judge, CLIP model, or the denoiser measured
     low: float | None = None
     high: float | None = None
@@ -59,7 +62,7 @@ class Provenance(Strict):
 class ScoreFile(Strict):
     """What a scoring stage writes for a run (JSON). Hashes are those of the run's artifacts."""
 
-    schema_version: Literal[3] = SCHEMA
+    schema_version: Literal[4] = SCHEMA
     study: Text
     method: Text
     seed: int
@@ -97,6 +100,7 @@ class Row(Strict):
     better: Literal["lower", "higher", "neither"]
     shared: bool  # the same value for every seed: encoder, decoder and cost do not depend on the run's seed
     reference: Hash
+    content: Hash = NONE
     extractor: Hash
     encoder: Hash
     registers: Hash
@@ -113,7 +117,7 @@ class Row(Strict):
     compile: bool
     versions: Text
     device: Text
-    schema_version: Literal[3]
+    schema_version: Literal[3, 4]
 
 
 def rows_of(file: ScoreFile) -> list[Row]:

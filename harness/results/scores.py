@@ -208,7 +208,8 @@ SCORES: dict[str, ScoreInfo] = {
     ),
     "psnr": decoder_score(title="PSNR", better="higher", unit="dB", about="of that reconstruction, dB, mean over images"),
     "encoder_outlier_share": encoder_score(
-        title="Outliers, encoder", scale=100.0, unit="%", spread="share", about="share of patch tokens above factor x median norm, at the worst layer"
+        title="Outliers, encoder", scale=100.0, unit="%", spread="share",
+        about="share of patch tokens above factor x median norm, at the worst layer",
     ),
     "encoder_max_over_median": encoder_score(
         title="Max/median, encoder", digits=1, spread="log", about="largest norm over median norm, at the worst layer"

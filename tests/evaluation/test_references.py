@@ -179,7 +179,9 @@ def test_references_keep_their_order_their_source_and_every_bit(supplied):
     study = study_with("second", "first")
     facts, statistics = supplied.make(study)
     assert list(statistics) == ["second", "first", "held_out"] == references_of(study)
+    content = facts["first"].pop("content")
     assert facts["first"] == {"sha256": artifacts.sha256(supplied.folder / "first.npz"), "statistics": "given", "images": 60}
+    assert content == statistics["first"].content
     assert facts["second"]["statistics"] == "from 50 images"
     assert statistics["held_out"].sha256 == artifacts.checked(supplied.folder / "data")
     wanted = statistics_of(images_of(500))
@@ -194,6 +196,20 @@ def test_references_keep_their_order_their_source_and_every_bit(supplied):
         "evaluation.references.first.file.json",
         "evaluation.references.second.file.json",
     }
+
+
+def test_a_reference_is_told_by_the_images_that_were_read(supplied, monkeypatch):
+    """Other images of the same data set, as many: the data's hash is the same."""
+    study = study_with(reconstruction=True)
+    before = supplied.make(study)[1]["held_out"]
+    (supplied.folder / "references.safetensors").unlink()
+    assert supplied.make(study)[1]["held_out"].content == before.content
+    (supplied.folder / "references.safetensors").unlink()
+    training = InMemory(images_of(40, "train"), np.zeros(40, dtype=np.int64))
+    monkeypatch.setattr(references, "load_data", lambda _folder, _split: training)
+    after = supplied.make(study)[1]["held_out"]
+    assert (after.sha256, after.n) == (before.sha256, before.n)
+    assert after.content != before.content
 
 
 def test_held_out_images_are_left_out_where_nothing_needs_them(supplied):

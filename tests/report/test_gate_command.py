@@ -125,6 +125,33 @@ def test_methods_that_are_left_out_are_not_gone(check):
     assert check(table(stored), table(fresh, FRESH), "--update", "--methods", "baseline")[0] == 2
 
 
+def test_other_images_of_the_same_data_are_a_difference(check):
+    """As many training images in the place of the held-out ones: the data set's hash is the same."""
+    rng = np.random.default_rng(0)
+    stored, fresh = table(eight(rng), content="5" * 64), table(draws(rng, 3), FRESH, content="6" * 64)
+    code, said = check(stored, fresh)
+    assert code == 1
+    assert f"other images of the same data: {'5' * 12} before, {'6' * 12} now, for fid, " in said
+    assert check(stored, fresh.assign(content="5" * 64))[0] == 0
+
+
+def test_stored_rows_of_before_are_read_and_what_they_do_not_say_is_told(check, tmp_path):
+    rng = np.random.default_rng(0)
+    stored, fresh = table(eight(rng)), table(draws(rng, 3), FRESH, content="6" * 64, schema_version=4)
+    path = tmp_path / "old.csv"
+    path.write_text(stored.assign(registers="none").drop(columns="content").to_csv(index=False), encoding="utf-8")
+    code, said = check(stored, fresh, "--against", str(path))
+    assert code == 2  # its neuron lists are not there
+    (tmp_path / "old.json").write_text("{}", encoding="utf-8")
+    code, said = check(stored, fresh, "--against", str(path))
+    assert code == 0
+    assert "which images of it, only rows from version 4 on say: renew with --update" in said
+    path.write_text(stored.drop(columns="content").assign(schema_version=4).to_csv(index=False), encoding="utf-8")
+    code, said = check(stored, fresh, "--against", str(path))
+    assert code == 2
+    assert "no 'content', which rows have from version 4 on" in said
+
+
 # ------------------------------------------------------------------------------------------------------------- same seeds
 
 

@@ -94,12 +94,12 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
         (lambda text: text.replace(",0.98,", ",inf,", 1), "line 2: ema: Input should be a finite number"),
         (lambda text: text.replace(",fid,", ",fdi,", 1), "line 2: unknown score 'fdi', did you mean 'fid'"),
         (
-            lambda text: text.replace(",3\n", ",2\n", 1),
-            r"line 2: not rows of this schema: schema_version is 2, not 3; render the table again \(snakemake",
+            lambda text: text.replace(",4\n", ",2\n", 1),
+            r"line 2: not rows of this schema: schema_version is 2, not 3 to 4; render the table again \(snakemake",
         ),
-        (lambda text: text.replace(",3\n", ",4\n"), "line 2: not rows of this schema: schema_version is 4, not 3; render the table again"),
-        (lambda text: text.replace(",3\n", ",\n"), "schema_version is missing, not 3; render the table again"),
-        (lambda text: text.replace("a CPU,3", "3", 1), "line 2: has 33 values for 34 columns"),
+        (lambda text: text.replace(",4\n", ",5\n"), "line 2: not rows of this schema: schema_version is 5, not 3 to 4; render the table again"),
+        (lambda text: text.replace(",4\n", ",\n"), "schema_version is missing, not 3 to 4; render the table again"),
+        (lambda text: text.replace("a CPU,4", "4", 1), "line 2: has 34 values for 35 columns"),
         (lambda text: text + text.split("\n")[1] + "\n", "score 'fid' of baseline/seed0 is there twice"),
         (
             lambda text: text.replace(",60,", ",61,", 1),

@@ -13,7 +13,7 @@ from harness.results.views import View
 from harness.study.typed import UserError
 
 RATE = 0.05  # chance of any false difference in a report
-ALIKE = [column for column in PROTOCOL if column not in ("reference", "extractor")]
+ALIKE = [column for column in PROTOCOL if column not in ("reference", "content", "extractor")]
 
 
 def compare_rows(

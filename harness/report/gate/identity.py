@@ -12,7 +12,7 @@ from harness.results.views import View
 
 TOLERANCE = 1e-6  # relative, on another device or with other libraries: FID moves in its eighth digit between kernels
 PARTS: dict[Of, dict[str, str]] = {  # what a score is made of: columns of a row, in words
-    "samples": {"samples": "samples", "extractor": "judge", "reference": "reference"},
+    "samples": {"samples": "samples", "extractor": "judge", "reference": "reference", "content": "its images"},
     "reconstruction": {
         "encoder": "encoder", "registers": "register neurons", "latents": "latents", "decoder": "decoder", "extractor": "judge",
         "reference": "reference",

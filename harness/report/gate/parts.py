@@ -6,24 +6,31 @@ from dataclasses import replace
 import pandas as pd
 
 from harness.report.gate.lines import EVERY, GateLine, NeuronLists
+from harness.results.schema import NONE
 from harness.results.scores import of_outliers
 
 SHARED_PARTS = {"extractor": "judge", "encoder": "encoder", "latents": "latents", "decoder": "decoder"}
 
 
 def data_lines(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[GateLine]:
-    """A line for each data set that samples are compared with."""
-    before, after = (_of_samples(rows).groupby("score", sort=False)["reference"].first() for rows in (stored, fresh))
-    scores: dict[tuple[str, str], list[str]] = {}
+    """A line for each data set that samples are compared with: its source, and the images that were read of it."""
+    before, after = (_compared(rows).groupby("score", sort=False)[["reference", "content"]].first() for rows in (stored, fresh))
+    scores: dict[tuple[str, ...], list[str]] = {}
     for score in before.index.intersection(after.index):
-        scores.setdefault((before[score], after[score]), []).append(score)
-    for (old, new), of in scores.items():
-        why = f"must be equal: {old[:12]} before, {new[:12]} now, for {', '.join(of)}"
-        yield (
-            GateLine(EVERY, "data compared with", verdict="identical")
-            if old == new
-            else GateLine(EVERY, "data compared with", verdict="difference", why=why)
-        )
+        scores.setdefault((*before.loc[score], *after.loc[score]), []).append(score)
+    for (old, old_images, new, new_images), of in scores.items():
+        line = GateLine(EVERY, "data compared with")
+        if old != new:
+            yield replace(line, verdict="difference", why=f"must be equal: {old[:12]} before, {new[:12]} now, for {', '.join(of)}")
+        elif old_images == new_images:
+            yield replace(line, verdict="identical")
+        elif NONE in (old_images, new_images):
+            yield replace(
+                line, verdict="note", why="the same file; of which images of it, only rows from version 4 on say: renew with --update"
+            )
+        else:
+            why = f"other images of the same data: {old_images[:12]} before, {new_images[:12]} now, for {', '.join(of)}"
+            yield replace(line, verdict="difference", why=why)
 
 
 def neuron_lines(fresh: pd.DataFrame, stored: pd.DataFrame, fresh_neurons: NeuronLists, stored_neurons: NeuronLists) -> Iterator[GateLine]:
@@ -42,6 +49,11 @@ def neuron_lines(fresh: pd.DataFrame, stored: pd.DataFrame, fresh_neurons: Neuro
 
 def _listed(neurons: dict[str, list[int]]) -> str:
     return "; ".join(f"layer {layer}: {', '.join(map(str, listed))}" for layer, listed in neurons.items()) or "none"
+
+
+def _compared(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that were measured against something."""
+    return _of_samples(rows[(rows["status"] == "ok") & (rows["reference"] != NONE)])
 
 
 def _of_samples(rows: pd.DataFrame) -> pd.DataFrame:
