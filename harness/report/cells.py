@@ -13,6 +13,7 @@ from harness.study.method import load_method
 from harness.study.typed import UserError
 
 EMPTY = "–"
+BOLD_FROM = 3  # seeds: with two, a t-test of a score that has few steps finds certainty by chance
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ class Cell:
 def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str) -> dict[str, Cell]:
     """A column, by method, from the rows of one EMA decay.
 
-    Bold is the best mean, if its difference to the baseline, paired by seed, is not zero at LEVEL after Holm's correction over the methods.
+    Bold is the best mean, if its difference to the baseline, paired by seed, is not zero at LEVEL after Holm's correction over the methods,
+    and BOLD_FROM seeds or more differ by more than rounding.
     A method with a seed that has no value has none. UserError for a method without rows.
     """
     rows = table.loc[table["score"] == column.score, ["method", "seed", "score", "value", "low", "high", "status", "reason"]]
@@ -76,11 +78,18 @@ def _best(rows: pd.DataFrame, column: Column, methods: list[str], baseline: str)
     info = score_info(column.scored)
     if info.better == "neither" or info.shared or baseline not in methods or len(methods) < 2:
         return []
-    means = {method: by_seed(rows, method, column.scored).mean() for method in methods}
-    others = [method for method in methods if method != baseline]
-    p = dict(zip(others, holm([difference(rows, method, baseline, column.scored).p for method in others]), strict=True))
-    leader = (min if info.better == "lower" else max)(methods, key=lambda method: means[method])
-    return [method for method in methods if means[method] == means[leader]] if p.get(leader, 1.0) < 1 - LEVEL else []
+    return leaders({method: by_seed(rows, method, column.scored) for method in methods}, baseline, lowest=info.better == "lower")
+
+
+def leaders(values: dict[str, pd.Series], baseline: str, *, lowest: bool) -> list[str]:
+    """Methods that share the best mean, if it differs from the baseline's; `values`: of every method, by seed."""
+    means = {method: of.mean() for method, of in values.items()}
+    differences = {method: estimate((of - values[baseline]).dropna().to_numpy()) for method, of in values.items() if method != baseline}
+    if min(one.n for one in differences.values()) < BOLD_FROM:
+        return []
+    p = dict(zip(differences, holm([one.p for one in differences.values()]), strict=True))
+    leader = (min if lowest else max)(means, key=lambda method: means[method])
+    return [method for method in means if means[method] == means[leader]] if p.get(leader, 1.0) < 1 - LEVEL else []
 
 
 def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:

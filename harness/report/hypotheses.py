@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from harness.report.conditions import CONDITIONS, Condition
+from harness.report.condition import Condition
+from harness.report.conditions import CONDITIONS
 from harness.results.scores import scores_of
 from harness.study.names import NAME
 from harness.study.study import Study, study_names

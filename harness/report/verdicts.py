@@ -1,7 +1,7 @@
 """Verdicts on claims, from rows. Imports no torch.
 
-Most conditions of a claim are Student-t tests over seeds, paired where two methods are compared, with Holm's correction over all that are
-tested together.
+Most conditions of a claim are t-tests over seeds, paired where two methods are compared, with Holm's correction over all that are tested
+together.
 """
 
 from dataclasses import dataclass, replace
@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from harness.report import paper
-from harness.report.conditions import Condition, Ruling, names
+from harness.report.condition import Condition, Ruling, names
 from harness.report.hypotheses import Claim, Claims, first, lacking
-from harness.report.statistics import POWER, Estimate, holm, seeds_needed
+from harness.report.statistics import Estimate, holm
 from harness.report.words import number, p_text, seeds_text
 from harness.results.schema import LEVEL
 from harness.study.study import Study, study_names
@@ -28,8 +28,9 @@ MOST_SEEDS = 1000  # more are not looked for
 class Result:
     """What became of a condition. `effect` is over seeds, in the score's units; `relative` is its mean over that of `against`.
 
-    `p`, `adjusted`: two-sided, before and after Holm's correction; None where nothing is tested over seeds. `seeds_needed`: None where it
-    is decided, or not to be had; `reason` says why, and what was found where that is no mean over seeds.
+    `p`, `adjusted`: two-sided, before and after Holm's correction; None where nothing is tested over seeds. `seeds_needed`: fewest and
+    most, None beyond MOST_SEEDS, where it is tested and undecided; `reason` says why it is not tested, and what was found where that is no
+    mean over seeds; `detail` stands beside the effect.
     """
 
     condition: Condition
@@ -43,7 +44,8 @@ class Result:
     p: float | None = None
     adjusted: float | None = None
     seeds: int = 0
-    seeds_needed: int | None = None
+    seeds_needed: tuple[int | None, int | None] | None = None
+    detail: str = ""
     paper: str = ""  # the same comparison of the values that the paper prints
 
     @property
@@ -58,9 +60,12 @@ class Result:
 
     @property
     def needed_text(self) -> str:
-        """`seeds_needed`, and that there are more than can be looked for."""
-        beyond = self.outcome == "undecided" and self.p is not None and self.seeds_needed is None
-        return f"> {MOST_SEEDS}" if beyond else "–" if self.seeds_needed is None else str(self.seeds_needed)
+        """`seeds_needed`, and that there are more than are looked for."""
+        if self.seeds_needed is None:
+            return "–"
+        fewest, most = self.seeds_needed
+        last = most or f"> {MOST_SEEDS}"
+        return str(last) if fewest in (None, most) else f"{fewest} to {last}"
 
 
 @dataclass(frozen=True)
@@ -95,6 +100,7 @@ class _Measured:
     result: Result
     side: Estimate | None = None
     holds: bool = False
+    tests: int = 1
     lost: bool = False  # a run that the condition needs has no value
 
 
@@ -130,7 +136,7 @@ def _conclude(results: list[Result], lost: bool) -> tuple[Conclusion, Result]:
     if of("not tested"):
         return "not tested", of("not tested")[0]
     if of("undecided"):
-        return "undecided", max(of("undecided"), key=lambda r: (r.p or 0.0, r.seeds_needed or 0))
+        return "undecided", max(of("undecided"), key=lambda r: r.p or 0.0)
     return "replicates", max(results, key=lambda r: r.adjusted or 0.0)
 
 
@@ -140,7 +146,7 @@ def _decide(one: _Measured, adjusted: float | None, alpha: float) -> Result:
         return one.result
     if adjusted < ALPHA:
         return replace(one.result, adjusted=adjusted, outcome="holds" if one.holds else "refuted")
-    needed = seeds_needed(one.side.mean, one.side.sd, alpha=alpha, power=POWER, most=MOST_SEEDS)
+    needed = one.result.condition.needed(one.side, alpha / one.tests, MOST_SEEDS)
     return replace(one.result, adjusted=adjusted, seeds_needed=needed)
 
 
@@ -160,9 +166,10 @@ def _measure(claim: Claim, condition: Condition, runs: Runs, study: Study, metho
         return _Measured(replace(blank, outcome="undecided", reason=gone), lost=True)
     columns = {key: np.array([seeds[seed].value for seed in sorted(seeds)]) for key, seeds in of_seeds.items()}
     m, b = columns[method, study.ema], columns[against or method, study.ema]
-    one = condition.measure(m, b, np.ptp([columns[key] for key in columns if key[0] == (against or method)], axis=0))
-    result = replace(blank, seeds=len(m), outcome=one.outcome, reason=one.reason, effect=one.effect, relative=one.relative, p=one.p)
-    return _Measured(result, one.side, one.holds)
+    averages = {decay: columns[against or method, decay] for decay in decays[against or method]}
+    one = condition.measure(m, b, averages)
+    found = {name: getattr(one, name) for name in ("outcome", "reason", "effect", "relative", "p", "detail")}
+    return _Measured(replace(blank, seeds=len(m), **found), one.side, one.holds, one.tests)
 
 
 def _gone(of_seeds: dict[tuple[str, float], dict[int, _Value]]) -> str:
@@ -185,6 +192,7 @@ def finding(result: Result) -> str:
     if result.effect is None or result.condition.in_words:
         return result.reason
     relative = f" ({number(100 * result.relative, 1, signed=True)} %)" if result.relative is not None else ""
+    relative += f" ({result.detail})" if result.detail else ""
     if not result.condition.over_seeds:
         return f"{effect_text(result)}{relative}, {result.reason}"
     if result.p is None or result.adjusted is None:

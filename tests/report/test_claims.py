@@ -97,7 +97,7 @@ def test_a_claim_is_a_few_lines(tmp_path):
         (("id: noise", "id: ttr"), "claim 'ttr' stands there twice"),
         (("paper_study: imagenet256_siglip2_so400m", "paper_study: imagenet256"), "unknown study 'imagenet256'"),
         (("claims:\n", "claims: 3\nmore:\n"), "claims"),
-        (("title:", "title: ["), "claims.yaml, line 17: not valid YAML"),
+        (("title:", "title: ["), "claims.yaml, line 18: not valid YAML"),
     ],
 )
 def test_a_bad_file_is_one_line(tmp_path, change, message):

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from harness.report.statistics import Estimate, difference, estimate, holm, seeds_needed
+from harness.report.statistics import (
+    Estimate,
+    critical,
+    detectable,
+    difference,
+    estimate,
+    holm,
+    seeds_needed,
+    seeds_range,
+    skewed_p,
+)
 
 values = st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8)
 
@@ -40,7 +50,7 @@ def test_differences_are_paired_by_seed():
     paired = difference(rows, "b", "a", "fid")
     assert paired.mean == 1.0
     assert paired.half == pytest.approx(0.0)
-    assert paired.excludes_zero
+    assert not paired.excludes_zero  # without a spread there is nothing to hold it against
 
 
 @given(values)
@@ -56,7 +66,8 @@ def test_p_is_that_of_a_t_test_and_agrees_with_the_interval(sample):
 def test_p_without_a_spread():
     assert estimate(np.array([3.0])).p == 1.0
     assert estimate(np.array([0.0, 0.0])).p == 1.0
-    assert estimate(np.array([2.0, 2.0])).p == 0.0
+    assert estimate(np.array([2.0, 2.0])).p == 1.0
+    assert estimate(np.array([0.97, 0.97, 0.97 + 2e-16])).p == 1.0  # rounding is no spread
 
 
 chances = st.lists(st.floats(0, 1), min_size=1, max_size=8)
@@ -81,10 +92,34 @@ def test_holm_keeps_the_chance_of_any_false_finding():
 
 
 def test_seeds_needed_reach_the_power_that_is_asked():
-    n = seeds_needed(1.0, 1.0)
+    n = seeds_needed(1.0)
     assert n == 10  # as in tables of the paired t-test: d = 1, 5 %, 80 %
     draws = np.random.default_rng(0).normal(1.0, 1.0, size=(4000, n))
     assert np.mean([estimate(draw).p < 0.05 for draw in draws]) == pytest.approx(0.8, abs=0.03)
-    assert seeds_needed(0.0, 1.0) is seeds_needed(math.nan, 1.0) is seeds_needed(0.001, 1.0, most=50) is None
-    assert seeds_needed(1.0, 0.0) == 2
+    assert seeds_needed(0.0) is seeds_needed(math.nan) is seeds_needed(0.001, most=50) is None
+    assert seeds_needed(100.0) == 2
+    assert detectable(n, 0.05) <= 1.0 < detectable(n - 1, 0.05)
     assert Estimate(1.0, math.nan, 1).p == 1.0
+
+
+@pytest.mark.parametrize("size", [0.5, 1.0, 2.0])
+def test_a_pilot_of_three_gives_a_range_that_holds_the_seeds_needed(size):
+    """In 95 of 100 pilots. Their mean alone would give a number whose power is .52 to .67 in place of .8."""
+    rng, pilots, true = np.random.default_rng(0), 1000, seeds_needed(size)
+    inside = 0
+    for _ in range(pilots):
+        fewest, most = seeds_range(estimate(rng.normal(size, 1.0, size=3)), alpha=0.05)
+        inside += (fewest or 1001) <= true <= (most or 1001)
+    assert inside >= stats.binom.ppf(0.001, pilots, 0.95)
+
+
+def test_skewed_seeds_take_more_seeds():
+    assert seeds_needed(2.0) < seeds_needed(2.0, skewed=True)
+    rng, limit = np.random.default_rng(1), critical(6, 0.01, skewed=True)
+    values = np.exp(rng.standard_normal((20000, 6))) - math.exp(0.5)
+    beyond = np.abs(values.mean(1)) / (values.std(1, ddof=1) / math.sqrt(6)) > limit
+    assert beyond.mean() == pytest.approx(0.01, abs=0.003)
+    edge = estimate(np.array([1.0, -1.0] * 3) + limit * np.std([1.0, -1.0] * 3, ddof=1) / math.sqrt(6))
+    assert skewed_p(edge) == pytest.approx(0.01, abs=1e-3)
+    assert skewed_p(edge) > edge.p
+    assert skewed_p(estimate([1.0, 1.0])) == skewed_p(estimate([1.0])) == 1.0
