@@ -13,6 +13,7 @@ from harness.data.classes import check_stated, read_stated
 from harness.data.images import finite, to_uint8
 from harness.decoder.registry import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser, read_published
+from harness.denoiser.calls import in_words, with_times
 from harness.denoiser.recipe import recipe_of
 from harness.encoder.latents import classes_of
 from harness.encoder.whitening import load_whitening
@@ -102,6 +103,7 @@ def draw_samples(
                 arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
                 if stop is None:
                     arrays, outcome["shards"] = shards.assemble(folder, section.count)
+                    outcome["sampled"] = in_words(arrays.pop("times"), artifacts.meta(weights).get("averaged", {}).get(f"{view['ema']:g}"))
                     stop = status_of(artifacts.meta(weights), arrays.pop("finite"))
                 outcome |= stop
                 save_npz(path, arrays)
@@ -151,7 +153,7 @@ class SampleDrawer:
     def draw(self, folder: Path, study: Study, model: nn.Module, seed: int, name: str) -> None:
         """Fill `folder` with shards of `study.sampling`."""
         make = partial(_batch, study, model, self.weak, lambda final: self.decode_raw(self.whitening.unwhiten(final)), seed)
-        _draw_missing(folder, study, make, name)
+        _draw_missing(folder, study, with_times(model, make), name)
 
 
 def _draw_missing(folder: Path, study: Study, make: Callable[[range], dict[str, np.ndarray]], name: str) -> None:

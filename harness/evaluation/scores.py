@@ -12,7 +12,7 @@ from harness.evaluation.references import load_references
 from harness.evaluation.runs import chain, check_run, provenance_of
 from harness.evaluation.subjects import Instruments, NetworkCosts, Reconstruction, TrainingRecord
 from harness.results.references import references_of
-from harness.results.schema import Score, ScoreFile
+from harness.results.schema import NONE, Score, ScoreFile
 from harness.results.scores import ScoreInfo, score_info, scores_of
 from harness.results.views import plain_view
 from harness.store import artifacts
@@ -72,6 +72,7 @@ def score_runs(
                     method=method,
                     seed=seed,
                     **view._asdict(),
+                    sampled=artifacts.meta(drawn).get("sampled", NONE),
                     scores={name: scores[name] for name in scores_of(study) if name in scores},
                     decoder=artifacts.checked(decoder),
                     denoiser=artifacts.checked(weights),

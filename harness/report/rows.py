@@ -206,7 +206,7 @@ def check_protocol(table: pd.DataFrame) -> None:
         column = (row["study"], row["score"], View(row["ema"], row["step"], row["guidance"]).protocol)
         own = OWN if of_outliers(row["score"]) else ()
         _check_alike(row, firsts.setdefault(column, row), [f for f in (*PROTOCOL, *ONE_TABLE) if f not in own], "cannot share a column")
-        of_seeds = (*OF_METHOD, "guidance", *["value"] * row["shared"])
+        of_seeds = (*OF_METHOD, "guidance", "sampled", *["value"] * row["shared"])
         _check_alike(row, firsts.setdefault((*column, row["method"]), row), of_seeds, "are not seeds of one method")
 
 

@@ -13,7 +13,7 @@ from harness.study.typed import Strict
 
 SCHEMA: Final = 4  # raise when a field is added or changes its meaning
 OLDEST: Final = 3  # that is read
-SINCE: Final = {"content": 4}  # fields that older rows, from version 3 on, do not have
+SINCE: Final = {"sampled": 4, "content": 4}  # fields that older rows, from version 3 on, do not have
 NONE = "none"  # in the place of a hash: the score has no such input
 LEVEL = 0.95  # of every interval
 
@@ -69,6 +69,7 @@ class ScoreFile(Strict):
     ema: float  # decay of the weights that are scored
     step: Annotated[int, Field(ge=1)]  # of training, that they are from
     guidance: Text  # in words; of weights alone: the study's
+    sampled: Text = NONE  # what the samples were drawn with, as the network saw it; of weights alone: none
     scores: dict[str, Score]
     encoder: Hash
     registers: Hash  # neuron list of test-time registers
@@ -89,6 +90,7 @@ class Row(Strict):
     ema: float
     step: Annotated[int, Field(ge=1)]
     guidance: Text
+    sampled: Text = NONE
     score: Text
     value: float | None
     low: float | None

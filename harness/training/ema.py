@@ -24,6 +24,7 @@ class Weights:
         self.first = [torch.zeros_like(p) for p in self.parameters]
         self.second = [torch.zeros_like(p) for p in self.parameters]
         self.steps = [torch.zeros((), device=p.device) for p in self.parameters]
+        self.decays = torch.zeros(len(ema), dtype=torch.float64)  # that the averages last moved by
         self.losses = torch.zeros(steps if self.parameters else 0, device=self.parameters[0].device if self.parameters else None)
 
     @torch.no_grad()
@@ -50,6 +51,7 @@ class Weights:
     @torch.no_grad()
     def follow(self, decays: Sequence[float]) -> None:
         """Move each average towards the weights."""
+        self.decays.copy_(torch.tensor(list(decays), dtype=torch.float64))
         for average, decay in zip(self.averages, decays, strict=True):
             torch._foreach_lerp_(average, self.parameters, 1 - decay)
 
@@ -69,5 +71,6 @@ class Weights:
     def tensors(self, prefix: str) -> dict[str, Tensor]:
         """What a checkpoint holds, by `<prefix>.<list>.<number>`; the tensors themselves, no copies."""
         lists = {"parameters": self.parameters, "first": self.first, "second": self.second, "steps": self.steps, "losses": [self.losses]}
+        lists["decays"] = [self.decays]
         lists |= {f"average{i}": average for i, average in enumerate(self.averages)}
         return {f"{prefix}.{name}.{i}": tensor for name, values in lists.items() for i, tensor in enumerate(values)}

@@ -84,8 +84,9 @@ def fit(
     shares; gradients and losses are added up.
     `state` is a folder of this run's own (None: no checkpoints); there the first process leaves the weights of `snapshots` that were
     reached. Without `ema` the trained weights themselves are returned; with it, `model` ends with the first average.
-    `outcome` gets `losses`, the curve, and `skipped_steps`: a step without a finite loss or gradient leaves weights and optimiser as they
-    are. Raises Diverged where those are more than training.skips, a look later at most; the last checkpoint stays.
+    `outcome` gets `losses`, the curve, `averaged`, the decay that each average last moved by, and `skipped_steps`: a step without a finite
+    loss or gradient leaves weights and optimiser as they are. Raises Diverged where those are more than training.skips, a look later at
+    most; the last checkpoint stays.
     """
     allow_tf32(training.tf32)
     steps = training.length(images)
@@ -129,6 +130,7 @@ def fit(
     kept = run.model.averaged(model) if ema else [model.state_dict()]
     if outcome is not None:
         outcome |= {"skipped_steps": len(skipped), "losses": curve(run.model.losses[:done], steps)}
+        outcome |= {"averaged": {f"{decay:g}": used for decay, used in zip(ema, run.model.decays.tolist(), strict=True)}} if ema else {}
     if len(skipped) > training.skips:
         last = skipped[training.skips]
         raise Diverged(name, training, last, len(skipped), training.lr * rate(last, training, images), state, kept)

@@ -6,7 +6,7 @@ import pandas as pd
 
 from harness.report.gate.identity import other_trainings, sample_lines, unequal_values
 from harness.report.gate.lines import ORDER, GateLine, GateReport, NeuronLists, by_score
-from harness.report.gate.parts import data_lines, neuron_lines, shared_part_remarks
+from harness.report.gate.parts import data_lines, neuron_lines, sampled_lines, shared_part_remarks
 from harness.report.gate.scores import compare_scores, power_remarks
 from harness.report.rows import PROTOCOL
 from harness.results.views import View
@@ -33,7 +33,7 @@ def compare_rows(
     unequal = unequal_values(fresh, stored)
     lines = [_with_parts(line, unequal.get((line.score, line.view, line.method)) if line.view else None) for line in lines]
     remarks = [*power_remarks(tests, rate), *shared_part_remarks(fresh, stored), *other_trainings(fresh, stored)]
-    lines += [*sample_lines(fresh, stored), *data_lines(fresh, stored)]
+    lines += [*sample_lines(fresh, stored), *sampled_lines(fresh, stored), *data_lines(fresh, stored)]
     lines += neuron_lines(fresh, stored, fresh_neurons or {}, stored_neurons or {})
     return GateReport(sorted(lines, key=lambda line: (ORDER.index(line.verdict), line.adjusted if line.tested else 0)), remarks)
 

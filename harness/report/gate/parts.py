@@ -8,6 +8,7 @@ import pandas as pd
 from harness.report.gate.lines import EVERY, GateLine, NeuronLists
 from harness.results.schema import NONE
 from harness.results.scores import of_outliers
+from harness.results.views import View
 
 SHARED_PARTS = {"extractor": "judge", "encoder": "encoder", "latents": "latents", "decoder": "decoder"}
 
@@ -31,6 +32,25 @@ def data_lines(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[GateLine]:
         else:
             why = f"other images of the same data: {old_images[:12]} before, {new_images[:12]} now, for {', '.join(of)}"
             yield replace(line, verdict="difference", why=why)
+
+
+def sampled_lines(fresh: pd.DataFrame, stored: pd.DataFrame) -> Iterator[GateLine]:
+    """A line for each method and view: what its samples were drawn with, as the network saw it; none where a side does not say."""
+    before, after = (_sampled(rows) for rows in (stored, fresh))
+    for key in before.index.intersection(after.index):
+        ema, step, guidance, method = key
+        line = GateLine(method, "sampled with", View(ema, step, guidance))
+        old, new = before[key], after[key]
+        yield (
+            replace(line, verdict="identical")
+            if old == new
+            else replace(line, verdict="difference", why=f"must be equal: {old} before, {new} now")
+        )
+
+
+def _sampled(rows: pd.DataFrame) -> pd.Series:
+    told = rows[(rows["status"] == "ok") & (rows["sampled"] != NONE)]
+    return told.groupby([*View._fields, "method"], sort=False)["sampled"].first()
 
 
 def neuron_lines(fresh: pd.DataFrame, stored: pd.DataFrame, fresh_neurons: NeuronLists, stored_neurons: NeuronLists) -> Iterator[GateLine]:
