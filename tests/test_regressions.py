@@ -127,3 +127,12 @@ def test_a_regression_is_caught(pool, rows_of_seeds, monkeypatch, regression, di
     report = compare_rows(rows_of_seeds(range(100, 100 + FRESH), regression.__name__), of(pool, range(STORED)))
     assert report.exit_code == 1, report_text(report, everything=True)
     assert ("fid", direction) in {(line.score, line.why) for line in report.of("difference")}
+
+
+@pytest.mark.parametrize("regression", [without_average, other_time_shift])
+def test_the_same_seeds_tell_what_they_were_drawn_with(pool, rows_of_seeds, monkeypatch, regression):
+    """Two of the stored seeds again, after the regression: too few for a test over seeds, and no test is needed."""
+    regression(monkeypatch)
+    report = compare_rows(rows_of_seeds(range(2), f"same {regression.__name__}"), of(pool, range(STORED)))
+    assert report.exit_code == 1
+    assert "sampled with" in {line.score for line in report.of("difference")}

@@ -104,8 +104,10 @@ def _read(path: Path) -> ScoreFile:
 
 
 def to_csv(table: pd.DataFrame) -> str:
-    """The long table as text; the same runs give the same bytes, so without `seconds`."""
-    return table.drop(columns="seconds", errors="ignore").to_csv(index=False, lineterminator="\n")
+    """The long table as text; the same runs give the same bytes, so without `seconds`. Rows of an older version get no newer columns."""
+    version = table["schema_version"].max() if len(table) else SCHEMA
+    newer = [field for field, since in SINCE.items() if since > version]
+    return table.drop(columns=["seconds", *newer], errors="ignore").to_csv(index=False, lineterminator="\n")
 
 
 def to_parquet(table: pd.DataFrame, path: Path) -> None:

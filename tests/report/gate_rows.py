@@ -11,7 +11,7 @@ from harness.results.scores import score_info
 HASHES = dict.fromkeys(("reference", "extractor", "encoder", "latents", "decoder", "denoiser", "samples"), "a" * 64)
 MADE = {
     "config": "d" * 16, "code": "e" * 16, "commit": "0123456789ab", "dirty": False, "precision": "float32", "tf32": False, "compile": False,
-    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 3,
+    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 4,
 }  # fmt: skip
 METHODS = ("baseline", "ttr")
 

@@ -18,7 +18,7 @@ HASHES = dict(
 )
 MADE = {
     "config": "d" * 16, "code": "e" * 16, "commit": "0123456789ab", "dirty": False, "precision": "float32", "tf32": False, "compile": False,
-    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 3,
+    "versions": "torch 2.13.0", "device": "a CPU", "schema_version": 4,
 }  # fmt: skip
 
 

@@ -137,7 +137,7 @@ def test_other_images_of_the_same_data_are_a_difference(check):
 
 def test_stored_rows_of_before_are_read_and_what_they_do_not_say_is_told(check, tmp_path):
     rng = np.random.default_rng(0)
-    stored, fresh = table(eight(rng)), table(draws(rng, 3), FRESH, content="6" * 64, schema_version=4)
+    stored, fresh = table(eight(rng), schema_version=3), table(draws(rng, 3), FRESH, content="6" * 64)
     path = tmp_path / "old.csv"
     path.write_text(stored.assign(registers="none").drop(columns=["content", "sampled"]).to_csv(index=False), encoding="utf-8")
     code, said = check(stored, fresh, "--against", str(path))

@@ -279,3 +279,15 @@ def test_a_reason_of_several_lines_becomes_one(study, copied):
     rewrite(copied / "runs" / "dsr" / "seed1" / "scores.json", diverge)
     rows = row_files.collect(study, METHODS, SEEDS, copied)
     assert rows.loc[rows["status"] == "diverged", "reason"].tolist() == ["one two"]
+
+
+def test_rows_of_an_older_version_are_read_and_written_as_they_were(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text(row_files.to_csv(synthetic(scores=["fid"], schema_version=3)), encoding="utf-8")
+    assert not {"content", "sampled"} & set(path.read_text(encoding="utf-8").splitlines()[0].split(","))
+    table = row_files.from_csv(path)
+    assert set(table["content"]) == set(table["sampled"]) == {"none"}
+    assert row_files.to_csv(table) == path.read_text(encoding="utf-8")
+    path.write_text(path.read_text(encoding="utf-8").replace(",3\n", ",4\n"), encoding="utf-8")
+    with pytest.raises(UserError, match="line 2: no 'sampled', which rows have from version 4 on; render the table again"):
+        row_files.from_csv(path)
