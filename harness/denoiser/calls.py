@@ -47,4 +47,4 @@ def in_words(times: np.ndarray, average: float | None) -> str:
     row = rounded[0] if len(rounded) else np.zeros(0)
     called = f"{len(row)} calls" + (f" from t = {row[0]:g} to {row[-1]:g}" if len(row) else "")
     decay = "unknown" if average is None else f"{average:g}"
-    return f"{called} ({hashlib.sha256(row.tobytes()).hexdigest()[:12]}), weights averaged with {decay}"
+    return f"{called} ({hashlib.sha256(row.tobytes()).hexdigest()[:12]}) of weights averaged with {decay}"

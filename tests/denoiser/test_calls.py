@@ -36,7 +36,7 @@ def test_times_are_those_of_the_calls():
     assert times == []
     words = in_words(made["times"], 0.98)
     assert words.startswith("3 calls from t = 1 to 0.25 (")
-    assert words.endswith("), weights averaged with 0.98")
+    assert words.endswith(") of weights averaged with 0.98")
     assert in_words(made["times"] + 1e-9, 0.98) == words  # another device's rounding
     assert len({words, in_words(made["times"][:, :2], 0.98), in_words(made["times"] ** 2, 0.98), in_words(made["times"], 0.0)}) == 4
     made["times"][3, 1] = 0.4

@@ -156,7 +156,7 @@ def test_samples_that_were_drawn_otherwise_are_a_difference(check):
     """As the code that ran recorded it: an Euler step fewer, whatever the seeds."""
     rng = np.random.default_rng(0)
     stored, fresh = table(eight(rng)), table(draws(rng, 3), FRESH)
-    words = "{} calls from t = 1 to 0.1 (0123456789ab), weights averaged with 0.98"
+    words = "{} calls from t = 1 to 0.1 (0123456789ab) of weights averaged with 0.98"
     code, said = check(stored.assign(sampled=words.format(30)), fresh.assign(sampled=words.format(29)))
     assert code == 1
     assert f"must be equal: {words.format(30)} before, {words.format(29)} now" in said
