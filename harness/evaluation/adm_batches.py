@@ -11,7 +11,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from harness.evaluation.features import Extractor, Seen
-from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.reference_statistics import GIVEN, ReferenceStatistics
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -34,7 +34,7 @@ def batch_statistics(study: Study, name: str, path: Path, sha256: str, extract: 
     if mu is None or sigma is None:
         return ReferenceStatistics.of_features(name, features, sha256, extract.sha256, seen.sha256)
     content = hashlib.sha256(seen.sha256.encode() + mu.tobytes() + sigma.tobytes())
-    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, "given", extract.sha256, content.hexdigest())
+    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, GIVEN, extract.sha256, content.hexdigest())
 
 
 def _statistic(archive: zipfile.ZipFile, path: Path, arrays: dict[str, str], which: str, width: int) -> np.ndarray | None:

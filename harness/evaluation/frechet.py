@@ -104,6 +104,22 @@ class Frechet:
         return around(value, float(np.hypot(self.error, error)), how)
 
 
+def reference_bias(features: Tensor, reference: ReferenceStatistics) -> float | None:
+    """What the reference's finite number of images adds to the distance of (N, D) features; None where it has no `halves`.
+
+    To first order it is inverse to that number, as FID's own bias is to N (Chong and Forsyth 2020): half as many add twice as much.
+    """
+    if not reference.halves:
+        return None
+    every = torch.arange(len(features))
+
+    def distance(of: ReferenceStatistics) -> float:
+        beside = Frechet(features, of, 0)
+        return beside.distance(beside.sums(every))
+
+    return sum(map(distance, reference.halves)) / len(reference.halves) - distance(reference)
+
+
 def too_few(n: int, width: int) -> str:
     """Why there is no FID-infinity; empty where there is."""
     least = max(LEAST * width, 2 * BLOCKS)

@@ -10,14 +10,14 @@ from typing import Any
 
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.bootstrap import by_resampling, means
-from harness.evaluation.frechet import too_few
+from harness.evaluation.frechet import reference_bias, too_few
 from harness.evaluation.geneval import checker_accuracy
 from harness.evaluation.inception_score import inception_score
 from harness.evaluation.kid import kid
 from harness.evaluation.outcome import Measured, Outcome, Stop, finite, without
 from harness.evaluation.reconstruction import psnr, rfid
 from harness.evaluation.subjects import ScoredSamples
-from harness.results.scores import CAPTIONED, TRAINED_ON
+from harness.results.scores import CAPTIONED, REFERENCE_BIAS, TRAINED_ON
 
 
 def fid(seen: ScoredSamples) -> Measured:
@@ -31,7 +31,10 @@ def fid_infinity(seen: ScoredSamples) -> Outcome:
     plain, few = finite(fid(seen)), too_few(seen.n, seen.features.shape[1])
     if isinstance(plain, Stop):
         return plain
-    return Stop("skipped", few) if few else seen.frechet.infinity()
+    if few:
+        return Stop("skipped", few)
+    measured, bias = seen.frechet.infinity(), reference_bias(seen.features, seen.reference)
+    return measured if bias is None else replace(measured, how=f"{measured.how}{REFERENCE_BIAS}{bias:.3g} ({seen.reference.n} images)")
 
 
 def clip_score(seen: ScoredSamples) -> Measured:

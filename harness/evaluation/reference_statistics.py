@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 from torch_fidelity.metric_fid import fid_features_to_statistics
 
+from harness.machine.streams import stream
 from harness.results.schema import NONE
 from harness.study.typed import UserError
+
+SPLITS = 2  # into halves
+GIVEN = "given"  # mu and sigma, not of the features
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ class ReferenceStatistics:
     def root(self) -> Tensor:
         """Square root (D, D) of sigma, float64."""
         return symmetric_root(torch.from_numpy(self.sigma).double())
+
+    @cached_property
+    def halves(self) -> list["ReferenceStatistics"]:
+        """Both halves of the images, of SPLITS random splits. None where mu and sigma are not of them, or a half has no full rank."""
+        if self.statistics == GIVEN or self.n // 2 <= self.features.shape[1]:
+            return []
+        orders = [torch.randperm(self.n, generator=stream(0, f"halves of a reference, {split}", self.n)) for split in range(SPLITS)]
+        return [self.of_features(self.name, self.features[half]) for order in orders for half in order.tensor_split(2)]
 
     @classmethod
     def of_features(cls, name: str, features: Tensor, sha256: str = "", extractor: str = "", content: str = NONE) -> "ReferenceStatistics":

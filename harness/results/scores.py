@@ -18,6 +18,7 @@ CLEAN_FID_WIDEST = 512  # features; at 2048 its matrix root takes more than a mi
 BY_BLOCK, BY_THRESHOLD = "denoiser_outlier_share", "filtered_share"  # also scored at several places, `@block3`, `@2`
 
 TRAINED_ON = "; held-out images that are trained on, too: "  # in the `how` of FID against held-out images, where there are such
+REFERENCE_BIAS = "; bias of the reference, by halves: "  # in the `how` of FID-infinity: what so few reference images add, and how many
 CAPTIONED = "; captions: "  # in the `how` of a CLIP score whose captions the study alone does not settle
 
 Of = Literal["samples", "reconstruction", "training", "network", "encoder tokens", "denoiser tokens", "training tokens"]

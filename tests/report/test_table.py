@@ -156,6 +156,29 @@ def test_the_bias_is_never_of_the_seeds_that_are_left(study):
     assert "FID is 0.05 above it at N = 60: its bias (mean over 2 methods" in note(study, rows, "FID∞ is")
 
 
+def test_what_bold_and_columns_promise_is_said(study):
+    assert "Columns are not corrected for one another" in note(study, synthetic(), "Bold:")
+    two = synthetic(seeds=[0, 1])
+    assert "Nothing is bold with fewer than 3 seeds." in note(study, two, "Mean ±")
+    assert not any(cell.bold for column in columns(two).values() for cell in column.values())
+
+
+def test_the_references_own_bias_is_told_where_it_is_known(study):
+    assert "not to what the reference was drawn from." in note(study, synthetic(), "FID∞ is")
+    rows = synthetic()
+    rows.loc[rows["score"] == "fid_infinity", "how"] = "synthetic; bias of the reference, by halves: 0.0123 (597 images)"
+    rows.loc[(rows["score"] == "fid_infinity") & (rows["method"] == "dsr"), "how"] = (
+        "synthetic; bias of the reference, by halves: 0.0153 (597 images)"
+    )
+    assert "was drawn from: its 597 images put it about 0.013 too high (by halves)." in note(study, rows, "FID∞ is")
+
+
+def test_few_samples_a_feature_are_said_to_bend_the_line(study):
+    assert "FID∞ is then itself too low" in note(study, synthetic(), "FID∞ is")
+    many = study.model_copy(update={"sampling": study.sampling.model_copy(update={"count": 16 * study.features})})
+    assert "too low" not in note(many, synthetic(), "FID∞ is")
+
+
 def test_other_devices_and_versions_are_said(study):
     assert "Device: a CPU. Libraries: torch 2.13.0. Commit 0123456789ab." in note(study, synthetic(), "Commit")
     rows = synthetic()
