@@ -97,7 +97,10 @@ def test_a_mutilated_csv_is_one_line_or_still_a_table(tmp_path_factory, data):
             lambda text: text.replace(",4\n", ",2\n", 1),
             r"line 2: not rows of this schema: schema_version is 2, not 3 to 4; render the table again \(snakemake",
         ),
-        (lambda text: text.replace(",4\n", ",5\n"), "line 2: not rows of this schema: schema_version is 5, not 3 to 4; render the table again"),
+        (
+            lambda text: text.replace(",4\n", ",5\n"),
+            "line 2: not rows of this schema: schema_version is 5, not 3 to 4; render the table again",
+        ),
         (lambda text: text.replace(",4\n", ",\n"), "schema_version is missing, not 3 to 4; render the table again"),
         (lambda text: text.replace("a CPU,4", "4", 1), "line 2: has 35 values for 36 columns"),
         (lambda text: text + text.split("\n")[1] + "\n", "score 'fid' of baseline/seed0 is there twice"),
