@@ -51,6 +51,7 @@ WAYS = [
         "takes minutes: .ci/run runs the very line",
     ),
     Way(r"snakemake .*", "planned", "takes minutes to days: with -n added, which plans all of it"),
+    Way(r"dsr benchmark --peers", "toy", "takes minutes: its step alone, with --rows and --out added"),
     Way(r"dsr (import|benchmark) .*", "toy", "needs a file that nobody has here, or a GPU: the same study at toy size"),
     Way(r"dsr .*", "run", "as it stands"),
 ]
@@ -189,6 +190,8 @@ def run(words, *, monkeypatch, capsys, studies="harness/studies", **_):
 
 def at_toy_size(words, **tools):
     """With the toy of the study that it names, and a checkpoint of that toy where it reads one."""
+    if "--peers" in words:
+        return run([*words, "--rows", "step", "--out", "page.md"], **tools)
     assert words[words.index("--study") + 1] == SCALE
     if words[1] == "import":
         weights = build_denoiser(toy_study(SCALE), words[words.index("--method") + 1]).state_dict()

@@ -1,13 +1,12 @@
 """Paper-scale studies at toy size: the same sections and the same stages, small assets made here."""
 
-import io
 import json
-from functools import cache
 
 import numpy as np
 import torch
 from PIL import Image
 
+from harness.commands.peers.images import random_inception
 from harness.encoder import tower as tower_model
 from harness.store.tensors import save_tensors
 from harness.study import typed as config
@@ -166,25 +165,7 @@ def _dino(study, _name, path):
 
 
 def _inception(_study, _name, path):
-    torch.save(inception_weights(), path)
-
-
-@cache
-def inception_weights():
-    """A state dict like the published one: no counters of the batch norms, scales that keep the signal alive."""
-    from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-
-    class Blank(FeatureExtractorInceptionV3):
-        def load_state_dict(self, *_args, **_options):
-            return None
-
-    empty = io.BytesIO()
-    torch.save({}, empty)
-    empty.seek(0)
-    torch.manual_seed(0)
-    tensors = Blank("blank", ["2048"], feature_extractor_weights_path=empty).state_dict()
-    tensors = {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
-    return {key: value * 2.2 if key.endswith("bn.weight") else value for key, value in tensors.items()}
+    torch.save(random_inception(), path)
 
 
 def _clip(_study, _name, path):

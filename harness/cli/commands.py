@@ -12,9 +12,10 @@ from harness.store.assets import ASSETS_FOLDER
 from harness.store.files import write_text
 from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
-from harness.study.typed import merge
+from harness.study.typed import UserError, merge
 
 COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
+OF_A_STUDY = ("study", "method", "steps", "precision", "compile", "batch", "micro_batch", "peak_tflops")  # options of `dsr benchmark`
 
 
 def init(a: argparse.Namespace) -> int:
@@ -54,19 +55,40 @@ def import_(a: argparse.Namespace) -> int:
 
 
 def benchmark(a: argparse.Namespace) -> int:
+    given = [f"--{name.replace('_', '-')}" for name in OF_A_STUDY if getattr(a, name) is not None]
+    if a.peers:
+        if given:
+            raise UserError(f"benchmark: {given[0]} is of a study's denoiser, --peers measures none; leave one of them out")
+        return _peers(a)
+    if a.rows is not None or a.threads is not None:
+        raise UserError("benchmark: --rows and --threads go with --peers; a study says its own job.threads")
+    if a.study is None or a.out is None:
+        raise UserError("benchmark: give --study NAME and --out PATH, or --peers")
     from harness.commands.benchmark import append
     from harness.commands.benchmark import benchmark as measure
     from harness.machine.device import set_up
 
-    load_method(a.method)
+    method = a.method or "dsr"
+    load_method(method)
     study = load_study(a.study)
     training = {"precision": a.precision, "compile": a.compile, "batch": a.batch, "micro_batch": a.micro_batch}
     changes = {"denoiser": {"training": {key: value for key, value in training.items() if value is not None}}}
     study = parse_study(study.name, merge(study.model_dump(exclude={"name"}), changes))
     set_up(study.job.threads, study.job.gpus)
-    line = measure(study, a.method, steps=a.steps, peak_tflops=a.peak_tflops)
+    line = measure(study, method, steps=a.steps or 10, peak_tflops=a.peak_tflops)
     append(line, a.out)
     print(json.dumps(line))
+    return 0
+
+
+def _peers(a: argparse.Namespace) -> int:
+    from harness.commands.peers.command import PAGE, ROUNDS, facts, measure, render
+    from harness.machine.device import set_up
+
+    set_up(a.threads or 1)
+    text = render(measure(a.rows, ROUNDS), facts())
+    write_text(a.out or PAGE, text)
+    print(text, end="")
     return 0
 
 
@@ -158,16 +180,27 @@ def _before_a_run(add: Add) -> None:
     sub.add_argument("--part", choices=["denoiser", "decoder"], default="denoiser", help="which of the study's models it is")
     sub.add_argument("--container", metavar="NAME", help="which of the file's sets of weights (default: its average, or the only one)")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="safetensors to write")
-    sub = add("benchmark", benchmark, "speed and memory of a study's denoiser on this machine; adds a line to a CSV")
-    sub.add_argument("--study", required=True, metavar="NAME", help="whose denoiser, recipe and sampler")
-    sub.add_argument("--method", default="dsr", metavar="NAME", help="whose registers (default: dsr)")
-    sub.add_argument("--steps", type=_count, default=10, help="training steps that are timed (default: 10)")
+    sub = add(
+        "benchmark",
+        benchmark,
+        "speed and memory of a study's denoiser on this machine, a line of a CSV; or --peers: this harness beside others, a page",
+    )
+    sub.add_argument("--study", metavar="NAME", help="whose denoiser, recipe and sampler; needed without --peers")
+    sub.add_argument("--method", metavar="NAME", help="whose registers (default: dsr)")
+    sub.add_argument("--steps", type=_count, help="training steps that are timed (default: 10)")
     sub.add_argument("--precision", choices=["fp32", "bf16"], help="of training; default: the study's")
     sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
     sub.add_argument("--batch", type=int, help="default: the study's")
     sub.add_argument("--micro-batch", type=int, help="default: the study's")
     sub.add_argument("--peak-tflops", type=float, help="that utilisation is a share of; default: an H100's, by precision")
-    sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="CSV to add the line to")
+    sub.add_argument(
+        "--out", type=Path, metavar="PATH", help="CSV to add the line to; with --peers the page (default: reports/reference/benchmarks.md)"
+    )
+    sub.add_argument(
+        "--peers", action="store_true", help="measure this harness beside its peers instead; takes --rows, --threads, --out alone"
+    )
+    sub.add_argument("--rows", nargs="+", metavar="NAME", help="with --peers: these rows alone (default: all)")
+    sub.add_argument("--threads", type=_count, metavar="N", help="with --peers: of both sides (default: 1, as a job of digits has)")
     sub = add("compute", compute, "render the compute table of the paper-scale studies")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
 

@@ -113,6 +113,10 @@ def test_plan_is_printed(monkeypatch, capsys, tmp_path):
         (["plan", "imagenet256_sit_xl", "--methods", "baseline", "ttr"], "method 'ttr' works on the tokens of a ViT encoder"),
         (["import", "nowhere.pt", "--study", "smoke", "--out", "x"], "nowhere.pt: no such file"),
         (["benchmark", "--study", "smoke", "--batch", "30", "--micro-batch", "4", "--out", "x"], "30 is not a multiple of micro_batch 4"),
+        (["benchmark", "--study", "smoke"], "give --study NAME and --out PATH, or --peers"),
+        (["benchmark", "--peers", "--steps", "3"], "--steps is of a study's denoiser"),
+        (["benchmark", "--peers", "--rows", "digit"], "unknown row 'digit'"),
+        (["benchmark", "--study", "smoke", "--out", "x", "--rows", "digits"], "--rows and --threads go with --peers"),
     ],
 )
 def test_a_mistake_of_a_command_is_one_line_and_exit_code_2(monkeypatch, capsys, tmp_path, arguments, message):

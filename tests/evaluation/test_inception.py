@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, isc_features_to_metric
-from toy import inception_weights
 
+from harness.commands.peers.images import random_inception
 from harness.evaluation import features
 from harness.evaluation.adm_batches import batch_statistics
 from harness.evaluation.features import Extractor
@@ -33,7 +33,7 @@ def _small_inputs(monkeypatch):
 @pytest.fixture(scope="module")
 def weights():
     set_up(1)
-    return inception_weights()
+    return random_inception()
 
 
 def study_with(layer=64, file="inception.pth"):
