@@ -1,5 +1,5 @@
 """Commands beside the stages: before a run (`dsr init`, `plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`,
-`trace`, `export`, `verify`). Each parses, calls one function and prints.
+`calibrate`, `trace`, `export`, `verify`). Each parses, calls one function and prints.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
 from harness.study.typed import UserError, merge
 
-COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "check", "trace", "export", "verify")
+COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "check", "calibrate", "trace", "export", "verify")
 OF_A_STUDY = ("study", "method", "steps", "precision", "compile", "batch", "micro_batch", "peak_tflops")  # options of `dsr benchmark`
 
 
@@ -109,6 +109,13 @@ def check(a: argparse.Namespace) -> int:
     return code
 
 
+def calibrate(a: argparse.Namespace) -> int:
+    from harness.report.calibrate import run_calibrate
+
+    print(run_calibrate(a.study, against=a.against, seeds=a.seeds, redraws=a.redraws, spec=a.claims))
+    return 0
+
+
 def trace(a: argparse.Namespace) -> int:
     from harness.report.trace import trace_score
 
@@ -142,6 +149,13 @@ def _count(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"at least 1; got {value}")
+    return value
+
+
+def _redraws(text: str) -> int:
+    value = int(text)
+    if value < 2:
+        raise argparse.ArgumentTypeError(f"at least 2, for a Monte Carlo error; got {value}")
     return value
 
 
@@ -217,6 +231,13 @@ def _on_results(add: Add) -> None:
     sub.add_argument(
         "--power", type=int, nargs="?", const=3, metavar="N", help="say instead what N fresh seeds would find (default: 3), of every score"
     )
+    told = "error rates, powers and coverages of check, claims and intervals, by simulation from a study's own rows"
+    sub = add("calibrate", calibrate, told)
+    sub.add_argument("--study", default="digits", metavar="NAME", help="whose rows (default: digits)")
+    sub.add_argument("--against", type=Path, metavar="PATH", help="rows (default: reports/<study>/table1.csv)")
+    sub.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="rows of these seeds alone (default: all)")
+    sub.add_argument("--redraws", type=_redraws, default=100, metavar="N", help="simulated comparisons of each figure (default: 100)")
+    sub.add_argument("--claims", type=Path, default=Path("reports/claims.yaml"), metavar="PATH", help="default: reports/claims.yaml")
     sub = add("trace", trace, "follow a score back to the data and verify every hash on the way; exit code 1 if one does not fit")
     sub.add_argument("csv", type=Path, metavar="CSV", help="rows, such as reports/digits/table1.csv")
     sub.add_argument("--method", required=True, metavar="NAME", help="a method of the table")
