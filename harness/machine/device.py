@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from harness.machine import processes
+from harness.machine.lean_imports import keep_compiler_out
 from harness.study.typed import UserError
 
 _kept_alive: list[object] = []
@@ -40,6 +41,7 @@ def ensure_torchvision() -> None:
 
 
 ensure_torchvision()
+keep_compiler_out()
 
 
 _device = [torch.device("cpu")]
