@@ -120,8 +120,9 @@ def _extractor(judge: str) -> FeatureExtractorBase:
     if judge == "digits":
         classifier = Classifier(study.evaluation.judge.width, study.classes, SIDES[judge])
         return ClassifierExtractor(list(LAYERS[judge]), classifier).eval().requires_grad_(False)
-    tensors = random_inception()
-    return InceptionExtractor("inception", list(LAYERS[judge]), tensors, Path("random weights")).eval().requires_grad_(False)
+    extractor = InceptionExtractor("inception", list(LAYERS[judge]), random_inception(), Path("random weights"))
+    extractor.INPUT_IMAGE_SIZE = SIDES[judge]  # its least, where 299 takes sixteen times as long on both sides
+    return extractor.eval().requires_grad_(False)
 
 
 @cache
