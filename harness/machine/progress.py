@@ -3,7 +3,14 @@
 import sys
 import time
 
-from harness.machine import processes
+
+def _rank() -> int:
+    """Of this process; where torch is not loaded, as in report/, there is one."""
+    if "torch" not in sys.modules:
+        return 0
+    from harness.machine import processes
+
+    return processes.rank()
 
 
 class Progress:
@@ -19,7 +26,7 @@ class Progress:
     def update(self, done: int, note: str = "") -> None:
         """Say how far it is, if the last time is long enough ago."""
         now = time.monotonic()
-        if now - self.spoke < self.every or done == self.start or processes.rank():
+        if now - self.spoke < self.every or done == self.start or _rank():
             return
         self.spoke = now
         rate = (done - self.start) / (now - self.began)
