@@ -10,7 +10,6 @@ from functools import cache
 
 import numpy as np
 import torch
-from scipy import ndimage
 
 from harness.data.shapes import COLOURS, KINDS, OUTLINES, PROMPTS, Thing, covered, fulfils
 from harness.evaluation.bootstrap import by_resampling, means, share
@@ -41,6 +40,8 @@ def moments() -> dict[str, tuple[float, float]]:
 
 def read(image: np.ndarray) -> list[Thing]:
     """The objects of an image (H, W, 3) uint8; `shape` None where it is like none of the outlines."""
+    from scipy import ndimage  # a quarter of a second, which only studies of prompts need
+
     directions, lengths = palette()
     chroma = image - image.mean(2, dtype=float, keepdims=True)  # mixed with grey, a colour keeps its direction
     along = chroma @ directions.T

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from harness.machine import processes
-from harness.machine.lean_imports import keep_compiler_out
+from harness.machine.lean_imports import keep_imports_lean
 from harness.study.typed import UserError
 
 _kept_alive: list[object] = []
@@ -41,7 +41,7 @@ def ensure_torchvision() -> None:
 
 
 ensure_torchvision()
-keep_compiler_out()
+keep_imports_lean()
 
 
 _device = [torch.device("cpu")]
