@@ -1,7 +1,7 @@
 """Frechet distances of many parts or resamples of one set of features, in float64: the bootstrap of FID, and FID-infinity.
 
-With r the root of the reference's covariance, made once, the distance needs the eigenvalues of r sigma r, which is the covariance of the
-features times r. A set of rows costs a matrix product (rows x D x D) and the eigenvalues of a D x D matrix, on the run's device.
+With f f^T the reference's covariance, f made once, the distance needs the eigenvalues of f^T sigma f, which is the covariance of the
+features times f. A set of rows costs a matrix product (rows x D x D) and the eigenvalues of a D x D matrix, on the run's device.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from harness.evaluation.bootstrap import ERRORS, SEED, around, resamples
 from harness.evaluation.outcome import Measured
-from harness.evaluation.reference_statistics import ReferenceStatistics
+from harness.evaluation.reference_statistics import ReferenceStatistics, trace_of_root
 from harness.machine.device import device
 from harness.machine.streams import stream
 
@@ -25,7 +25,7 @@ LEAST, ENOUGH = 4, 10  # samples a feature: below the first no straight line, be
 
 @dataclass(frozen=True)
 class RowSums:
-    """Of `count` rows of a Frechet's table: their sum, and the products (D, D) of features times root."""
+    """Of `count` rows of a Frechet's table: their sum, and the products (D, D) of features times factor."""
 
     count: int
     total: Tensor
@@ -43,11 +43,11 @@ class Frechet:
     """
 
     def __init__(self, features: Tensor, reference: ReferenceStatistics, resampled: int) -> None:
-        root = reference.root.to(device())
-        self.n, self.width, self.resampled = *features.shape, resampled
+        factor = reference.factor.to(device())
+        self.n, self.width, self.resampled, self.reference = *features.shape, resampled, reference
         self.trace = torch.from_numpy(reference.sigma).double().trace().item()
         centred = features.to(device()).double() - torch.from_numpy(reference.mu).double().to(device())
-        self.table = torch.cat([centred @ root, centred, centred.square().sum(1, keepdim=True)], dim=1)
+        self.table = torch.cat([centred @ factor, centred, centred.square().sum(1, keepdim=True)], dim=1)
 
     def sums(self, rows: Tensor) -> RowSums:
         """Of the rows with these numbers (n,), which may repeat."""
@@ -66,6 +66,20 @@ class Frechet:
         roots = torch.linalg.eigvalsh(covariance).clamp(min=0).sqrt().sum()
         shift = centred @ centred
         return (shift + (squares[0] - shift) * of.count / (of.count - 1) + self.trace - 2 * roots).item()
+
+    @cached_property
+    def moments(self) -> tuple[Tensor, Tensor]:
+        """Mean (D,) less the reference's, and covariance (D, D), of all rows."""
+        rows = self.table[:, self.width : 2 * self.width]
+        mean = rows.mean(0)
+        return mean, (rows.T @ rows - self.n * torch.outer(mean, mean)) / (self.n - 1)
+
+    def distance_to(self, other: ReferenceStatistics) -> float:
+        """Of all rows to another reference."""
+        mean, covariance = self.moments
+        own, mu = (torch.from_numpy(of.mu).to(mean) for of in (self.reference, other))
+        roots = trace_of_root(other.factor.to(mean.device), covariance)
+        return ((mean + own - mu).square().sum() + covariance.trace() + float(np.trace(other.sigma)) - 2 * roots).item()
 
     @cached_property
     def error(self) -> float:
@@ -104,20 +118,13 @@ class Frechet:
         return around(value, float(np.hypot(self.error, error)), how)
 
 
-def reference_bias(features: Tensor, reference: ReferenceStatistics) -> float | None:
-    """What the reference's finite number of images adds to the distance of (N, D) features; None where it has no `halves`.
+def reference_bias(beside: Frechet) -> float | None:
+    """What the reference's finite number of images adds to the distance; None where it has no `halves`.
 
     To first order it is inverse to that number, as FID's own bias is to N (Chong and Forsyth 2020): half as many add twice as much.
     """
-    if not reference.halves:
-        return None
-    every = torch.arange(len(features))
-
-    def distance(of: ReferenceStatistics) -> float:
-        beside = Frechet(features, of, 0)
-        return beside.distance(beside.sums(every))
-
-    return sum(map(distance, reference.halves)) / len(reference.halves) - distance(reference)
+    halves = beside.reference.halves
+    return sum(map(beside.distance_to, halves)) / len(halves) - beside.distance_to(beside.reference) if halves else None
 
 
 def too_few(n: int, width: int) -> str:

@@ -21,7 +21,7 @@ from harness.results.scores import CAPTIONED, REFERENCE_BIAS, TRAINED_ON
 
 
 def fid(seen: ScoredSamples) -> Measured:
-    """Beside the reference, as torch-fidelity computes it."""
+    """Beside the reference."""
     score = seen.frechet.with_interval(seen.distances["fid"])
     return replace(score, how=f"{score.how}{TRAINED_ON}{seen.trained_on}") if seen.trained_on else score
 
@@ -33,7 +33,7 @@ def fid_infinity(seen: ScoredSamples) -> Outcome:
         return plain
     if few:
         return Stop("skipped", few)
-    measured, bias = seen.frechet.infinity(), reference_bias(seen.features, seen.reference)
+    measured, bias = seen.frechet.infinity(), reference_bias(seen.frechet)
     return measured if bias is None else replace(measured, how=f"{measured.how}{REFERENCE_BIAS}{bias:.3g} ({seen.reference.n} images)")
 
 

@@ -39,9 +39,9 @@ class ReferenceStatistics:
         return len(self.features)
 
     @cached_property
-    def root(self) -> Tensor:
-        """Square root (D, D) of sigma, float64."""
-        return symmetric_root(torch.from_numpy(self.sigma).double())
+    def factor(self) -> Tensor:
+        """Of sigma (D, D), float64."""
+        return factor_of(torch.from_numpy(self.sigma).double())
 
     @cached_property
     def halves(self) -> list["ReferenceStatistics"]:
@@ -62,7 +62,24 @@ class ReferenceStatistics:
         return cls(name, moments["mu"], moments["sigma"], features, sha256, f"from {len(features)} images", extractor, content)
 
 
-def symmetric_root(matrix: Tensor) -> Tensor:
-    """Of a positive semi-definite (D, D)."""
-    values, vectors = torch.linalg.eigh(matrix)
+def factor_of(sigma: Tensor) -> Tensor:
+    """f (D, D) with f f^T = sigma, positive semi-definite: Cholesky's, or the symmetric root, fifty times as slow, where sigma is singular.
+
+    The eigenvalues of f^T other f are those of sigma other.
+    """
+    lower = cholesky(sigma)
+    if lower is not None:
+        return lower
+    values, vectors = torch.linalg.eigh(sigma)
     return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+
+
+def cholesky(sigma: Tensor) -> Tensor | None:
+    """None where sigma is not positive definite."""
+    lower, failed = torch.linalg.cholesky_ex(sigma)
+    return None if failed else lower
+
+
+def trace_of_root(factor: Tensor, other: Tensor) -> Tensor:
+    """Trace of the root of sigma other, (D, D) each, by a `factor` of sigma: the eigenvalues of a symmetric matrix."""
+    return torch.linalg.eigvalsh(factor.T @ other @ factor).clamp(min=0).sqrt().sum()

@@ -38,7 +38,8 @@ class _Later(Loader):
     """Of a module that is run when its class is called, or anything else in it is asked for."""
 
     def __init__(self, spec: ModuleSpec) -> None:
-        self.spec, self.real = spec, None
+        self.spec = spec
+        self.real: ModuleType | None = None
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None
@@ -51,14 +52,17 @@ class _Later(Loader):
                 raise AttributeError(attribute)
             return getattr(self.run(), attribute)
 
-        setattr(module, name, lambda *args, **options: getattr(self.run(), name)(*args, **options))
+        def build(*args: Any, **options: Any) -> Any:
+            return getattr(self.run(), name)(*args, **options)
+
+        setattr(module, name, build)
         module.__getattr__ = asked  # type: ignore[method-assign]
 
     def run(self) -> ModuleType:
         """The module itself, which then has the stand-in's place."""
         if self.real is None:
             real, (package, _, name) = module_from_spec(self.spec), self.spec.name.rpartition(".")
-            self.spec.loader.exec_module(real)
+            self.spec.loader.exec_module(real)  # type: ignore[union-attr]
             self.real = sys.modules[self.spec.name] = real
             setattr(sys.modules[package], name, real)
         return self.real

@@ -134,7 +134,7 @@ denoiser_score = partial(ScoreInfo, of="denoiser tokens", compared=True, seen_by
 SCORES: dict[str, ScoreInfo] = {
     "fid": feature_score(
         title="FID", better="lower", digits=3, spread="log", places=REFERENCES, averages=True, snapshots=lambda _study: True,
-        about="Frechet distance of the extractor's features, samples against reference (torch-fidelity)",
+        about="Frechet distance of the extractor's features, samples against reference (torch-fidelity; symmetric beyond 512 features)",
     ),
     "fid_infinity": feature_score(
         title="FID∞", better="lower", digits=3, spread="log", averages=True, snapshots=lambda _study: True,

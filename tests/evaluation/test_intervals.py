@@ -103,6 +103,11 @@ def test_the_distance_of_some_rows_is_the_librarys_and_blocks_add_up(reference, 
     assert ours.distance(sum(parts[1:], parts[0])) == pytest.approx(once, rel=1e-12)
 
 
+def test_the_distance_to_another_reference_is_the_librarys(reference):
+    features, other = model(300), ReferenceStatistics.of_features("other", 1.3 * truth(150) - 0.4)
+    assert Frechet(features, reference, 2).distance_to(other) == pytest.approx(fid(features, other)["fid"], rel=1e-6)
+
+
 def test_fids_standard_error_is_the_spread_of_fresh_draws(reference):
     fresh = np.std([fid(model(400, draw), reference)["fid"] for draw in range(200)], ddof=1)
     errors = [Frechet(model(400, draw), reference, 100).error for draw in range(8)]
@@ -245,9 +250,9 @@ def test_what_a_finite_reference_adds_is_told_by_its_halves():
         features = torch.randn(n, width, generator=torch.Generator().manual_seed(1000 + draw))
         real = ReferenceStatistics.of_features("real", features)
         added.append(distance(real) - distance(population))
-        told.append(reference_bias(samples, real))
+        told.append(reference_bias(Frechet(samples, real, 2)))
     error = np.std(added, ddof=1) / math.sqrt(len(added))
     assert np.mean(told) == pytest.approx(np.mean(added), abs=3 * error)
     assert np.mean(told) > 3 * error  # so that nothing would not do
-    assert reference_bias(samples, population) is None
-    assert reference_bias(samples, ReferenceStatistics.of_features("few", features[: 2 * width])) is None
+    assert reference_bias(Frechet(samples, population, 2)) is None
+    assert reference_bias(Frechet(samples, ReferenceStatistics.of_features("few", features[: 2 * width]), 2)) is None

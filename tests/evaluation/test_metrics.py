@@ -7,9 +7,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image as Pil
+from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
 from harness.data.captions import captions
 from harness.data.stage import load_data
+from harness.evaluation import fid as fid_module
 from harness.evaluation.accuracy import accuracy
 from harness.evaluation.clip.published import import_published, load_published
 from harness.evaluation.clip.stage import load_clip
@@ -56,11 +58,29 @@ def test_the_three_frechet_distances_agree(width, seed):
     assert symmetric == pytest.approx(distances["fid"], rel=1e-5)
 
 
-def test_beyond_512_features_the_check_is_the_symmetric_form(monkeypatch):
-    monkeypatch.setattr("harness.evaluation.fid.CLEAN_FID_WIDEST", 4)
+def test_beyond_512_features_the_symmetric_form_is_reported_and_checked_from_the_other_side(monkeypatch):
+    width = 520
+    samples, real = (torch.randn(800, width, generator=stream(0, p)) @ torch.randn(width, width, generator=stream(1, p)) for p in "ab")
+    theirs = fid_statistics_to_metric(fid_features_to_statistics(samples), fid_features_to_statistics(real), verbose=False)
+    ours, other = fid(samples, reference(real)), reference(real)
+    assert list(ours) == ["fid"]
+    assert ours["fid"] == pytest.approx(theirs[KEY_METRIC_FID], rel=1e-6)  # which adds up the means in single precision
+    twice = [{"mu": np.zeros(width), "sigma": fid_features_to_statistics(of)["sigma"]} for of in (samples, real)]
+    theirs = fid_statistics_to_metric(*twice, verbose=False)[KEY_METRIC_FID]
+    assert symmetric_distance(*twice[0].values(), *twice[1].values()) == pytest.approx(theirs, rel=1e-11)
+    exact = fid_module.symmetric_distance
+    monkeypatch.setattr(fid_module, "symmetric_distance", lambda *of: exact(*of) * (1 if of[1] is not other.sigma else 1.01))
+    with pytest.raises(UserError, match=r"the symmetric form gives .* and the same from the other side .*; the features are degenerate"):
+        fid(samples, other)
+
+
+def test_beyond_512_features_a_singular_covariance_is_torch_fidelitys_and_must_agree(monkeypatch):
+    monkeypatch.setattr(fid_module, "CLEAN_FID_WIDEST", 4)
     ours, other = gaussian(200), reference(gaussian(200, 0.5, purpose="b"))
-    assert list(fid(ours, other)) == ["fid"]
-    monkeypatch.setattr("harness.evaluation.fid.symmetric_distance", lambda *_: 0.0)
+    ours[:, 3] = 0.25
+    theirs = fid_statistics_to_metric(fid_features_to_statistics(ours), {"mu": other.mu, "sigma": other.sigma}, verbose=False)
+    assert fid(ours, other) == {"fid": theirs[KEY_METRIC_FID]}
+    monkeypatch.setattr(fid_module, "symmetric_distance", lambda *_: 0.0)
     with pytest.raises(UserError, match="its symmetric form 0 on the same features; the features are degenerate"):
         fid(ours, other)
 
