@@ -49,6 +49,10 @@ for NAME, SETTINGS in TARGETS.modules.items():
 include: RULES / "report.smk"
 
 
+onstart:
+    start.make_forced_anew(workflow.dag_settings)
+
+
 rule all:
     default_target: True
     input:

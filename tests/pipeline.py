@@ -5,7 +5,7 @@ from types import SimpleNamespace
 from harness.data.stage import make_data
 from harness.decoder.decode import make_decoder
 from harness.denoiser.sample import draw_samples
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.encoder.encode import make_encoder, make_latents, search_registers
 from harness.evaluation import scores
 from harness.evaluation.clip.stage import make_clip
@@ -107,8 +107,8 @@ class Pipeline:
 
     def train(self, method, seed):
         encoder, out = self.encoders[load_method(method).encoder.key], self.root / "runs" / method / f"seed{seed}"
-        options = {"method": method, "seed": seed, "latents": encoder.latents, "state": self.state, **encoder.images}
-        train_denoiser(self.study, **options, out=out / "denoiser.safetensors")
+        options = {"method": method, "seeds": [seed], "latents": encoder.latents, "state": self.state, **encoder.images}
+        train_denoisers(self.study, **options, out=[out / "denoiser.safetensors"])
 
     def draw(self, method, seeds, folder="", **view):
         """Samples; `view`: guidance or steps, and then in `folder` of the run."""
@@ -118,13 +118,13 @@ class Pipeline:
             draw_samples(
                 self.study,
                 method=method,
-                seed=seed,
-                denoiser=run / "denoiser.safetensors",
+                seeds=[seed],
+                denoisers=[run / "denoiser.safetensors"],
                 decoder=encoder.decoder,
                 latents=encoder.latents,
                 records=[*self.records.values()],
                 state=self.state,
-                out=run / folder / "samples.npz",
+                out=[run / folder / "samples.npz"],
                 **view,
             )
 

@@ -156,8 +156,8 @@ def test_autoguidance_and_random_labels(tmp_path):
     images = np.load(samples)["images"]
     encoder = pipeline.encoders["plain"]
     draw_samples(
-        unguided, method="baseline", seed=0, denoiser=samples.with_name("denoiser.safetensors"), decoder=encoder.decoder,
-        latents=encoder.latents, records=[*pipeline.records.values()], state=pipeline.state, out=tmp_path / "x.npz",
+        unguided, method="baseline", seeds=[0], denoisers=[samples.with_name("denoiser.safetensors")], decoder=encoder.decoder,
+        latents=encoder.latents, records=[*pipeline.records.values()], state=pipeline.state, out=[tmp_path / "x.npz"],
     )  # fmt: skip
     assert (np.load(tmp_path / "x.npz")["images"] != images).mean() > 0.01
 

@@ -20,7 +20,7 @@ import torch
 
 from harness.decoder.decode import make_decoder
 from harness.denoiser.sample import draw_samples
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.encoder.encode import make_latents
 from harness.evaluation import scores
 from harness.evaluation.judge.stage import make_judge
@@ -265,7 +265,7 @@ def results(study, runs, tmp_path_factory):
     given = {"data": root / "data", "backbone": root / "backbones" / "plain", "registers": encoder / "registers.json"}
     latents, weights = encoder / "latents.safetensors", encoder / "decoder.safetensors"
     run = {"method": "dsr", "latents": latents}
-    first = {"seed": 0, "state": root / "state", "records": [root / "assets" / "weights.json"]}
+    first = {"seeds": [0], "state": root / "state", "records": [root / "assets" / "weights.json"]}
     every = {"seeds": [0], "denoisers": [folder / "denoiser.safetensors"]}
     scored = {"decoder": weights, "judge": root / "judge.safetensors", "clip": root / "clip", "references": root / "references.safetensors"}
     made = root / "made"
@@ -287,8 +287,8 @@ def results(study, runs, tmp_path_factory):
             state=root / "state",
             out=made,
         ),
-        denoiser=lambda: train_denoiser(study, method="dsr", seed=0, latents=latents, state=root / "state", out=made),
-        samples=lambda: draw_samples(study, **run, **first, denoiser=folder / "denoiser.safetensors", decoder=weights, out=made),
+        denoiser=lambda: train_denoisers(study, method="dsr", seeds=[0], latents=latents, state=root / "state", out=[made]),
+        samples=lambda: draw_samples(study, **run, **first, denoisers=[folder / "denoiser.safetensors"], decoder=weights, out=[made]),
         scores=lambda: scores.score_runs(study, **run, **every, **scored, data=root / "data", samples=[folder / "samples.npz"], out=[made]),
         outliers=lambda: measure_outliers(study, **run, **every, out=[made]),
         rows=lambda: rows.collect(study, ["dsr"], [0], root),

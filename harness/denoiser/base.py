@@ -106,7 +106,8 @@ class Denoiser(nn.Module):
     def prepend_registers(self, x: Tensor, prefix: str = "") -> Tensor:
         """(B, N, C) -> (B, registers + N, C)."""
         tokens = getattr(self, f"{prefix}register_tokens") + getattr(self, f"{prefix}register_pos_embed")
-        return torch.cat([tokens.expand(x.shape[0], -1, -1), x], dim=1)
+        of_each = tokens.unsqueeze(1).expand(-1, len(x) // len(tokens), -1, -1).flatten(0, 1)  # one set, or of a stack, one for each seed
+        return torch.cat([of_each, x], dim=1)
 
     def initialise(self, *, xavier: bool = True) -> None:
         """DiT's first weights: Xavier for linear layers (where `xavier`) and patch embeddings, zero for every adaLN and the last

@@ -63,34 +63,36 @@ def draw_samples(
     study: Study,
     *,
     method: str,
-    seed: int,
-    denoiser: Path,
+    seeds: list[int],
+    denoisers: list[Path],
     decoder: Path,
     latents: Path,
     records: list[Path] = (),
     guidance: Path | None = None,
     steps: bool = False,
     state: Path,
-    out: Path,
+    out: list[Path],
 ) -> dict:
-    """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz; beside it those of the further averages that the study samples.
+    """Write `images` (N, H, W, 3) uint8 and `labels` (N,) as npz, seed by seed; beside it those of the further averages that the study
+    samples.
 
     `decoder`: its weights, or the folder of an encoder that decodes itself. `steps`: of the snapshots of the training instead, below
-    `step<n>` beside `out`. `guidance`: with the one that was chosen there (stage guidance). Shards that are done wait below `state`, so
-    that a run that was killed goes on; processes under torchrun share them. The record holds `shards`, their list, and `status`: `diverged`
-    with a `reason` where the denoiser is, or an image is not finite. Where no weights or no guidance are to be had for that reason, there
-    are no images. Returns what is printed: nothing but in the first process.
+    `step<n>` beside `out`. `guidance`: with the one that was chosen there (stage guidance). A file that is there, as this would make it, is
+    left as it is. Shards that are done wait below `state`, so that a run that was killed goes on; processes under torchrun share them. The
+    record holds `shards`, their list, and `status`: `diverged` with a `reason` where the denoiser is, or an image is not finite. Where no
+    weights or no guidance are to be had for that reason, there are no images. Returns what is printed: nothing but in the first process.
     """
     chosen = [guidance] if guidance else []
     for path in chosen:
         choice = read_choice(study, method, path)
         study = with_guidance(study, choice.scale, choice.interval)
     section, statuses, drawer = study.sampling, {}, SampleDrawer(study, decoder, latents, records)
-    for view, place in views_of(study, steps=steps, guided=bool(chosen)):
-        weights, file = place(Path(denoiser)), place(Path(out))
+    views = views_of(study, steps=steps, guided=bool(chosen))
+    for seed, denoiser, first, (view, place) in ((*run, view) for run in zip(seeds, denoisers, out, strict=True) for view in views):
+        weights, file = place(Path(denoiser)), place(Path(first))
         facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view, **drawer.facts}
         outcome: dict = {"processes": processes.count()}
-        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, outcome=outcome, **facts)
+        artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, outcome=outcome, beside=[], **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
             stop = _stop(*chosen, *[weights] * steps)
             if stop is None:
@@ -109,7 +111,7 @@ def draw_samples(
                 save_npz(path, arrays)
         if not processes.rank():
             record = artifacts.meta(file)
-            statuses[file.relative_to(Path(out).parent).as_posix()] = record.get("reason", record["status"])
+            statuses[f"seed{seed}/{file.relative_to(Path(first).parent).as_posix()}"] = record.get("reason", record["status"])
     return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **drawer.facts, **statuses}
 
 

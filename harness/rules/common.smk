@@ -60,3 +60,18 @@ def runs(*names):
 def run_files(names):
     """Files of the run {study}, {method}, {seed}."""
     return expand("results/{{study}}/runs/{{method}}/seed{{seed}}/{name}", name=names)
+
+
+# On a CPU one job takes all seeds of a method: its start costs as much as a short training, and the denoisers are trained as a stack.
+OF_JOB = {} if RUN.together else {"seeds": "{seed}"}
+IN_NAME, IN_MESSAGE = ("", "") if RUN.together else ("-seed{seed}", ", seed {wildcards.seed}")
+
+
+def of_job(names):
+    """Files of the runs of one job: of every seed of {study} and {method}, or of one."""
+    return runs(*names) if RUN.together else run_files(names)
+
+
+def kept(files):
+    """Outputs of a job of all seeds: those of seeds that are done stay, so that a seed that joins is made alone."""
+    return [update(file) for file in files] if RUN.together else files

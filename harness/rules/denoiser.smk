@@ -1,6 +1,7 @@
-# One job a run: a method's denoiser with one seed, and its samples.
+# The denoisers of a method, and their samples: a job for each seed, or on a CPU one for all.
 PREDICTED = ["denoiser.t_min", "denoiser.prediction", "denoiser.noise_scale"]  # what reads a prediction
 DRAWN = ["sampling", "denoiser.time_shift", *PREDICTED]  # what drawing reads
+METHOD = {"method_file": lambda wildcards: RUN.method(wildcards.method)}
 
 
 rule denoiser:
@@ -10,11 +11,11 @@ rule denoiser:
         backbone=uncached("backbone"),
         registers=uncached("registers"),
     output:
-        out="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
-        averages=run_files(RUN.other_averages),
-        snapshots=run_files(RUN.snapshots("denoiser.safetensors")),
+        out=kept(of_job(["denoiser.safetensors"])),
+        averages=kept(of_job(RUN.other_averages)),
+        snapshots=kept(of_job(RUN.snapshots("denoiser.safetensors"))),
     log:
-        "results/{study}/logs/denoiser-{method}-seed{seed}.log",
+        f"results/{{study}}/logs/denoiser-{{method}}{IN_NAME}.log",
     priority: 60
     conda:
         ENV
@@ -22,25 +23,25 @@ rule denoiser:
     resources:
         **TOGETHER,
     params:
-        **stage("denoiser", "denoiser", "outlier_statistics.factor", method_file=lambda wildcards: RUN.method(wildcards.method)),
+        **stage("denoiser", "denoiser", "outlier_statistics.factor", **METHOD, **OF_JOB),
     message:
-        "Train the denoiser of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
+        f"Train the denoisers of {{wildcards.study}}: {{wildcards.method}}{IN_MESSAGE}"
     shell:
         SHELL
 
 
 rule samples:
     input:
-        denoiser=rules.denoiser.output.out,
-        averages=run_files(RUN.averages("denoiser.safetensors")),
+        denoisers=of_job(["denoiser.safetensors"]),
+        averages=of_job(RUN.averages("denoiser.safetensors")),
         decoder=decoder,
         records=RUN.records("sampling"),
         latents=latents,
     output:
-        out="results/{study}/runs/{method}/seed{seed}/samples.npz",
-        averages=run_files(RUN.averages("samples.npz")),
+        out=kept(of_job(["samples.npz"])),
+        averages=kept(of_job(RUN.averages("samples.npz"))),
     log:
-        "results/{study}/logs/samples-{method}-seed{seed}.log",
+        f"results/{{study}}/logs/samples-{{method}}{IN_NAME}.log",
     priority: 40
     conda:
         ENV
@@ -48,8 +49,8 @@ rule samples:
     resources:
         **TOGETHER,
     params:
-        **stage("samples", *DRAWN),
+        **stage("samples", *DRAWN, **OF_JOB),
     message:
-        "Draw samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
+        f"Draw samples of {{wildcards.study}}: {{wildcards.method}}{IN_MESSAGE}"
     shell:
         SHELL

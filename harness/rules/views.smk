@@ -7,18 +7,25 @@ if RUN.study.snapshots:
 
     use rule samples as step_samples with:
         input:
-            denoisers=run_files(RUN.snapshots("denoiser.safetensors")),
+            weights=of_job(RUN.snapshots("denoiser.safetensors")),
             decoder=decoder,
             records=RUN.records("sampling"),
             latents=latents,
         output:
-            run_files(RUN.snapshots("samples.npz")),
+            kept(of_job(RUN.snapshots("samples.npz"))),
         log:
-            "results/{study}/logs/step_samples-{method}-seed{seed}.log",
+            f"results/{{study}}/logs/step_samples-{{method}}{IN_NAME}.log",
         params:
-            **stage("samples", *DRAWN, steps=True, denoiser=rules.denoiser.output.out, out=rules.samples.output.out),
+            **stage(
+                "samples",
+                *DRAWN,
+                **OF_JOB,
+                steps=True,
+                denoisers=of_job(["denoiser.safetensors"]),
+                out=of_job(["samples.npz"]),
+            ),
         message:
-            "Draw samples of {wildcards.study} at earlier steps: {wildcards.method}, seed {wildcards.seed}"
+            f"Draw samples of {{wildcards.study}} at earlier steps: {{wildcards.method}}{IN_MESSAGE}"
 
     use rule scores as step_scores with:
         input:
@@ -48,6 +55,21 @@ if RUN.study.snapshots:
 
 
 if SEARCH:
+    if RUN.together:
+
+        use rule denoiser as held_out_denoiser with:
+            output:
+                out="results/{study}/runs/{method}/seed{seed}/denoiser.safetensors",
+                averages=run_files(RUN.other_averages),
+                snapshots=run_files(RUN.snapshots("denoiser.safetensors")),
+            log:
+                "results/{study}/logs/denoiser-{method}-seed{seed}.log",
+            wildcard_constraints:
+                seed=str(SEARCH.seed),
+            params:
+                **stage("denoiser", "denoiser", "outlier_statistics.factor", **METHOD, seeds="{seed}"),
+            message:
+                "Train the denoiser of {wildcards.study} that guidance is chosen with: {wildcards.method}, seed {wildcards.seed}"
 
     rule guidance:
         input:
@@ -75,17 +97,17 @@ if SEARCH:
 
     use rule samples as guided_samples with:
         input:
-            denoiser=rules.denoiser.output.out,
+            denoisers=of_job(["denoiser.safetensors"]),
             guidance=rules.guidance.output,
             decoder=decoder,
             records=RUN.records("sampling"),
             latents=latents,
         output:
-            "results/{study}/runs/{method}/seed{seed}/guided/samples.npz",
+            kept(of_job(["guided/samples.npz"])),
         log:
-            "results/{study}/logs/guided_samples-{method}-seed{seed}.log",
+            f"results/{{study}}/logs/guided_samples-{{method}}{IN_NAME}.log",
         message:
-            "Draw guided samples of {wildcards.study}: {wildcards.method}, seed {wildcards.seed}"
+            f"Draw guided samples of {{wildcards.study}}: {{wildcards.method}}{IN_MESSAGE}"
 
     use rule scores as guided_scores with:
         input:

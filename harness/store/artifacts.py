@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from harness.study.typed import UserError, digest
 
 META = ".meta.json"
 OWN = "record"  # field of a sidecar: digest of the others, because they hold numbers too
+ANEW = "DSR_ANEW"  # environment variable: make what is there already once more
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)  # a disk that is full, or not for us
 
 
@@ -69,19 +70,23 @@ def trained_artifact(
     inputs: Iterable[Path | str] = (),
     scripts: Iterable[Path] = (),
     outcome: dict[str, Any] | None = None,
+    beside: Sequence[Path] | None = None,
     **facts: object,
 ) -> Iterator[tuple[Path, Path]]:
     """An artifact that takes long: yields (temporary path, folder for checkpoints).
 
     The folder, below `state`, is named after everything that the result depends on, so a checkpoint can only be met by the run it
     belongs to; it is removed once the artifact is there, and stays when the block fails. Finished is raised where the block need not
-    run: another process was waited for, and has made just this.
+    run: another process was waited for, and has made just this; or, where the block says what else it writes, `beside`, just this was made
+    before, and all of it is there.
     """
     path = Path(path)
     with _alone(path) as how:
         record = _record(stage, module, config, inputs, scripts, facts)
         if how == "waited" and ready(path, record):
             raise Finished(f"{path}: made by the process that was waited for")
+        if beside is not None and not os.environ.get(ANEW) and ready(path, record) and all(map(is_whole, beside)):
+            raise Finished(f"{path}: made before")
         folder = Path(state) / f"{stage}-{digest(record)}"
         with _recorded(path, record, outcome) as temporary:
             yield temporary, folder
@@ -139,6 +144,15 @@ def ready(path: Path | str, record: dict[str, Any]) -> bool:
     except UserError:
         return False
     return all(there.get(key) == value for key, value in _plain(record | {"provenance": provenance()}).items())
+
+
+def is_whole(path: Path | str) -> bool:
+    """Whether the artifact is there, as written."""
+    try:
+        checked(path)
+    except UserError:
+        return False
+    return True
 
 
 def _record(

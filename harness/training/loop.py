@@ -7,7 +7,7 @@ atomically, so a run that was killed continues to the same bytes.
 import math
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,7 +21,6 @@ from harness.store.tensors import CHECKPOINT
 from harness.study.sections.training import Training
 from harness.study.typed import UserError
 from harness.training.checkpoint import State
-from harness.training.ema import Weights
 from harness.training.snapshots import Snapshots
 
 CHECK_EVERY = 20  # steps between looks at the losses: each look waits for the device
@@ -62,6 +61,24 @@ class Opponent:
     own_schedule: bool = False
 
 
+@dataclass
+class Run:
+    """One training: a model on the device, the seed of its draws, a folder for its own checkpoints (None: there are none).
+
+    `outcome` gets what `fit` says of it.
+    """
+
+    model: nn.Module
+    name: str
+    seed: int
+    state: Path | None
+    snapshots: Snapshots | None = None
+    outcome: dict = field(default_factory=dict)
+
+
+Descent = Callable[[int, Sequence[torch.Generator]], Sequence[Tensor]]  # leaves the gradients in each model, and returns each loss
+
+
 def fit(
     model: nn.Module,
     loss_of: Loss,
@@ -88,65 +105,147 @@ def fit(
     loss or gradient leaves weights and optimiser as they are. Raises Diverged where those are more than training.skips, a look later at
     most; the last checkpoint stays.
     """
-    allow_tf32(training.tf32)
-    steps = training.length(images)
-    run = State(model, opponent.model if opponent else None, ema, steps)
-    missing = processes.from_first(snapshots.missing(state)) if snapshots else []
-    start = done = run.resume(state, latest=missing[0] if missing else None) if state else 0
-    skipped = run.skipped()
-    if start and not processes.rank():
-        print(f"{name}: resumed at step {start}", flush=True)
-    progress = Progress(name, steps, start=start)
-    model.train()
-    saved, pause = time.monotonic(), SAVE_EVERY
-    for step in range(start, steps):
-        if step in missing:
-            skipped = run.skipped()
-            if len(skipped) > training.skips:
-                break
-            if not processes.rank():
-                snapshots.keep(state, step, run.model, model)
-        lr, generator = training.lr * rate(step, training, images), stream(seed, "step", step, device())
-        loss = _descend(run.model, loss_of(step, generator), training, lr, step)
-        run.model.follow(
-            [min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema]
-        )  # the warm-up of TensorFlow's average, as score-SDE has it
-        if opponent and step >= opponent.start:
-            if opponent.own_schedule:
-                lr = training.lr * rate(step - opponent.start, training, images)
-            _descend(run.opponent, opponent.loss_of(step, generator), training, lr, step)
-        done = step + 1
-        if done % CHECK_EVERY == 0 or done == steps:
-            skipped = run.skipped()
-            if len(skipped) > training.skips:
-                break
-            progress.update(done, f", loss {loss.item():.4f}")
-            if state and not processes.rank() and abs(time.monotonic() - saved) > pause:  # a clock can jump back
-                began = time.monotonic()
-                run.save(state, done)
-                saved = time.monotonic()
-                pause = min(max(SAVE_EVERY, (saved - began) / SAVE_SHARE), LONGEST_PAUSE)
-    model.eval()
-    kept = run.model.averaged(model) if ema else [model.state_dict()]
-    if outcome is not None:
-        outcome |= {"skipped_steps": len(skipped), "losses": curve(run.model.losses[:done], steps)}
-        outcome |= {"averaged": {f"{decay:g}": used for decay, used in zip(ema, run.model.decays.tolist(), strict=True)}} if ema else {}
-    if len(skipped) > training.skips:
-        last = skipped[training.skips]
-        raise Diverged(name, training, last, len(skipped), training.lr * rate(last, training, images), state, kept)
+    run = Run(model, name, seed, state, snapshots, {} if outcome is None else outcome)
+    (kept,) = fit_together(
+        [run], lambda _: by_itself(model, loss_of), training, images=images, ema=ema, ema_warm_up=ema_warm_up, opponent=opponent
+    )
+    if isinstance(kept, Diverged):
+        raise kept
     return kept
 
 
-def _descend(weights: Weights, loss: Tensor | Iterable[Tensor], training: Training, lr: float, step: int) -> Tensor:
-    """One optimiser step; gradients of micro-batches add up. Returns the loss."""
-    for parameter in weights.parameters:
-        parameter.grad = None
-    total = torch.zeros(())
-    for part in [loss] if isinstance(loss, Tensor) else loss:
-        part.backward()
-        total = total.to(part.device) + part.detach()
-    weights.update(training, lr, step, total)
-    return total
+def fit_together(
+    runs: Sequence[Run],
+    descent_of: Callable[[list[int]], Descent],
+    training: Training,
+    *,
+    images: int,
+    ema: Sequence[float] = (),
+    ema_warm_up: bool = True,
+    opponent: Opponent | None = None,
+    alone: bool = False,
+) -> "list[list[dict[str, Tensor]] | Diverged]":
+    """As `fit`, of several runs that differ in their seeds: what it returns, or raises, for each.
+
+    descent_of(numbers of runs) -> one step of these, without the optimiser. Which runs are beside one must not change its numbers: those
+    whose checkpoints are of different steps go on one after the other. `alone`: each does.
+    """
+    allow_tf32(training.tf32)
+    trainees = [_Trainee(run, training, training.length(images), ema, opponent) for run in runs]
+    starts = [(trainee.done, number * alone) for number, trainee in enumerate(trainees)]
+    for start in sorted(set(starts)):
+        numbers = [number for number, own in enumerate(starts) if own == start]
+        together = [trainees[number] for number in numbers]
+        for trainee in together:
+            trainee.run.model.train()
+        _train(together, descent_of(numbers), training, images, ema, ema_warm_up, opponent)
+    return [trainee.kept(images, ema) for trainee in trainees]
+
+
+def _train(
+    trainees: "list[_Trainee]",
+    descend: Descent,
+    training: Training,
+    images: int,
+    ema: Sequence[float],
+    ema_warm_up: bool,
+    opponent: Opponent | None,
+) -> None:
+    """From the step that all of them have come to."""
+    first, steps, start = trainees[0].run, training.length(images), trainees[0].done
+    progress = Progress(first.name + (f" and {len(trainees) - 1} more" if len(trainees) > 1 else ""), steps, start=start)
+    going, saved, pause = trainees, time.monotonic(), SAVE_EVERY
+    for step in range(start, steps):
+        for trainee in going:
+            trainee.keep_snapshot(step)
+        going = [trainee for trainee in going if not trainee.over]
+        if not going:
+            break
+        lr, generators = training.lr * rate(step, training, images), [stream(t.run.seed, "step", step, device()) for t in trainees]
+        losses = dict(zip(trainees, descend(step, generators), strict=True))
+        for trainee in going:
+            trainee.state.model.update(training, lr, step, losses[trainee])
+            trainee.state.model.follow(
+                [min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema]
+            )  # the warm-up of TensorFlow's average, as score-SDE has it
+        if opponent and step >= opponent.start:
+            if opponent.own_schedule:
+                lr = training.lr * rate(step - opponent.start, training, images)
+            (trainee,), (generator,) = trainees, generators
+            (loss,) = by_itself(opponent.model, opponent.loss_of)(step, [generator])
+            trainee.state.opponent.update(training, lr, step, loss)
+        for trainee in going:
+            trainee.done = step + 1
+        if (step + 1) % CHECK_EVERY and step + 1 < steps:
+            continue
+        for trainee in going:
+            trainee.look()
+        going = [trainee for trainee in going if not trainee.over]
+        progress.update(step + 1, f", loss {sum(loss.item() for loss in losses.values()) / len(losses):.4f}")
+        if not processes.rank() and abs(time.monotonic() - saved) > pause:  # a clock can jump back
+            began = time.monotonic()
+            for trainee in going:
+                trainee.save()
+            saved = time.monotonic()
+            pause = min(max(SAVE_EVERY, (saved - began) / SAVE_SHARE), LONGEST_PAUSE)
+
+
+class _Trainee:
+    """A run with its state, at the step of its last checkpoint. `over`: too many of its steps were skipped, and it stays as it is."""
+
+    def __init__(self, run: Run, training: Training, steps: int, ema: Sequence[float], opponent: Opponent | None) -> None:
+        self.run, self.training, self.state = run, training, State(run.model, opponent.model if opponent else None, ema, steps)
+        self.missing = processes.from_first(run.snapshots.missing(run.state)) if run.snapshots else []
+        self.done = self.state.resume(run.state, latest=self.missing[0] if self.missing else None) if run.state else 0
+        self.look()
+        if self.done and not processes.rank():
+            print(f"{run.name}: resumed at step {self.done}", flush=True)
+
+    def look(self) -> None:
+        """Which steps were skipped; waits for the device."""
+        self.skipped = self.state.skipped()
+        self.over = len(self.skipped) > self.training.skips
+
+    def keep_snapshot(self, step: int) -> None:
+        """Where one of `step` is missing, and the run is not over."""
+        if step in self.missing:
+            self.look()
+            if not self.over and not processes.rank():
+                self.run.snapshots.keep(self.run.state, step, self.state.model, self.run.model)
+
+    def save(self) -> None:
+        if self.run.state:
+            self.state.save(self.run.state, self.done)
+
+    def kept(self, images: int, ema: Sequence[float]) -> "list[dict[str, Tensor]] | Diverged":
+        """The weights to keep, or how it diverged; the outcome is filled."""
+        model, training, losses = self.run.model.eval(), self.training, self.state.model.losses
+        kept = self.state.model.averaged(model) if ema else [model.state_dict()]
+        self.run.outcome |= {"skipped_steps": len(self.skipped), "losses": curve(losses[: self.done], len(losses))}
+        if ema:
+            decays = self.state.model.decays.tolist()
+            self.run.outcome |= {"averaged": {f"{decay:g}": used for decay, used in zip(ema, decays, strict=True)}}
+        if not self.over:
+            return kept
+        last = self.skipped[training.skips]
+        return Diverged(self.run.name, training, last, len(self.skipped), training.lr * rate(last, training, images), self.run.state, kept)
+
+
+def by_itself(model: nn.Module, loss_of: Loss) -> Descent:
+    """The descent of one run; gradients of micro-batches add up."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def descend(step: int, generators: Sequence[torch.Generator]) -> list[Tensor]:
+        for parameter in parameters:
+            parameter.grad = None
+        loss = loss_of(step, generators[0])
+        total = torch.zeros(())
+        for part in [loss] if isinstance(loss, Tensor) else loss:
+            part.backward()
+            total = total.to(part.device) + part.detach()
+        return [total]
+
+    return descend
 
 
 def curve(losses: Tensor, steps: int) -> list[float | None]:

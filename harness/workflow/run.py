@@ -125,6 +125,11 @@ class Run:
         return [self.study.snapshot_file(Path(name), step).as_posix() for step in self.study.snapshots]
 
     @property
+    def together(self) -> bool:
+        """Whether one job takes all seeds of a method: on a CPU, where starts cost as much as work."""
+        return not self.study.job.gpus and self.study.job.processes == 1
+
+    @property
     def launcher(self) -> str:
         """What starts a stage that several processes share."""
         processes = self.study.job.processes

@@ -51,8 +51,8 @@ STAGES: dict[str, Stage] = {
     "registers": Stage("search for register neurons (test-time registers)", "harness.encoder.encode", "search_registers"),
     "latents": Stage("whitening statistics, and the whitened latents where they are cached", "harness.encoder.encode", "make_latents"),
     "decoder": Stage("the decoder of an encoder variant: train or import it", "harness.decoder.decode", "make_decoder"),
-    "denoiser": Stage("train one method's denoiser with one seed", "harness.denoiser.train", "train_denoiser", shared=True),
-    "samples": Stage("draw one run's samples", "harness.denoiser.sample", "draw_samples", shared=True),
+    "denoiser": Stage("train a method's denoisers, one a seed", "harness.denoiser.train", "train_denoisers", shared=True),
+    "samples": Stage("draw the samples of a method's runs", "harness.denoiser.sample", "draw_samples", shared=True),
     "references": Stage("features and statistics that samples are compared with", "harness.evaluation.references", "make_references"),
     "guidance": Stage(
         "choose a method's guidance by FID, with a denoiser of the held-out seed of sampling.guidance_search",

@@ -8,7 +8,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
+from harness.store.artifacts import ANEW
 from harness.store.locks import try_lock
 from harness.study.folders import CODE, PROJECT, original
 
@@ -36,6 +38,12 @@ def put_own_code_first() -> None:
     checkout = [CODE] if original() == CODE else []  # what is installed is found anyway
     paths = [*map(str, dict.fromkeys([*checkout, PROJECT])), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1")
+
+
+def make_forced_anew(settings: Any) -> None:
+    """Tell jobs to leave nothing as it is, where Snakemake's DAG `settings` force any: what seeds share a job for it does not remove."""
+    if settings.forceall or settings.forcerun or settings.forcetargets:
+        os.environ[ANEW] = "1"
 
 
 def take_over_dead_lock() -> None:

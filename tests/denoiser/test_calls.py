@@ -50,8 +50,8 @@ def redrawn(runs, tmp_path, **changes):
     study = runs.study.model_copy(update={name: getattr(runs.study, name).model_copy(update=change) for name, change in changes.items()})
     out = tmp_path / "samples.npz"
     draw_samples(
-        study, method="baseline", seed=0, denoiser=run / "denoiser.safetensors", decoder=encoder.decoder, latents=encoder.latents,
-        state=tmp_path / "state", out=out,
+        study, method="baseline", seeds=[0], denoisers=[run / "denoiser.safetensors"], decoder=encoder.decoder, latents=encoder.latents,
+        state=tmp_path / "state", out=[out],
     )  # fmt: skip
     return artifacts.meta(out)["sampled"]
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from harness.cli.main import main
 from harness.commands.import_checkpoint import import_checkpoint
 from harness.denoiser.build import load_denoiser
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.store import artifacts
 from harness.study.sections.denoiser import ARCHITECTURES
 from harness.study.study import parse_study, read_study
@@ -168,7 +168,7 @@ def test_weights_that_need_a_text_encoder_are_not_read_as_those_of_words(golden,
 def test_a_denoiser_of_given_states_is_not_trained(tmp_path):
     study = study_of("diffusionbench_ddt_text")
     with pytest.raises(UserError, match=r"come with imported weights \(dsr import --states\); none is trained$"):
-        train_denoiser(study, method="baseline", seed=0, latents=tmp_path, state=tmp_path, out=tmp_path / "x.safetensors")
+        train_denoisers(study, method="baseline", seeds=[0], latents=tmp_path, state=tmp_path, out=[tmp_path / "x.safetensors"])
 
 
 def test_the_command_takes_states(monkeypatch, capsys, tmp_path):

@@ -6,7 +6,7 @@ from conftest import error, tiny_values
 
 from harness.denoiser.build import build_denoiser, load_denoiser
 from harness.denoiser.loss import loss_of
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.encoder import latents as latent_files
 from harness.machine import processes
 from harness.machine.streams import seed_initialisation, stream
@@ -83,7 +83,7 @@ def latents(tmp_path_factory):
 def trained(study, method, latents, folder):
     """(the average, the weights themselves, the record)."""
     folder.mkdir(exist_ok=True)
-    train_denoiser(study, method=method, seed=SEED, latents=latents, state=folder / "state", out=folder / "denoiser.safetensors")
+    train_denoisers(study, method=method, seeds=[SEED], latents=latents, state=folder / "state", out=[folder / "denoiser.safetensors"])
     files = [folder / "denoiser.safetensors", folder / "denoiser-ema0.safetensors"]
     return [load_tensors(file)[0] for file in files] + [artifacts.meta(files[0])]
 

@@ -52,12 +52,12 @@ def draw(study, runs, out, weights=None, **changes):
     draw_samples(
         changed,
         method="baseline",
-        seed=0,
-        denoiser=weights or runs.runs["baseline"][0] / "denoiser.safetensors",
+        seeds=[0],
+        denoisers=[weights or runs.runs["baseline"][0] / "denoiser.safetensors"],
         decoder=encoder.decoder,
         latents=encoder.latents,
         state=out.parent / "state",
-        out=out,
+        out=[out],
     )
     return load_samples(out)
 

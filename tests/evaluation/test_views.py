@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import tiny_values
+from faults import diverging
 
-from harness.denoiser import train as denoiser
 from harness.denoiser.sample import load_samples
 from harness.evaluation import guidance
 from harness.evaluation.guidance import search_guidance
@@ -126,14 +126,9 @@ def test_a_guided_run_is_that_of_a_study_with_the_chosen_guidance(viewed, built,
 
 
 def test_where_the_held_out_run_diverged_nothing_is_chosen_and_the_scores_say_so(viewed, tmp_path, monkeypatch):
-    pipeline, original = of(viewed.study, viewed, tmp_path), denoiser.loss_of
-
-    def loss_of(*arguments):
-        loss = original(*arguments)
-        return lambda step, generator: (part * float("nan") for part in loss(step, generator))
-
+    pipeline = of(viewed.study, viewed, tmp_path)
     pipeline.train("baseline", 0)
-    monkeypatch.setattr(denoiser, "loss_of", loss_of)
+    diverging(monkeypatch, 0)
     choice = pipeline.choose_guidance("baseline")
     chosen = choice_of(pipeline, "baseline")
     assert (chosen.status, chosen.scale, {one.fid for one in chosen.candidates}) == ("diverged", 1.0, {None})
@@ -197,13 +192,8 @@ def test_a_step_is_scored_as_a_run_of_its_weights(viewed, tmp_path):
 
 def test_steps_that_a_run_did_not_reach_have_no_value(viewed, built, tmp_path, monkeypatch):
     values = config.merge(VALUES, {"denoiser": {"training": {"skips": 2}}})
-    pipeline, original = of(parse_study("tiny", values), built, tmp_path), denoiser.loss_of
-
-    def loss_of(*arguments):
-        loss = original(*arguments)
-        return lambda step, generator: (part * float("nan") if step >= 4 else part for part in loss(step, generator))
-
-    monkeypatch.setattr(denoiser, "loss_of", loss_of)
+    pipeline = of(parse_study("tiny", values), built, tmp_path)
+    diverging(monkeypatch, 4)
     pipeline.train("baseline", 0)
     pipeline.draw("baseline", [0], steps=True)
     pipeline.score("baseline", [0], steps=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.machine import device as runtime
 from harness.machine import processes
 from harness.store import artifacts
@@ -52,7 +52,7 @@ def test_two_processes_train_alike_and_draw_the_same_samples(study, runs, tmp_pa
     assert (artifacts.meta(earlier)["processes"], artifacts.meta(earlier)["step"]) == (2, 4)
     assert not torch.equal(*(load_tensors(path)[0]["x_embedder.proj.weight"] for path in (earlier, tmp_path / earlier.name)))
     assert json.loads((tmp_path / "printed-1.json").read_text(encoding="utf-8")) == [{}, {}]
-    assert json.loads((tmp_path / "printed-0.json").read_text(encoding="utf-8"))[0]["status"] == "ok"
+    assert json.loads((tmp_path / "printed-0.json").read_text(encoding="utf-8"))[0]["seed0"]["status"] == "ok"
     assert not list((tmp_path / "state").iterdir())
 
 
@@ -62,8 +62,8 @@ def test_two_processes_train_tables_alike(study, runs, tmp_path):
     released = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"frozen": "released"})})
     ended = torchrun(released, runs.root, tmp_path)
     assert ended.returncode == 0, ended.stderr
-    options = {"method": "masked", "seed": 0, "latents": runs.encoders["plain"].latents, "state": tmp_path / "alone-state"}
-    train_denoiser(released, **options, out=tmp_path / "alone.safetensors")
+    options = {"method": "masked", "seeds": [0], "latents": runs.encoders["plain"].latents, "state": tmp_path / "alone-state"}
+    train_denoisers(released, **options, out=[tmp_path / "alone.safetensors"])
     files = (tmp_path / "denoiser.safetensors", tmp_path / "alone.safetensors", runs.runs["masked"][0] / "denoiser.safetensors")
     two, one, frozen = (load_tensors(path)[0] for path in files)
     for name in ("pos_embed", "t_embedder.W"):

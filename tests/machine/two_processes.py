@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from harness.denoiser.sample import draw_samples
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
@@ -35,17 +35,17 @@ def main(results: Path, out: Path, failing: str = "none") -> None:
         return fails
 
     denoiser.loss_of = loss_of
-    encoder, common = results / "encoders" / "plain", {"method": "masked", "seed": 0, "state": out / "state"}
+    encoder, common = results / "encoders" / "plain", {"method": "masked", "seeds": [0], "state": out / "state"}
     latents = encoder / "latents.safetensors"
-    printed = [train_denoiser(study, **common, latents=latents, out=out / "denoiser.safetensors")]
+    printed = [train_denoisers(study, **common, latents=latents, out=[out / "denoiser.safetensors"])]
     printed += [
         draw_samples(
             study,
             **common,
-            denoiser=results / "runs" / "masked" / "seed0" / "denoiser.safetensors",
+            denoisers=[results / "runs" / "masked" / "seed0" / "denoiser.safetensors"],
             decoder=encoder / "decoder.safetensors",
             latents=latents,
-            out=out / "samples.npz",
+            out=[out / "samples.npz"],
         )
     ]
     (out / f"printed-{processes.rank()}.json").write_text(json.dumps(printed), encoding="utf-8")

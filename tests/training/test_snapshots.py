@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import tiny_values
+from faults import diverging
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_loop import IMAGES, TRAINING, interrupt, model_and_loss
 
-from harness.denoiser import train as denoiser
 from harness.denoiser.build import load_denoiser
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.encoder import latents
 from harness.store import artifacts
 from harness.store.tensors import CHECKPOINT, load_tensors
@@ -130,10 +130,10 @@ def snapped():
 def options(built, folder):
     return {
         "method": "dsr",
-        "seed": 1,
+        "seeds": [1],
         "latents": built.encoders["ttr_until_clean"].latents,
         "state": folder / "state",
-        "out": folder / "denoiser.safetensors",
+        "out": [folder / "denoiser.safetensors"],
     }
 
 
@@ -141,7 +141,7 @@ def test_the_stage_writes_them_beside_the_run_and_a_kill_changes_no_byte(snapped
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 2)
-    train_denoiser(snapped, **options(built, tmp_path / "whole"))
+    train_denoisers(snapped, **options(built, tmp_path / "whole"))
     original = latents.batch_indices
     for step in (5, 9):
 
@@ -152,9 +152,9 @@ def test_the_stage_writes_them_beside_the_run_and_a_kill_changes_no_byte(snapped
 
         monkeypatch.setattr(latents, "batch_indices", stop)
         with pytest.raises(KeyboardInterrupt):
-            train_denoiser(snapped, **options(built, tmp_path / "parts"))
+            train_denoisers(snapped, **options(built, tmp_path / "parts"))
     monkeypatch.setattr(latents, "batch_indices", original)
-    train_denoiser(snapped, **options(built, tmp_path / "parts"))
+    train_denoisers(snapped, **options(built, tmp_path / "parts"))
     assert not list((tmp_path / "parts" / "state").iterdir())
     for name in ("step3/denoiser.safetensors", "step8/denoiser.safetensors", "denoiser.safetensors"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "parts" / name).read_bytes()
@@ -164,15 +164,9 @@ def test_the_stage_writes_them_beside_the_run_and_a_kill_changes_no_byte(snapped
 
 
 def test_a_snapshot_that_was_not_reached_says_why(snapped, built, tmp_path, monkeypatch):
-    original = denoiser.loss_of
-
-    def loss_of(*arguments):
-        loss = original(*arguments)
-        return lambda step, generator: (part * float("nan") if step >= 4 else part for part in loss(step, generator))
-
-    monkeypatch.setattr(denoiser, "loss_of", loss_of)
+    diverging(monkeypatch, 4)
     values = config.merge(tiny_values(), {"denoiser": {"snapshots": [3, 8], "training": {"skips": 2}}})
-    train_denoiser(parse_study("tiny", values), **options(built, tmp_path))
+    train_denoisers(parse_study("tiny", values), **options(built, tmp_path))
     records = [artifacts.meta(tmp_path / f"step{step}" / "denoiser.safetensors") for step in (3, 8)]
     assert [record["status"] for record in records] == ["ok", "diverged"]
     assert "training.skips allows 2" in records[1]["reason"]

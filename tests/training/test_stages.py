@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from faults import diverging
 
 from harness.decoder.registry import decoder_of, load_decoder
 from harness.denoiser import train as denoiser
 from harness.denoiser.build import build_denoiser, load_denoiser
-from harness.denoiser.train import train_denoiser
+from harness.denoiser.train import train_denoisers
 from harness.encoder import latents
 from harness.encoder.latents import load_held_out
 from harness.machine import processes
@@ -23,7 +24,7 @@ def test_training_twice_gives_the_same_bytes(study, built, tmp_path):
     files = []
     for name in ("a", "b"):
         path = tmp_path / f"{name}.safetensors"
-        train_denoiser(study, method="dsr", seed=5, latents=built.encoders["ttr_1"].latents, state=tmp_path / name, out=path)
+        train_denoisers(study, method="dsr", seeds=[5], latents=built.encoders["ttr_1"].latents, state=tmp_path / name, out=[path])
         files.append(path.read_bytes())
     assert files[0] == files[1]
 
@@ -32,8 +33,8 @@ def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_pa
     monkeypatch.setattr(loop, "SAVE_EVERY", 0)
     monkeypatch.setattr(loop, "SAVE_SHARE", 1e9)
     monkeypatch.setattr(loop, "CHECK_EVERY", 4)
-    options = {"method": "baseline", "seed": 1, "latents": built.encoders["plain"].latents}
-    train_denoiser(study, **options, state=tmp_path / "s", out=tmp_path / "whole.safetensors")
+    options = {"method": "baseline", "seeds": [1], "latents": built.encoders["plain"].latents}
+    train_denoisers(study, **options, state=tmp_path / "s", out=[tmp_path / "whole.safetensors"])
     original = batch_indices
 
     def stop(seed, step, *rest):
@@ -43,31 +44,27 @@ def test_trap17_a_killed_denoiser_resumes_to_the_same_bytes(study, built, tmp_pa
 
     monkeypatch.setattr(latents, "batch_indices", stop)
     with pytest.raises(KeyboardInterrupt):
-        train_denoiser(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
+        train_denoisers(study, **options, state=tmp_path / "s", out=[tmp_path / "parts.safetensors"])
     assert not (tmp_path / "parts.safetensors").exists()
     assert list((tmp_path / "s").glob("denoiser-*/checkpoint.safetensors"))
     monkeypatch.setattr(latents, "batch_indices", original)
-    train_denoiser(study, **options, state=tmp_path / "s", out=tmp_path / "parts.safetensors")
+    train_denoisers(study, **options, state=tmp_path / "s", out=[tmp_path / "parts.safetensors"])
     assert (tmp_path / "parts.safetensors").read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
     assert not list((tmp_path / "s").iterdir())
 
 
 def test_a_training_that_diverges_is_recorded_and_its_last_weights_are_kept(study, built, tmp_path, monkeypatch):
-    original = denoiser.loss_of
-
-    def loss_of(*arguments):
-        loss = original(*arguments)
-        return lambda step, generator: (part * float("nan") if step >= 5 else part for part in loss(step, generator))
-
-    options = {"method": "baseline", "seed": 1, "latents": built.encoders["plain"].latents, "state": tmp_path / "s"}
+    options = {"method": "baseline", "seeds": [1], "latents": built.encoders["plain"].latents, "state": tmp_path / "s"}
     records, steps = {}, study.denoiser.training.steps
     for name, skips, faulty in (("whole", 10, False), ("diverged", 3, True), ("ok", steps, True)):
-        monkeypatch.setattr(denoiser, "loss_of", loss_of if faulty else original)
         training = study.denoiser.training.model_copy(update={"skips": skips})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
-        printed = train_denoiser(changed, **options, out=tmp_path / f"{name}.safetensors")
+        with monkeypatch.context() as patch:
+            if faulty:
+                diverging(patch, 5)
+            printed = train_denoisers(changed, **options, out=[tmp_path / f"{name}.safetensors"])
         records[name] = artifacts.meta(tmp_path / f"{name}.safetensors")
-        assert printed["status"] == records[name]["status"]
+        assert printed["seed1"]["status"] == records[name]["status"]
     assert [record["status"] for record in records.values()] == ["ok", "diverged", "ok"]
     assert [record["skipped_steps"] for record in records.values()] == [0, steps - 5, steps - 5]
     assert records["diverged"]["reason"].startswith(f"{steps - 5} steps had no finite loss or gradient, training.skips allows 3: step 8, ")
@@ -95,23 +92,23 @@ def test_the_losses_of_the_processes_add_up_to_the_one_of_the_batch(study, built
 
 
 def test_trap17_a_finished_run_can_be_started_again(study, built, tmp_path):  # released resume_utils.py:50: int("last")
-    options = {"method": "baseline", "seed": 1, "latents": built.encoders["plain"].latents, "state": tmp_path / "s"}
+    options = {"method": "baseline", "seeds": [1], "latents": built.encoders["plain"].latents, "state": tmp_path / "s"}
     files = []
     for _ in range(2):
-        train_denoiser(study, **options, out=tmp_path / "x.safetensors")
+        train_denoisers(study, **options, out=[tmp_path / "x.safetensors"])
         files.append((tmp_path / "x.safetensors").read_bytes())
     assert files[0] == files[1]
 
 
 def test_trap18_weights_of_another_study_are_refused(study, built, tmp_path):  # a released sampling config names another study's checkpoint
     other = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"width": 32})})
-    train_denoiser(
+    train_denoisers(
         other,
         method="baseline",
-        seed=0,
+        seeds=[0],
         latents=built.encoders["plain"].latents,
         state=tmp_path / "s",
-        out=tmp_path / "x.safetensors",
+        out=[tmp_path / "x.safetensors"],
     )
     with pytest.raises(UserError, match=r"weights of another architecture: '.*' is \(.*\) in the file, \(.*\) in the model"):
         load_denoiser(study, "baseline", tmp_path / "x.safetensors")
@@ -124,7 +121,7 @@ def test_trap3_accumulation_changes_nothing_but_rounding(study, built, tmp_path)
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         for method in ("baseline", "masked"):
             path = tmp_path / f"{method}-{size}.safetensors"
-            train_denoiser(changed, method=method, seed=0, latents=latents, state=tmp_path / "s", out=path)
+            train_denoisers(changed, method=method, seeds=[0], latents=latents, state=tmp_path / "s", out=[path])
             trained.append(load_tensors(path)[0])
     for whole, parts in ((trained[0], trained[2]), (trained[1], trained[3])):
         for name, tensor in whole.items():
@@ -147,12 +144,13 @@ def test_compiling_is_optional_and_keeps_the_weights(study, built, tmp_path, mon
             return self.inner(*inputs)
 
     monkeypatch.setattr(torch, "compile", Compiled)
+    monkeypatch.setattr(denoiser, "stacks", lambda *_: False)
     files = []
     for switch in (False, True):
         training = study.denoiser.training.model_copy(update={"compile": switch})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         path = tmp_path / f"{switch}.safetensors"
-        train_denoiser(changed, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
+        train_denoisers(changed, method="dsr", seeds=[0], latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=[path])
         files.append(path.read_bytes())
     assert len(compiled) == 1
     assert files[0] == files[1]
@@ -164,7 +162,7 @@ def test_bf16_trains_near_fp32_and_keeps_fp32_weights(study, built, tmp_path):
         training = study.denoiser.training.model_copy(update={"precision": precision})
         changed = study.model_copy(update={"denoiser": study.denoiser.model_copy(update={"training": training})})
         path = tmp_path / f"{precision}.safetensors"
-        train_denoiser(changed, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=path)
+        train_denoisers(changed, method="dsr", seeds=[0], latents=built.encoders["ttr_1"].latents, state=tmp_path / "s", out=[path])
         trained[precision] = load_tensors(path)[0]
     flat = {name: torch.cat([tensor.flatten() for tensor in tensors.values()]) for name, tensors in trained.items()}
     assert flat["bf16"].dtype == torch.float32
@@ -180,13 +178,13 @@ def test_a_corrupted_input_is_named_before_training(study, built, tmp_path):
         encoding="utf-8",
     )
     with pytest.raises(UserError, match=r"latents\.safetensors: corrupted or truncated: sha256"):
-        train_denoiser(study, method="baseline", seed=0, latents=copy, state=tmp_path / "s", out=tmp_path / "x")
+        train_denoisers(study, method="baseline", seeds=[0], latents=copy, state=tmp_path / "s", out=[tmp_path / "x"])
     assert not (tmp_path / "x").exists()
 
 
 def test_masked_loss_is_the_mean_over_kept_tokens(study, built, tmp_path):
     path = tmp_path / "masked.safetensors"
-    printed = train_denoiser(study, method="masked", seed=0, latents=built.encoders["plain"].latents, state=tmp_path, out=path)
+    printed = train_denoisers(study, method="masked", seeds=[0], latents=built.encoders["plain"].latents, state=tmp_path, out=[path])
     source = latents.Batches(built.encoders["plain"].latents, seed=0, batch=32)
     norms, limit = source.norms["pre_ln"], source.threshold(load_method("masked").loss_mask, study.outlier_statistics.factor)
     assert printed["filtered_share"] == pytest.approx((norms > limit).float().mean().item())
@@ -208,7 +206,7 @@ def test_decoder_learns_and_is_loaded_back(study, built):
 
 def test_weights_of_another_method_are_refused(study, built, tmp_path):
     path = tmp_path / "x.safetensors"
-    train_denoiser(study, method="dsr", seed=0, latents=built.encoders["ttr_1"].latents, state=tmp_path, out=path)
+    train_denoisers(study, method="dsr", seeds=[0], latents=built.encoders["ttr_1"].latents, state=tmp_path, out=[path])
     with pytest.raises(UserError, match="weights of another architecture: 'feat_rope_incontext"):
         load_denoiser(study, "baseline", path)
 

@@ -47,19 +47,18 @@ def total(counts, rule):
     return sum(count for name, count in counts.items() if name == rule or name.endswith(f"_{rule}"))
 
 
-def test_methods_share_encoders_and_every_run_is_one_job():
+def test_methods_share_encoders_and_seeds_a_job():
     counts = jobs(snakemake("reports/table1.md"))
     assert counts["encoder"] == 2
     assert counts["registers"] == 2
     assert counts["latents"] == counts["decoder"] == 4
-    assert counts["denoiser"] == counts["samples"] == 24
+    assert counts["denoiser"] == counts["samples"] == 8
     assert counts["scores"] == counts["outliers"] == 8
 
 
 def test_seeds_and_methods_can_be_chosen():
     counts = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "methods=[baseline,dsr]", "--", "reports/table1.md"))
-    assert counts["denoiser"] == 4
-    assert counts["scores"] == 2
+    assert counts["denoiser"] == counts["scores"] == 2
 
 
 def of_different_assets():
@@ -103,7 +102,7 @@ def test_compute_table_is_a_target():
 
 def test_control_study_takes_judge_and_data_of_its_base_and_has_its_own_encoder():
     counts = jobs(snakemake("--config", "study=digits_control", "--", "reports/table1.md"))
-    assert counts["denoiser"] == 24
+    assert counts["denoiser"] == 8
     assert counts["encoder"] == 2
     for part in ("data", "judge", "clip", "references"):
         assert counts[part] == 0
@@ -131,7 +130,7 @@ def test_tables_that_share_runs_train_them_once():
 
 def test_variants_of_a_method_are_runs_of_their_own():
     counts = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "--", "reports/register_ablation.md"))
-    assert counts["denoiser"] == 6
+    assert counts["denoiser"] == 3
     assert counts["encoder"] == counts["latents"] == 1
 
 
@@ -184,7 +183,7 @@ def test_a_target_that_there_is_not_is_one_line_before_any_job(target, message):
 
 def test_dry_run_explains_itself():
     done = snakemake("--config", "study=smoke", "--", "reports/table1.md")
-    assert "Train the denoiser of smoke: dsr, seed 0" in done.stdout
+    assert "Train the denoisers of smoke: dsr" in done.stdout
     assert "Reason:" in done.stdout
 
 
@@ -253,7 +252,7 @@ SCORED = {"scores", "step_scores", "guided_scores"}
         ({"evaluation": {"judge": {"width": 24}}}, {"judge", "references", *SCORED}),
         ({"outlier_statistics": {"times": [0.5]}}, {"outliers", "maps"}),
         ({"sampling": {"guidance": {"scale": 2.0}}}, DRAWN),
-        ({"denoiser": {"ema": [0.98, 0.9, 0.995, 0.5]}}, {"denoiser"}),
+        ({"denoiser": {"ema": [0.98, 0.9, 0.995, 0.5]}}, {"denoiser", "held_out_denoiser"}),
         ({"sampling": {"averages": [0.9]}}, {*DRAWN, "scores"}),
         ({"search": {"variant": "released"}}, {"registers", "latents", "encoder_maps"}),
         ({"title": "another"}, set()),
@@ -271,7 +270,7 @@ def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
         if derived and not called and rule.endswith("samples"):
             sections[rule] = sections["samples"]
     sections = {rule: names for rule, names in sections.items() if names}
-    assert len(sections) == 19
+    assert len(sections) == 20
     studies = [parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
     before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
     assert {rule for rule in sections if before[rule] != after[rule]} == rerun

@@ -48,12 +48,14 @@ def test_an_input_that_a_study_does_not_need_is_no_option():
 
 
 def test_what_a_rule_says_comes_before_inputs_and_is_filled_in():
-    inputs = {"tables": ["t.md"], "denoiser": "other"}
+    inputs = {"tables": ["t.md"], "denoisers": ["other"]}
     words = job("page", inputs=inputs, outputs={"out": "reports/all"}, tables=[], figures=["fid"], out="index.html")
     assert words[words.index("--tables") : words.index("--tables") + 2] == ["--tables", "--figures"]
     assert words[words.index("--out") + 1] == "index.html"
-    words = job("samples", wildcards={"method": "dsr", "seed": "1"}, inputs=inputs, outputs={"out": "o"}, steps=True, denoiser="d/{seed}")
-    assert words[words.index("--denoiser") + 1] == "d/1"
+    words = job(
+        "samples", wildcards={"method": "dsr", "seed": "1"}, inputs=inputs, outputs={"out": "o"}, steps=True, denoisers=["d/{seed}"]
+    )
+    assert words[words.index("--denoisers") + 1] == "d/1"
     assert "--steps" in words
 
 
