@@ -12,7 +12,7 @@ from harness.machine.device import device
 from harness.study.sections.evaluation import Evaluation
 from harness.study.typed import UserError
 
-ROWS = 1024  # of kernels at once
+ROWS = 256  # of kernels at once
 
 
 def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> Measured:

@@ -12,12 +12,12 @@ from harness.machine.device import device
 from harness.machine.streams import stream
 from harness.study.typed import UserError
 
-ROWS = 1024  # of distances at once
+ROWS = 256  # of distances at once: memory that hardly grows with N, and no slower than more
 NEAREST = 8  # neighbours kept for each of the k + 1: at k = 3, a half lacks the radius of one sample in 4 million, and takes the last
 
 
 def precision_recall(samples: Tensor, reference: Tensor, neighbours: int, halves: int) -> dict[str, Measured]:
-    """(N, D) features of the samples and (M, D) of the reference -> `precision` and `recall`. Distances are made in blocks of 10,000 rows.
+    """(N, D) features of the samples and (M, D) of the reference -> `precision` and `recall`. Distances are made in blocks of ROWS rows.
 
     Recall's standard error is the spread of `halves` of the samples: a resample that repeats images covers less than a new draw, and its
     spread is too small.
@@ -25,7 +25,7 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbours: int, halves
     least = min(len(samples), len(reference))
     if least <= neighbours:
         raise UserError(f"precision and recall need more than evaluation.neighbours = {neighbours} images, there are {least}")
-    options = {"prc_neighborhood": neighbours, "save_cpu_ram": True, "verbose": False}  # else all distances at once: 10 GB at 50,000
+    options = {"prc_neighborhood": neighbours, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}
     values = prc_features_to_metric(samples, reference, **options)
     error = stdev(recall_of_halves(samples, reference, neighbours, halves))
     how = f"{halves} halves of the samples, drawn without replacement, seeded: {ERRORS}"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch_fidelity.metric_prc import prc_features_to_metric
 
 from harness.evaluation import frechet, kid, precision_recall, reconstruction
 from harness.evaluation.bootstrap import Z, around, by_resampling, means, resamples, share
@@ -212,6 +213,16 @@ def test_recall_of_a_half_is_torch_fidelitys_of_these_samples(monkeypatch):
     assert precision_recall.recall_of_halves(samples, other, 3, 1) == [pytest.approx(wanted, abs=1.5 / 70)]  # a tie may fall either way
     monkeypatch.setattr(precision_recall, "ROWS", 16)
     assert precision_recall.recall_of_halves(samples, other, 3, 1) == [pytest.approx(wanted, abs=1.5 / 70)]
+
+
+def test_no_block_of_pairs_grows_with_the_number_of_images_and_values_stay_torch_fidelitys(monkeypatch):
+    samples, other, sizes, cdist = model(900), truth(700), [], torch.cdist
+    wanted = prc_features_to_metric(samples, other, prc_neighborhood=3, save_cpu_ram=False, verbose=False)  # all pairs at once
+    monkeypatch.setattr(torch, "cdist", lambda a, b: sizes.append(len(a)) or cdist(a, b))
+    measured = precision_recall.precision_recall(samples, other, 3, 4)
+    assert {name: one.value for name, one in measured.items()} == {name: wanted[name] for name in ("precision", "recall")}
+    assert len(sizes) > 8
+    assert max(sizes) == precision_recall.ROWS < 300
 
 
 def test_the_inception_scores_standard_error_is_the_spread_of_fresh_draws():
