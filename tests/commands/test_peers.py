@@ -14,6 +14,7 @@ from harness.study.typed import UserError
         (distances.distance, (200, 32), 2),
         (distances.resample, (200, 32), 2),
         (step.step, 2, 1),
+        (step.seeds, 2, 2),
         (images.digits, 60, 2),
     ],
     ids=lambda value: getattr(value, "__name__", None),
@@ -61,4 +62,4 @@ def test_the_page():
 def test_an_unknown_row_is_named():
     with pytest.raises(UserError, match=r"unknown row 'digit', did you mean 'digits'"):
         measure(["digit"], 1)
-    assert {"inception", "digits", "distance", "resample", "step", "memory", "no-op", "dry-run"} <= set(ROWS)
+    assert {"inception", "digits", "distance", "resample", "step", "seeds", "memory", "no-op", "dry-run"} <= set(ROWS)

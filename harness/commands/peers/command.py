@@ -27,6 +27,7 @@ ROWS: dict[str, Callable[[int], list[Line]]] = {
     "distance": distances.distance,
     "resample": distances.resample,
     "step": step.step,
+    "seeds": step.seeds,
     "memory": images.memory,
     "no-op": starts.no_op,
     "dry-run": starts.dry_run,

@@ -1,4 +1,4 @@
-"""Row on a training step: our LightningDiT beside plain PyTorch of the same network with the same weights."""
+"""Rows on training steps: our LightningDiT beside plain PyTorch of the same network with the same weights; seeds as a stack or in turn."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from harness.commands.peers.measure import Line, Pair, Values, alternate
+from harness.denoiser.build import build_denoiser
 from harness.denoiser.lightningdit import LightningDiT
+from harness.denoiser.loss import loss_of, parts_of
+from harness.denoiser.stack import stacked_descent
+from harness.encoder.latents import Batch
 from harness.machine.streams import seed_initialisation, stream
+from harness.study.study import load_study
+from harness.training.loop import by_itself
 
 SHAPE = {"input_size": 8, "in_channels": 16, "hidden_size": 128, "depth": 4, "num_heads": 4, "num_classes": 10}  # 64 tokens
 BATCH = 32
@@ -64,3 +70,44 @@ def step(rounds: int, batch: int = BATCH) -> list[Line]:
     work = f"training step of a DiT, width 128, depth 4, 64 tokens, batch {batch}"
     pair = Pair(work, "plain PyTorch", "1.1", lambda: side(model), lambda: side(lambda *a: plain(model, *a)), 1e-5)
     return [alternate(pair, rounds)]
+
+
+def seeds(rounds: int, count: int = 6) -> list[Line]:
+    """Forward and backward of `digits`' denoisers, with and without registers, for `count` seeds: stacked, and one after the other."""
+    return [_seeds(method, rounds, count) for method in ("baseline", "dsr")]
+
+
+def _seeds(method: str, rounds: int, count: int) -> Line:
+    study, infinite = load_study("digits"), float("inf")
+    size = study.denoiser.training.batch
+
+    def batch_of(seed: int) -> Callable[[int], Batch]:
+        latents = torch.randn((size, *study.latent_shape), generator=stream(seed, "benchmark"))
+        return lambda _: Batch(latents, torch.arange(size) % study.classes, {}, None)
+
+    def models() -> list[nn.Module]:
+        made = []
+        for seed in range(count):
+            seed_initialisation(seed)
+            made.append(build_denoiser(study, method))
+        return made
+
+    batches, apart = [batch_of(seed) for seed in range(count)], models()
+    together = stacked_descent(models(), [parts_of(study, None, infinite, batch) for batch in batches])
+    in_turn = [by_itself(one, loss_of(study, None, infinite, batch, one)) for one, batch in zip(apart, batches, strict=True)]
+
+    def generators() -> list[torch.Generator]:
+        return [stream(seed, "step", 0) for seed in range(count)]
+
+    work = f"training step of digits' {method}, {count} seeds as a stack"
+    return alternate(
+        Pair(
+            work,
+            "ours, one after the other",
+            "1.3" if method == "baseline" else "1.15",
+            lambda: [loss.item() for loss in together(0, generators())],
+            lambda: [one(0, [of])[0].item() for one, of in zip(in_turn, generators(), strict=True)],
+            1e-5,
+        ),
+        rounds,
+    )
