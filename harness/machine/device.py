@@ -8,6 +8,7 @@ from io import TextIOBase
 from pathlib import Path
 
 import torch
+from threadpoolctl import threadpool_limits
 
 from harness.machine import processes
 from harness.machine.lean_imports import keep_imports_lean
@@ -58,6 +59,8 @@ def set_up(threads: int, gpus: int = 0, *, shared: bool = False) -> None:
         torch.cuda.set_device(_device[0])
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
+    threadpool_limits(threads, user_api="blas")  # numpy's own: else all cores, which wait for each other and round differently
+    os.environ["OPENBLAS_NUM_THREADS"] = str(threads)  # scipy's, which is loaded later
     torch.set_deterministic_debug_mode("error")  # use_deterministic_algorithms(True), without its import of the compiler (1.5 s)
     processes.join(shared)
 

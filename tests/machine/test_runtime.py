@@ -1,4 +1,7 @@
 import fcntl
+import os
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -43,6 +46,20 @@ def test_a_study_without_gpus_stays_on_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     runtime.set_up(1)
     assert runtime.device() == torch.device("cpu")
+
+
+def test_every_library_of_matrix_products_has_the_threads_of_the_job():
+    code = """
+from harness.machine.device import set_up
+set_up(1)
+import scipy.linalg, torch
+from threadpoolctl import threadpool_info
+assert torch.get_num_threads() == 1
+counts = [(pool["internal_api"], pool["num_threads"]) for pool in threadpool_info() if pool["user_api"] == "blas"]
+assert counts and all(count == 1 for _, count in counts), counts
+"""
+    with_all = {name: value for name, value in os.environ.items() if "NUM_THREADS" not in name}
+    subprocess.run([sys.executable, "-c", code], check=True, env=with_all)
 
 
 def test_streams_differ_by_seed_purpose_and_index():
