@@ -4,6 +4,7 @@ The networks have random weights, of the real architectures: the published Incep
 """
 
 import io
+import re
 import resource
 import subprocess
 import sys
@@ -168,7 +169,15 @@ def memory(_rounds: int, sizes: tuple[int, ...] = SIZES) -> list[Line]:
     return lines
 
 
+def peak_memory() -> float:
+    """MiB that this process had at most, from its start on. On Linux `ru_maxrss` begins with what its parent had."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)[1]) / 2**10
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
 if __name__ == "__main__":
     set_up(int(sys.argv[2]))
     Scored("digits", int(sys.argv[1])).ours()
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10))
+    print(peak_memory())
