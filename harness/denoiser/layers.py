@@ -108,9 +108,12 @@ class Attention(nn.Module):
     def heads_of(self, x: Tensor, rotate: RotaryTable | None = None) -> tuple[Tensor, Tensor, Tensor]:
         """(B, N, C) -> query, key and value, each (B, heads, N, C / heads)."""
         qkv = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        pair = torch.stack([self.q_norm(qkv[0]), self.k_norm(qkv[1])]) if self.qk_norm else qkv[:2]
-        query, key = rotate(pair) if rotate else pair
-        return query, key, qkv[2]
+        pair, value = qkv.split([2, 1])  # the gradients of slices would be padded with zeros
+        if self.qk_norm:
+            query, key = pair.unbind()
+            pair = torch.stack([self.q_norm(query), self.k_norm(key)])
+        query, key = (rotate(pair) if rotate else pair).unbind()
+        return query, key, value.squeeze(0)
 
 
 class SwiGLU(nn.Module):
