@@ -85,7 +85,7 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     if name in ("imagenet256_siglip2_b_ditdh", "imagenet256_sit_xl"):  # drawing takes longer than the rest
         drawn = own_figures(study, methods)
         for figure in drawn:
-            render_figures(study, methods=methods, seeds=[0], results=tmp_path, out=rendered, figure=figure)
+            render_figures(study, methods=methods, seeds=[0], results=tmp_path, out=rendered, figures=[figure])
         assert {path.stem for path in rendered.glob("*.png")} == set(drawn) >= {"samples", "fid", "intervals"}
     weights = [load_tensors(path)[0] for path in sorted((tmp_path / "runs" / "baseline" / "seed0").glob("denoiser*.safetensors"))]
     assert len(weights) == len(study.denoiser.ema)

@@ -292,9 +292,9 @@ def results(study, runs, tmp_path_factory):
         scores=lambda: scores.score_runs(study, **run, **every, **scored, data=root / "data", samples=[folder / "samples.npz"], out=[made]),
         outliers=lambda: measure_outliers(study, **run, **every, out=[made]),
         rows=lambda: rows.collect(study, ["dsr"], [0], root),
-        samples_figure=lambda: render_figures(study, **shown, figure="samples"),
-        norms_figure=lambda: render_figures(study, **shown, figure="encoder_norms"),
-        outliers_figure=lambda: render_figures(study, **shown, figure="denoiser_outliers"),
+        samples_figure=lambda: render_figures(study, **shown, figures=["samples"]),
+        norms_figure=lambda: render_figures(study, **shown, figures=["encoder_norms"]),
+        outliers_figure=lambda: render_figures(study, **shown, figures=["denoiser_outliers"]),
         asset=lambda: assets.locate(root / "assets" / "weights.json"),
     )
 

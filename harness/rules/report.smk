@@ -14,7 +14,7 @@ rendered = partial(
 
 wildcard_constraints:
     table=rf"(?!(?:table1|{'|'.join(targets.OTHERS)})\.\w+$){NAME}",
-    figure=NAME,
+    figure=rf"(?!(?:{'|'.join(TARGETS.own_figures) or 'none'})\.\w+$){NAME}",
     name=rf"(?!compute\.md$){NAME}",
 
 
@@ -73,11 +73,32 @@ rule figures:
         mem_mb=OWN.study.job.mem_mb,
         runtime=10,
     params:
-        **rendered("figures", out=REPORTS, config=lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).config),
+        **rendered(
+            "figures",
+            out=REPORTS,
+            figures=["{figure}"],
+            config=lambda wildcards: targets.asked(TARGETS.figure, wildcards.figure).config,
+        ),
     message:
         f"Figure {{wildcards.figure}} of {STUDY}"
     shell:
         SHELL
+
+
+# What comes with Table 1 is drawn by one job: importing matplotlib and pandas costs more than a figure.
+if TARGETS.own_figures:
+
+    use rule figures as own_figures with:
+        input:
+            TARGETS.inputs_of_own_figures,
+        output:
+            expand(f"{REPORTS}/{{figure}}.{{suffix}}", figure=TARGETS.own_figures, suffix=["png", "pdf"]),
+        log:
+            f"results/{STUDY}/logs/own_figures.log",
+        params:
+            **rendered("figures", out=REPORTS, figures=TARGETS.own_figures, config=TARGETS.config_of_own_figures),
+        message:
+            f"Figures of {STUDY} beside Table 1"
 
 
 rule claims:

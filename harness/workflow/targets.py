@@ -98,6 +98,14 @@ class Targets:
         """The figures that need no more than the runs of `table1`."""
         return [name for name in self.figures if self._of_own_runs(name)]
 
+    @property
+    def inputs_of_own_figures(self) -> list[str]:
+        return list(dict.fromkeys(path for name in self.own_figures for path in self.figure(name).inputs))
+
+    @property
+    def config_of_own_figures(self) -> str:
+        return digest([self.figure(name).config for name in self.own_figures])
+
     def _of_own_runs(self, name: str) -> bool:
         runs = self.figure(name).runs
         beyond = set(figure_specs.load_figure(name).needs) & {"maps", "encoder_maps", "steps"}

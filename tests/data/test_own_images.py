@@ -103,7 +103,7 @@ def test_few_held_out_images_are_all_looked_at_and_the_note_and_the_figure_say_s
     assert {scores[name]["n"] for name in ("encoder_outlier_share", "denoiser_outlier_share")} == {60}
     monkeypatch.setattr(study, "STUDIES", ROOT / "harness/studies")  # which specifications of figures name
     where = {"methods": ["baseline", "ttr"], "seeds": [0], "results": built.root, "out": mine / "figures"}
-    assert render_figures(own, **where, figure="encoder_norms") == {"figures": ["encoder_norms"]}
+    assert render_figures(own, **where, figures=["encoder_norms"]) == {"figures": ["encoder_norms"]}
 
 
 def test_outliers_are_counted_over_images_of_every_class(mine):

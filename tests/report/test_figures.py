@@ -48,10 +48,10 @@ def test_differences_are_shown_to_a_method_of_the_same_encoder_if_there_is_one()
 
 def test_stage_writes_picture_vector_and_data(study, runs, tmp_path):
     where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path}
-    assert render_figures(study, **where, figure="fid") == {"figures": ["fid"]}
+    assert render_figures(study, **where, figures=["fid"]) == {"figures": ["fid"]}
     assert {path.name for path in tmp_path.iterdir()} == {"fid.png", "fid.pdf", "fid.csv"}
     with pytest.raises(UserError, match=r"unknown figure of study 'tiny': 'fdi', did you mean 'fid'"):
-        render_figures(study, **where, figure="fdi")
+        render_figures(study, **where, figures=["fdi"])
 
 
 # --------------------------------------------------------------------------------------------------------- what is shown

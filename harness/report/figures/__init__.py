@@ -26,11 +26,11 @@ from harness.study.typed import UserError, nearest
 
 
 def render_figures(
-    study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path, figure: str | None = None
+    study: Study, *, methods: list[str], seeds: list[int], results: Path, out: Path, figures: list[str] | None = None
 ) -> dict[str, Any]:
-    """The figure of that name, or every figure of the study, into the folder `out`. `results`: of `study`; other studies' are beside it."""
+    """These figures, or all of the study, into the folder `out`. `results`: of `study`; other studies' are beside it."""
     known = figure_names(study, methods)
-    names = known if figure is None else [nearest(figure, known, f"figure of study '{study.name}':")]
+    names = known if figures is None else [nearest(name, known, f"figure of study '{study.name}':") for name in figures]
     for name in names:
         if name not in FIGURES:
             raise UserError(f"figure '{name}': reports/figures.yaml has it, but harness/report/figures/ no function of this name; write it")
