@@ -13,7 +13,7 @@ from checkouts import COMMAND, checkout, finish
 
 pytestmark = pytest.mark.slow
 
-REPORTS = {"table1", "claims", "figures", "page", "configured"}
+REPORTS = {"table1", "claims", "own_figures", "page", "configured"}
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ if RUN.study.snapshots:
 
 
 if SEARCH:
-    if RUN.together:
+    if RUN.together and SEARCH.seed not in SEEDS:
 
         use rule denoiser as held_out_denoiser with:
             output:

@@ -59,6 +59,8 @@ def test_methods_share_encoders_and_seeds_a_job():
 def test_seeds_and_methods_can_be_chosen():
     counts = jobs(snakemake("--config", "study=smoke", "seeds=[0,1]", "methods=[baseline,dsr]", "--", "reports/table1.md"))
     assert counts["denoiser"] == counts["scores"] == 2
+    counts = jobs(snakemake("--config", "study=digits", "seeds=[100,101]", "--", "reports/table1.md"))  # guidance is chosen on seed 100
+    assert counts["denoiser"] == 8
 
 
 def of_different_assets():
