@@ -26,7 +26,7 @@ def test_a_new_figure_is_a_function_and_a_spec(study, runs, tmp_path, monkeypatc
 
     spec = {"title": "Toy", "caption": "Precision of every run.", "methods": ["baseline", "dsr"], "needs": ["rows"]}
     monkeypatch.setitem(load_figures(), "toy", figure_specs.FigureSpec(**spec))
-    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path, "figure": "toy"}
+    where = {"methods": METHODS, "seeds": SEEDS, "results": runs.root, "out": tmp_path, "figures": ["toy"]}
     with pytest.raises(UserError, match=r"figure 'toy': reports/figures.yaml has it, but harness/report/figures/ no function of this name"):
         render_figures(study, **where)
     with monkeypatch.context() as patched:
