@@ -25,7 +25,7 @@ class StackedLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(S x B, ..., in), seed by seed -> (S x B, ..., out)."""
-        return _by_seed(x, self.weight, self.bias).unflatten(1, x.shape[1:-1]) if x.ndim > 2 else _by_seed(x, self.weight, self.bias)
+        return _by_seed(x, self.weight, self.bias)
 
 
 class StackedPatches(nn.Conv2d):
@@ -75,10 +75,10 @@ STACKED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def _by_seed(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """x (S x B, ..., in), weight (S, out, in), bias (S, out) -> (S x B, rows of a sample, out), or (S x B, out) of (S x B, in)."""
+    """x (S x B, ..., in), weight (S, out, in), bias (S, out) -> (S x B, ..., out)."""
     rows = x.reshape(len(weight), -1, x.shape[-1])
     out = torch.bmm(rows, weight.mT) if bias is None else torch.baddbmm(bias[:, None], rows, weight.mT)
-    return out.view(len(x), -1, out.shape[-1]) if x.ndim > 2 else out.flatten(0, 1)
+    return out.view(*x.shape[:-1], out.shape[-1])
 
 
 def stacks(model: nn.Module, training: Training, images: int) -> bool:

@@ -1,7 +1,6 @@
 """Stage `denoiser`: train one method's denoisers."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,14 +23,6 @@ from harness.study.study import Study
 from harness.study.typed import UserError
 from harness.training.loop import Descent, Diverged, Run, by_itself, fit_together
 from harness.training.snapshots import Snapshots, load_snapshot
-
-
-@dataclass(frozen=True)
-class _Filter:
-    """What a method's loss mask leaves out: token norms above `limit`; `facts` for the record."""
-
-    limit: float
-    facts: dict
 
 
 def train_denoisers(
@@ -61,14 +52,14 @@ def train_denoisers(
     images = {}
     if not study.latents.cache:
         images = {"split": load_data(data, "train"), "encoder": load_encoder(study, backbone, registers)}
-    batches = [Batches(latents, seed=seed, batch=config.training.batch, **images) for seed in seeds]
-    filtered = _filter_of(study, method, batches[0])
+    read = Batches(latents, seed=seeds[0], batch=config.training.batch, **images)
+    limit, filtered = _filter_of(study, method, mask, read)
     inputs = [p for p in (latents, data, backbone, registers) if p is not None]
     making = {"stage": "denoiser", "module": __name__, "scripts": [method_file(method)], "config": config, "inputs": inputs}
-    making |= {"method": method, **filtered.facts}
+    making |= {"method": method, **filtered}
     with ExitStack() as entered:
         runs, files, of_runs = [], [], []
-        for seed, path, of_seed in zip(seeds, map(Path, out), batches, strict=True):
+        for seed, path in zip(seeds, map(Path, out), strict=True):
             outcome: dict = {"status": "ok", "processes": processes.count()}
             facts = making | {"seed": seed}
             artifact = artifacts.trained_artifact(path, state=state, outcome=outcome, beside=_beside(study, path), **facts)
@@ -81,8 +72,8 @@ def train_denoisers(
             snapshots = Snapshots(study.snapshots, config.ema.index(study.ema))
             runs.append(Run(model, f"denoiser {method}/seed{seed}", seed, checkpoints, snapshots, outcome))
             files.append((path, temporary, facts))
-            of_runs.append(of_seed)
-        kept = _fit(study, runs, of_runs, mask, filtered.limit)
+            of_runs.append(read.of_seed(seed))
+        kept = _fit(study, runs, of_runs, mask, limit)
         for run, weights, (path, temporary, facts) in zip(runs, kept, files, strict=True):
             if not processes.rank():
                 _write(study, run, weights, path, temporary, facts)
@@ -91,20 +82,20 @@ def train_denoisers(
     records = {f"seed{seed}": artifacts.meta(path) for seed, path in zip(seeds, out, strict=True)}
     shown = ("status", "reason", "skipped_steps")
     printed = {name: {key: record[key] for key in shown if key in record} for name, record in records.items()}
-    return {"filtered_share": filtered.facts["filtered_share"], **printed, "steps": study.steps, "ema": config.ema}
+    return {"filtered_share": filtered["filtered_share"], **printed, "steps": study.steps, "ema": config.ema}
 
 
-def _filter_of(study: Study, method: str, batches: Batches) -> _Filter:
-    mask = load_method(method).loss_mask
+def _filter_of(study: Study, method: str, mask: LossMask | None, batches: Batches) -> tuple[float, dict]:
+    """The norm above which the method's loss mask leaves a token out, and what the record says of it."""
     if not mask:
-        return _Filter(float("inf"), {"filtered_share": 0.0})
+        return float("inf"), {"filtered_share": 0.0}
     if not batches.norms:
         raise UserError(f"method '{method}': its loss mask needs the token norms of a ViT encoder; study '{study.name}' has none")
     limit = batches.threshold(mask, study.outlier_statistics.factor)
     share = share_above(batches.norms[mask.norm], limit)
     if share == 1:
         raise UserError(f"method '{method}': the loss mask filters every token; look at the norm it thresholds ({mask.norm})")
-    return _Filter(limit, {"filtered_share": share, "loss_mask": {**mask.model_dump(), "limit": float(limit)}})
+    return limit, {"filtered_share": share, "loss_mask": {**mask.model_dump(), "limit": float(limit)}}
 
 
 def _fit(study: Study, runs: list[Run], batches: list[Batches], mask: LossMask | None, limit: float) -> list[list[dict[str, Tensor]]]:

@@ -3,6 +3,7 @@
 The file holds the training latents (`cache: true`) or only their statistics; then every step encodes its images.
 """
 
+import copy
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
@@ -95,6 +96,12 @@ class Batches:
         self.crops = crops
         self.coming: dict[int, Future] = {}
         self.worker = ThreadPoolExecutor(1)  # hands a step's images to the decoding threads
+
+    def of_seed(self, seed: int) -> "Batches":
+        """Those of another seed; what was read of the file is shared."""
+        other = copy.copy(self)
+        other.seed, other.coming, other.worker = seed, {}, ThreadPoolExecutor(1)
+        return other
 
     def __len__(self) -> int:
         return len(self.labels)

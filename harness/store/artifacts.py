@@ -138,11 +138,9 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
 
 def ready(path: Path | str, record: dict[str, Any]) -> bool:
     """Whether the artifact is there, as written, with this record (stage, config, inputs, code, facts), made by a process like this."""
-    try:
-        there = meta(path)
-        checked(path)
-    except UserError:
+    if not is_whole(path):
         return False
+    there = meta(path)
     return all(there.get(key) == value for key, value in _plain(record | {"provenance": provenance()}).items())
 
 

@@ -154,6 +154,7 @@ def _train(
     """From the step that all of them have come to."""
     first, steps, start = trainees[0].run, training.length(images), trainees[0].done
     progress = Progress(first.name + (f" and {len(trainees) - 1} more" if len(trainees) > 1 else ""), steps, start=start)
+    against = by_itself(opponent.model, opponent.loss_of) if opponent else None
     going, saved, pause = trainees, time.monotonic(), SAVE_EVERY
     for step in range(start, steps):
         for trainee in going:
@@ -168,11 +169,10 @@ def _train(
             trainee.state.model.follow(
                 [min(decay, (1 + step) / (10 + step)) if ema_warm_up else decay for decay in ema]
             )  # the warm-up of TensorFlow's average, as score-SDE has it
-        if opponent and step >= opponent.start:
+        if opponent and against and step >= opponent.start:
             if opponent.own_schedule:
                 lr = training.lr * rate(step - opponent.start, training, images)
-            (trainee,), (generator,) = trainees, generators
-            (loss,) = by_itself(opponent.model, opponent.loss_of)(step, [generator])
+            (trainee,), (loss,) = trainees, against(step, generators)
             trainee.state.opponent.update(training, lr, step, loss)
         for trainee in going:
             trainee.done = step + 1
