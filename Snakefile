@@ -20,6 +20,7 @@ from harness.workflow import config as settings, start, targets
 start.in_utf8()
 start.put_own_python_first()
 start.put_own_code_first()
+start.ask_for_huge_pages()
 start.take_over_dead_lock()
 start.collect_what_is_new()
 RULES = CODE / "harness" / "rules"

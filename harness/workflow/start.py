@@ -14,6 +14,8 @@ from harness.store.artifacts import ANEW
 from harness.store.locks import try_lock
 from harness.study.folders import CODE, PROJECT, original
 
+HUGE_PAGES = "glibc.malloc.hugetlb"
+
 
 def in_utf8() -> None:
     """Start this command anew with texts, names of files and output in UTF-8, as its files are, where the locale says otherwise.
@@ -38,6 +40,15 @@ def put_own_code_first() -> None:
     checkout = [CODE] if original() == CODE else []  # what is installed is found anyway
     paths = [*map(str, dict.fromkeys([*checkout, PROJECT])), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ.update(PYTHONPATH=os.pathsep.join(paths), PYTHONSAFEPATH="1")
+
+
+def ask_for_huge_pages() -> None:
+    """Let jobs' memory lie in pages of 2 MiB, where Linux gives them to who asks: a fifth to a quarter of a training step on a CPU is spent
+    on finding pages of 4 KiB. glibc reads this when a process starts; what a user has set stays.
+    """
+    set_already = os.environ.get("GLIBC_TUNABLES", "")
+    if HUGE_PAGES not in set_already:
+        os.environ["GLIBC_TUNABLES"] = ":".join(filter(None, [set_already, f"{HUGE_PAGES}=1"]))
 
 
 def make_forced_anew(settings: Any) -> None:
