@@ -215,6 +215,10 @@ def test_update_then_check_then_a_change(folder):
     assert "seeds: 0, 1, 2 before, 0, 1 now" in said
     assert "baseline fid (EMA 0.98, step 1500): " in said
     assert run_gate("digits")[1] == 0
+    rows = from_csv(folder / "reports/digits/table1.csv")
+    rows["step"] = 1250
+    write_text("reports/digits/table1.csv", to_csv(rows))
+    assert "measured at: EMA 0.98, step 1500 before, EMA 0.98, step 1250 now; " in run_gate("digits", renew=True)[0]
 
 
 def test_files_that_are_not_what_they_should_be_are_one_line(folder):

@@ -149,7 +149,7 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
         stored = from_csv(against)
     except UserError as error:
         return [f"the old ones could not be read: {error}"]
-    lines, before = [], by_score(stored)
+    lines, before, after = [], by_score(stored), by_score(fresh)
     for column in ("method", "score"):
         old, new = (list(dict.fromkeys(rows[column])) for rows in (stored, fresh))
         lines += [f"{column} added: {name}" for name in new if name not in old] + [
@@ -157,7 +157,10 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
         ]
     if _seeds(stored) != _seeds(fresh):
         lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
-    for (score, view, method), cell in by_score(fresh).items():
+    old, new = ("; ".join(sorted({_brief(view) for _, view, _ in cells})) for cells in (before, after))
+    if old != new:
+        lines.append(f"measured at: {old} before, {new} now; values at different ones are not set beside each other")
+    for (score, view, method), cell in after.items():
         earlier = before.get((score, view, method))
         if earlier and (earlier.values, earlier.without) != (cell.values, cell.without):
             was, now = (f"{side.estimate.mean:.4g}" if side.estimate else side.failures for side in (earlier, cell))
