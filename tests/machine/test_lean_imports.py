@@ -7,7 +7,7 @@ import pytest
 
 SCORES = """
 import sys
-import harness.evaluation.references, harness.evaluation.scores, open_clip
+import harness.evaluation.references, harness.evaluation.scores, harness.evaluation.extractors.registry, open_clip
 assert "torchvision.ops.roi_align" in sys.modules, "the test is of nothing"
 open_clip.CLIP(8, {"width": 8, "layers": 1, "head_width": 4, "image_size": 8, "patch_size": 4}, {"width": 8, "layers": 1, "heads": 2})
 assert not {"torch._dynamo", "timm", "transformers", "scipy.ndimage"} & set(sys.modules)

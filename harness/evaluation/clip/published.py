@@ -5,13 +5,14 @@ import shutil
 import zipfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from harness.evaluation.clip.base import ClipKind, LoadedClip
 from harness.evaluation.clip.folder import CONFIG, WEIGHTS, load_folder, network_of, save_folder
@@ -61,29 +62,54 @@ def import_published(section: OpenClip, source: Path, out: Path) -> dict:
 
     `source` is a state dict (.safetensors, or .pt read without unpickling objects), or for model `local-dir` an open_clip folder.
     """
-    config, preprocess, weights = _folder(source) if section.model == LOCAL else _named(section.model, source)
-    text = config.get("text_cfg", {})
-    if "hf_tokenizer_name" in text or "hf_model_name" in text or text.get("vocab_size", VOCABULARY) != VOCABULARY:
+    described = _folder(source) if section.model == LOCAL else _named(section.model, source)
+    text = described.config.get("text_cfg", {})
+    if "hf_tokenizer_name" in text or text.get("vocab_size", VOCABULARY) != VOCABULARY:
         raise UserError(
             f"{source}: model {section.model} has a tokenizer of its own, which is not in this file; take one with CLIP's tokenizer"
         )
-    tensors, taken = _state_dict(weights, section.weights.container)
+    model, taken = _built(described, section.model, section.weights.container)
+    save_folder(out, model, described.config, described.preprocess)
+    parameters = sum(p.numel() for p in model.parameters())
+    return {"model": section.model, "parameters": parameters, "quick_gelu": bool(described.config.get("quick_gelu")), **taken}
+
+
+class Described(NamedTuple):
+    """open_clip's `model_cfg` and `preprocess_cfg`, and the file of weights."""
+
+    config: dict
+    preprocess: dict
+    weights: Path
+
+
+def read_folder(source: Path, container: str | None = None) -> tuple[nn.Module, Described, str]:
+    """The model of an open_clip folder, in float32 and strictly checked against its configuration; what describes it, and the container."""
+    described = _folder(source)
+    model, taken = _built(described, LOCAL, container)
+    return model, described, str(taken["container"])
+
+
+def _built(described: Described, name: str, container: str | None) -> tuple[nn.Module, dict[str, object]]:
+    """The model with its weights, and what was taken of their file."""
+    config, _, weights = described
+    if "hf_model_name" in config.get("text_cfg", {}):
+        raise UserError(f"{weights}: model {name} has a text tower of transformers', whose configuration is not in this file")
+    tensors, taken = _state_dict(weights, container)
     if any(key in tensors for key in OPENAI_EXTRAS):
         tensors = {key: value for key, value in tensors.items() if key not in OPENAI_EXTRAS}
         if not config.get("quick_gelu"):
-            raise UserError(f"{weights}: OpenAI's weights need QuickGELU; set evaluation.clip.model to the name that ends in -quickgelu")
+            raise UserError(f"{weights}: OpenAI's weights need QuickGELU; take the model whose name ends in -quickgelu")
+    vision = {**config["vision_cfg"], **({"timm_model_pretrained": False} if "timm_model_name" in config["vision_cfg"] else {})}
     kind = open_clip.CustomTextCLIP if config.get("custom_text") else open_clip.CLIP
     try:
-        model = kind(**{key: value for key, value in config.items() if key != "custom_text"})
+        model = kind(**{key: value for key, value in config.items() if key != "custom_text"} | {"vision_cfg": vision})
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{source}: open_clip cannot build the model {section.model} ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{weights}: open_clip cannot build the model {name} ({str(error).splitlines()[0]})") from None
     own = model.state_dict()
     load_weights(
         model, {key: _like(value.float() if value.is_floating_point() else value, own.get(key)) for key, value in tensors.items()}, weights
     )
-    save_folder(out, model, config, preprocess)
-    parameters = sum(p.numel() for p in model.parameters())
-    return {"model": section.model, "parameters": parameters, "quick_gelu": bool(config.get("quick_gelu")), **taken}
+    return model, taken
 
 
 def _like(value: Tensor, own: Tensor | None) -> Tensor:
@@ -91,17 +117,17 @@ def _like(value: Tensor, own: Tensor | None) -> Tensor:
     return value.reshape(own.shape) if own is not None and own.numel() == value.numel() == 1 else value
 
 
-def _named(name: str, source: Path) -> tuple[dict, dict, Path]:
+def _named(name: str, source: Path) -> Described:
     """Configuration by open_clip's name, CLIP's usual pre-processing, and the file of weights."""
     if source.is_dir():
         raise UserError(
             f"{source}: a folder; set evaluation.clip.model to {LOCAL} to take its own configuration, or name a file of weights"
         )
     config = open_clip.get_model_config(nearest(name, open_clip.list_models(), "open_clip model"))
-    return config, {"size": config["vision_cfg"]["image_size"], **_defaults()}, source
+    return Described(config, {"size": config["vision_cfg"]["image_size"], **_defaults()}, source)
 
 
-def _folder(source: Path) -> tuple[dict, dict, Path]:
+def _folder(source: Path) -> Described:
     """Configuration, pre-processing and weights of an open_clip folder."""
     if not source.is_dir():
         raise UserError(f"{source}: not a folder; name the architecture in evaluation.clip.model, as open_clip calls it, to use a file")
@@ -113,7 +139,7 @@ def _folder(source: Path) -> tuple[dict, dict, Path]:
     weights = source / WEIGHTS
     if not weights.is_file():
         raise UserError(f"{source}: has no {WEIGHTS}")
-    return config, {**_defaults(), **preprocess}, weights
+    return Described(config, {**_defaults(), **preprocess}, weights)
 
 
 def _defaults() -> dict:
@@ -125,6 +151,6 @@ def _state_dict(path: Path, container: str | None) -> tuple[dict[str, Tensor], d
     if zipfile.is_zipfile(path) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(path).namelist()):
         raise UserError(
             f"{path}: a TorchScript archive, which is code, not weights; take {WEIGHTS} of the same model from open_clip's hub "
-            "(OpenAI's ViT-L/14: timm/vit_large_patch14_clip_224.openai) and set evaluation.clip.model to its name with -quickgelu"
+            "(OpenAI's ViT-L/14: timm/vit_large_patch14_clip_224.openai) and the model whose name ends in -quickgelu"
         )
     return foreign.read_container(path, container)

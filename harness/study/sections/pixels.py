@@ -18,6 +18,7 @@ class ImageStatistics(NamedTuple):
 
 HALF = ImageStatistics((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))  # pixels in [-1, 1]
 IMAGENET = ImageStatistics((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+CLIP = ImageStatistics((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))  # OpenAI's
 UNIT = ImageStatistics((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 

@@ -1,0 +1,1 @@
+"""Published networks that give images features, each behind the preprocessing that the literature's scores are defined with."""
