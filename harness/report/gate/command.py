@@ -157,9 +157,9 @@ def _changes(fresh: pd.DataFrame, against: Path) -> list[str]:
         ]
     if _seeds(stored) != _seeds(fresh):
         lines.append(f"seeds: {_seeds(stored)} before, {_seeds(fresh)} now")
-    old, new = ("; ".join(sorted({_brief(view) for _, view, _ in cells})) for cells in (before, after))
-    if old != new:
-        lines.append(f"measured at: {old} before, {new} now; values at different ones are not set beside each other")
+    was, now = ("; ".join(sorted({_brief(view) for _, view, _ in cells})) for cells in (before, after))
+    if was != now:
+        lines.append(f"measured at: {was} before, {now} now; values at different ones are not set beside each other")
     for (score, view, method), cell in after.items():
         earlier = before.get((score, view, method))
         if earlier and (earlier.values, earlier.without) != (cell.values, cell.without):
