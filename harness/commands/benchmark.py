@@ -2,7 +2,6 @@
 
 import csv
 import io
-import platform
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from harness.denoiser.loss import loss_of
 from harness.denoiser.recipe import recipe_of
 from harness.encoder.latents import Batch
 from harness.evaluation.cost import cost_scores
-from harness.machine.device import allow_tf32, device
+from harness.machine.device import allow_tf32, device, device_name
 from harness.machine.streams import seed_initialisation, stream
 from harness.plan.model import PEAKS
 from harness.store.files import write_text
@@ -47,7 +46,7 @@ def benchmark(study: Study, method: str, *, steps: int, peak_tflops: float | Non
         "study": study.name,
         "method": method,
         "registers": f"{registers.count}@{registers.start}" if registers else "none",
-        "device": torch.cuda.get_device_name() if device().type == "cuda" else f"{platform.machine()} CPU",
+        "device": device_name(),
         "torch": torch.__version__,
         "precision": training.precision,
         "tf32": training.tf32,

@@ -3,6 +3,7 @@
 import fcntl
 import importlib.util
 import os
+import platform
 import tempfile
 from io import TextIOBase
 from pathlib import Path
@@ -13,6 +14,8 @@ from threadpoolctl import threadpool_limits
 from harness.machine import processes
 from harness.machine.lean_imports import keep_imports_lean
 from harness.study.typed import UserError
+
+CPU_FACTS = {"vendor_id": "", "cpu family": "family ", "model": "model ", "CPU implementer": "implementer ", "CPU part": "part "}
 
 _kept_alive: list[object] = []
 _locks: list[TextIOBase] = []  # of GPUs
@@ -68,6 +71,17 @@ def set_up(threads: int, gpus: int = 0, *, shared: bool = False) -> None:
 def device() -> torch.device:
     """The GPU, where the study's jobs ask for one (`job.gpus`) and there is one; else the CPU."""
     return _device[0]
+
+
+def device_name() -> str:
+    """The GPU by its name; the CPU by what kernels are chosen by: float32 results have the same bits only where that is alike."""
+    if device().type == "cuda":
+        return torch.cuda.get_device_name()
+    cpuinfo = Path("/proc/cpuinfo")  # Linux's; elsewhere the instruction set alone is known
+    first = cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0] if cpuinfo.is_file() else ""
+    facts = dict([part.strip() for part in line.split(":", 1)] for line in first.splitlines() if ":" in line)
+    known = [f"{word}{facts[key]}" for key, word in CPU_FACTS.items() if facts.get(key)]
+    return f"{platform.machine()} CPU ({', '.join([' '.join(known)] * bool(known) + [torch.backends.cpu.get_cpu_capability()])})"
 
 
 def claim_gpu() -> int:

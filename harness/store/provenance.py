@@ -75,7 +75,7 @@ def provenance() -> dict[str, Any]:
     """What a number depends on besides its inputs and settings: commit, versions, device. (Precision and compilation are settings.)"""
     import torch
 
-    from harness.machine.device import device
+    from harness.machine.device import device, device_name
 
     cuda = device().type == "cuda"
     head, dirty = commit()
@@ -84,7 +84,7 @@ def provenance() -> dict[str, Any]:
         "dirty": dirty,
         "python": platform.python_version(),
         "versions": {name: metadata.version(name) for name in ("torch", "numpy", "torch-fidelity", "transformers", "open-clip-torch")},
-        "device": torch.cuda.get_device_name() if cuda else f"{platform.machine()} CPU",
+        "device": device_name(),
         "threads": torch.get_num_threads(),
         "tf32": bool(torch.backends.cuda.matmul.allow_tf32) if cuda else False,
     }

@@ -1,5 +1,6 @@
 import fcntl
 import os
+import platform
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -74,3 +75,15 @@ def test_of_several_processes_the_first_one_speaks(monkeypatch, capsys):
     said = capsys.readouterr().err
     assert "process 0: 5/10" in said
     assert "process 1" not in said
+
+
+def test_a_cpu_is_named_by_what_its_kernels_are_chosen_by(monkeypatch, tmp_path):
+    machine = platform.machine()
+    assert runtime.device_name().startswith(f"{machine} CPU (")
+    assert torch.backends.cpu.get_cpu_capability() in runtime.device_name()
+    known = "processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 207\nflags\t: a: b\n\nprocessor\t: 1\nmodel\t: 9\n"
+    monkeypatch.setattr("harness.machine.device.Path", lambda _: tmp_path / "cpuinfo")
+    (tmp_path / "cpuinfo").write_text(known, encoding="utf-8")
+    assert runtime.device_name().startswith(f"{machine} CPU (GenuineIntel family 6 model 207, ")
+    (tmp_path / "cpuinfo").unlink()  # no Linux
+    assert runtime.device_name() == f"{machine} CPU ({torch.backends.cpu.get_cpu_capability()})"
