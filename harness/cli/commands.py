@@ -183,7 +183,9 @@ def _before_a_run(add: Add) -> None:
     sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")
     told = "outputs of the originals' code beside this one's; exit code 1 for a file above a relative error of 1e-5, or that is none"
     sub = add("parity", parity, told)
-    sub.add_argument("files", nargs="+", type=Path, metavar="FILE", help="safetensors with weights, inputs and outputs, as in tests/data")
+    sub.add_argument(
+        "files", nargs="+", type=Path, metavar="FILE", help="safetensors, or npz without pickles, with weights, inputs and outputs"
+    )
     sub.add_argument("--gpu", action="store_true", help="compute on a GPU, in float32 without TF32")
     sub = add("import", import_, "check a released .pt or .safetensors against a study's model and write it as safetensors")
     sub.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="weights only; nothing in the file is executed")

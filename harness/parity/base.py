@@ -1,10 +1,12 @@
 """What a format of golden files is, and what formats of denoisers share.
 
-A new format: a module of its own here with a FORMAT, named in registry.py by the `model` of its files' config.
+A new format: a module of its own here with a FORMAT, named in registry.py by the `model` of its files' config, or by something that only
+they have.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
@@ -40,13 +42,20 @@ class Format:
     """`outputs`: (file, its config as `config`) -> every output that this code computes from the file's inputs, by its name in the file.
 
     `inputs`: names of inputs beside state.*, in.*, loss.u, loss.x1, loss.x0_noise and ode.noise. `left_out`: outputs that are not compared,
-    and why.
+    and why. `sizes`: of outputs that vanish, being differences of larger numbers, what their error is relative to. A name with * is a
+    pattern, as of files.
     """
 
     config: type[Described]
     outputs: Callable[[GoldenFile, Any], Tensors]
     inputs: tuple[str, ...] = ()
     left_out: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    sizes: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def pattern_of(name: str, patterns: Iterable[str]) -> str | None:
+    """The first of these patterns that a name fits."""
+    return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
 
 
 def blocks_of(model: nn.Module, call: Callable[[], Tensor]) -> Tensors:

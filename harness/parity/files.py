@@ -1,14 +1,22 @@
-"""A golden file: weights (`state.*`), inputs and outputs of someone's code, as safetensors with a `config` (JSON) in its metadata."""
+"""A golden file: weights (`state.*`), inputs and outputs of someone's code.
+
+A safetensors file with a `config` (JSON) in its metadata; or an npz without pickles whose array `meta` is the config, and whose numbers
+below `values` there are outputs, too: {"values": {"main": {"float64": 8.97}}} is `values.main.float64`.
+"""
 
 import json
+import zipfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
+from harness.evaluation.adm_batches import readable
 from harness.machine.device import device
 from harness.store.tensors import load_weights
 from harness.study.typed import UserError
@@ -51,21 +59,59 @@ def read(path: Path) -> GoldenFile:
     """Raises UserError for what is no such file, and for a tensor of another dtype or with a value that is not finite."""
     if not path.is_file():
         raise UserError(f"{path}: no such file")
-    try:
-        with safe_open(path, "pt") as file:
-            text = (file.metadata() or {}).get("config")
-            tensors = {key: file.get_tensor(key).to(device()) for key in file.keys()}
-    except (SafetensorError, OSError) as error:
-        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
-    try:
-        config = json.loads(text or "")
-    except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too many brackets
-        config = None
-    if not isinstance(config, dict):
-        raise UserError(f"{path}: its metadata has no 'config' (JSON) with the shapes; weights alone cannot be compared")
+    config, tensors = _npz(path) if path.suffix == ".npz" else _safetensors(path)
     for name, value in tensors.items():
         if value.is_complex() or (value.is_floating_point() and value.dtype not in FLOATS):
             raise UserError(f"{path}: '{name}' is {str(value.dtype).removeprefix('torch.')}, which no golden file holds")
         if value.is_floating_point() and not value.isfinite().all():
             raise UserError(f"{path}: '{name}' has values that are not finite; nothing can be compared with them")
-    return GoldenFile(path, config, tensors)
+    return GoldenFile(path, config, {name: value.to(device()) for name, value in tensors.items()})
+
+
+def _safetensors(path: Path) -> tuple[dict[str, Any], Tensors]:
+    try:
+        with safe_open(path, "pt") as file:
+            text = (file.metadata() or {}).get("config", "")
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not a readable safetensors file ({error})") from None
+    return _config(text, f"{path}: its metadata has no 'config' (JSON) with the shapes; weights alone cannot be compared"), tensors
+
+
+def _npz(path: Path) -> tuple[dict[str, Any], Tensors]:
+    tensors: Tensors = {}
+    with readable(path), zipfile.ZipFile(path), np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    missing = f"{path}: has no array 'meta' (JSON) that says what is in it; arrays alone cannot be compared"
+    config = _config(str(arrays.pop("meta", "")), missing)
+    for name, array in arrays.items():
+        try:
+            tensors[name] = torch.from_numpy(array)
+        except (TypeError, ValueError):  # texts, records, numbers in the other byte order
+            raise UserError(f"{path}: '{name}' is {array.dtype}, which no golden file holds") from None
+    try:
+        return config, tensors | dict(_numbers(config.get("values"), "values"))
+    except OverflowError:
+        raise UserError(f"{path}: its meta: values: a number is beyond float64") from None
+
+
+def _config(text: str, missing: str) -> dict[str, Any]:
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):  # no JSON, a number of too many digits, or too many brackets
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(missing)
+    return config
+
+
+def _numbers(values: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Numbers, lists of numbers, and as an empty one what is null, by their paths. Texts are remarks."""
+    if isinstance(values, dict):
+        for key, value in values.items():
+            yield from _numbers(value, f"{name}.{key}")
+    elif values is None and "." in name:
+        yield name, torch.empty(0, dtype=torch.float64)
+    elif isinstance(values, int | float) or (isinstance(values, list) and all(isinstance(value, int | float) for value in values)):
+        numbers = [float(value) for value in values] if isinstance(values, list) else float(values)
+        yield name, torch.tensor(numbers, dtype=torch.float64)

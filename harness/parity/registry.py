@@ -1,6 +1,6 @@
-"""The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config."""
+"""The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config, or below."""
 
-from harness.parity import ddt_mcg, diffusionbench, dsr, jit, lightningdit_hustvl, rae, rae_decoder, repa_sit, siglip, sit
+from harness.parity import ddt_mcg, diffusionbench, dsr, jit, lightningdit_hustvl, mind, rae, rae_decoder, repa_sit, siglip, sit
 from harness.parity.base import Format
 from harness.parity.files import GoldenFile
 from harness.study.typed import UserError, did_you_mean
@@ -16,9 +16,10 @@ FORMATS: dict[str, Format] = {
     "LightningDiT/hustvl": lightningdit_hustvl.FORMAT,
     "REPA/SiT": repa_sit.FORMAT,
 }
-UNNAMED: dict[str, Format] = {  # by a field that their config has, in place of `model`
+UNNAMED: dict[str, Format] = {  # by a field of their config, or a tensor, that only they have
     "vision_config": siglip.FORMAT,
     "decoder_hidden_size": rae_decoder.FORMAT,
+    "directions_first3": mind.FORMAT,
 }
 
 
@@ -27,7 +28,7 @@ def format_of(file: GoldenFile) -> Format:
     model = file.config.get("model")
     if model is None:
         for name, unnamed in UNNAMED.items():
-            if name in file.config:
+            if name in file.config or name in file.tensors:
                 return unnamed
         raise UserError(f"{file.path}: its config names no model; known: {', '.join(FORMATS)}; or has one of {', '.join(UNNAMED)}")
     if not isinstance(model, str) or model not in FORMATS:

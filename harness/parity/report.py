@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
+from harness.parity.base import pattern_of
 from harness.parity.files import read
 from harness.parity.registry import format_of
 from harness.study.typed import UserError, explain
@@ -56,17 +57,20 @@ def parity(path: Path) -> list[Quantity]:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError) as error:
         raise UserError(f"{path}: its inputs do not fit its config: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
-    outputs = [name for name in file.tensors if not INPUTS.fullmatch(name) and name not in of.inputs]
-    compared = [name for name in outputs if name not in of.left_out]
+    outputs = [name for name in file.tensors if not INPUTS.fullmatch(name) and not pattern_of(name, of.inputs)]
+    left_out = {name: of.left_out[pattern] for name in outputs if (pattern := pattern_of(name, of.left_out))}
+    compared = [name for name in outputs if name not in left_out]
     unknown = [name for name in compared if name not in ours]
     if unknown or not compared:
         raise UserError(f"{path}: not computed here: {', '.join(unknown)}" if unknown else f"{path}: holds no outputs to compare with")
     for name in compared:
         if ours[name].shape != file.tensors[name].shape:
             raise UserError(f"{path}: '{name}' is {tuple(file.tensors[name].shape)} in the file, {tuple(ours[name].shape)} here")
-    errors = {name: {"error": relative_error(ours[name], file.tensors[name])} for name in compared}
-    errors |= {name: {"left_out": of.left_out[name]} for name in outputs if name not in errors}
-    return [Quantity(name=name, **errors[name]) for name in sorted(outputs, key=_in_order)]
+    quantities = [Quantity(name=name, left_out=why) for name, why in left_out.items()]
+    for name in compared:
+        size = of.sizes[pattern] if (pattern := pattern_of(name, of.sizes)) else None
+        quantities.append(Quantity(name=name, error=relative_error(ours[name], file.tensors[name], size)))
+    return sorted(quantities, key=lambda quantity: _in_order(quantity.name))
 
 
 def parity_report(paths: Sequence[Path]) -> tuple[str, bool]:
@@ -89,12 +93,13 @@ def parity_report(paths: Sequence[Path]) -> tuple[str, bool]:
     return "\n".join(lines), good
 
 
-def relative_error(ours: Tensor, theirs: Tensor) -> float:
-    """|ours - theirs| / |theirs| of two tensors of one shape (...), L2 norms over all values in float64.
+def relative_error(ours: Tensor, theirs: Tensor, size: float | None = None) -> float:
+    """|ours - theirs| / |theirs| of two tensors of one shape (...), L2 norms over all values in float64; `size`: in place of |theirs|.
 
     Where theirs is all zero: 0 for equal tensors and infinity for others.
     """
-    distance, size = (ours.double() - theirs.double()).norm().item(), theirs.double().norm().item()
+    distance = (ours.double() - theirs.double()).norm().item()
+    size = theirs.double().norm().item() if size is None else size
     return distance / size if size else math.inf if distance else 0.0
 
 

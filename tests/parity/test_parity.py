@@ -12,8 +12,8 @@ from harness.cli.main import main
 from harness.decoder.vit import ViTDecoder
 from harness.encoder.test_time_registers import TestTimeRegisters
 from harness.encoder.tower import build_tower
-from harness.parity import dsr
-from harness.parity.registry import FORMATS, UNNAMED
+from harness.parity import dsr, files
+from harness.parity.registry import FORMATS, UNNAMED, format_of
 from harness.parity.report import Quantity, parity, parity_report, relative_error
 from harness.study.typed import UserError
 
@@ -48,7 +48,8 @@ def state_of(model, spread=0.0):
 def test_every_format_has_a_file():
     models = {read(path)[0].get("model") for path in GOLDEN}
     assert models - {None} == {*FORMATS}
-    assert len([path for path in GOLDEN if "model" not in read(path)[0]]) == len(UNNAMED)
+    used = {id(format_of(files.read(path))) for path in (*GOLDEN, *DATA.glob("*.npz"))}
+    assert used == {id(known) for known in (*FORMATS.values(), *UNNAMED.values())}
 
 
 @pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
