@@ -1,6 +1,6 @@
 """The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config, or below."""
 
-from harness.parity import ddt_mcg, diffusionbench, dsr, jit, lightningdit_hustvl, mind, rae, rae_decoder, repa_sit, siglip, sit
+from harness.parity import ddt_mcg, diffusionbench, dsr, extractors, jit, lightningdit_hustvl, mind, rae, rae_decoder, repa_sit, siglip, sit
 from harness.parity.base import Format
 from harness.parity.files import GoldenFile
 from harness.study.typed import UserError, did_you_mean
@@ -20,6 +20,9 @@ UNNAMED: dict[str, Format] = {  # by a field of their config, or a tensor, that 
     "vision_config": siglip.FORMAT,
     "decoder_hidden_size": rae_decoder.FORMAT,
     "directions_first3": mind.FORMAT,
+    "create_kwargs": extractors.FDR6_FORMAT,
+    "models": extractors.FDR6_PIXELS_FORMAT,
+    "img_40x52.edm2_torch.grid": extractors.DINOV2_FORMAT,
 }
 
 
