@@ -1,5 +1,7 @@
 """CLIP score with an open_clip model: max(100 cos(image, caption), 0) (Hessel et al. 2021, w = 100); a run's is its samples' mean."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
@@ -11,9 +13,13 @@ BATCH = 256
 
 @torch.no_grad()
 def clip_scores(
-    images: np.ndarray, captions: list[str], model: torch.nn.Module, tokenizer: Tokenizer, preprocess: Preprocess
+    images: np.ndarray | Sequence[np.ndarray],
+    captions: list[str],
+    model: torch.nn.Module,
+    tokenizer: Tokenizer,
+    preprocess: Preprocess,
 ) -> torch.Tensor:
-    """(N, H, W, 3) uint8 and N captions -> (N,) float64, one an image. The model is on the device of the run."""
+    """(N, H, W, 3) uint8, or N of (H, W, 3), and N captions -> (N,) float64, one an image. The model is on the device of the run."""
     allow_tf32(False)
     kinds, texts = sorted(set(captions)), {}
     for first in range(0, len(kinds), BATCH):
@@ -21,7 +27,8 @@ def clip_scores(
         texts |= dict(zip(some, model.encode_text(tokenizer(some).to(device()), normalize=True), strict=True))
     cosines = []
     for first in range(0, len(images), BATCH):
-        image = model.encode_image(preprocess(images[first : first + BATCH]).to(device()), normalize=True)
+        batch = np.stack([images[i] for i in range(first, min(first + BATCH, len(images)))])
+        image = model.encode_image(preprocess(batch).to(device()), normalize=True)
         text = torch.stack([texts[c] for c in captions[first : first + BATCH]])
         cosines.append((image * text).sum(-1).cpu())
     return (100 * torch.cat(cosines)).clamp(min=0).double()

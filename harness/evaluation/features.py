@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from torch_fidelity.feature_extractor_base import FeatureExtractorBase
 from torch_fidelity.utils import get_featuresdict_from_dataset
 
 from harness.evaluation.judge.registry import judge_of
@@ -51,19 +52,26 @@ class Seen:
         return hashlib.sha256("".join(f"{index} {self.hashes[index]}\n" for index in sorted(self.hashes)).encode()).hexdigest()
 
 
-class Extractor:
-    """Images -> {"features": (N, D), "logits": (N, classes)}, float32 on the CPU; `sha256` is that of the judge's weights.
+class FeaturePass:
+    """Images -> {"features": (N, D), "logits": (N, classes)}, float32 on the CPU; `sha256` is that of the network's weights.
 
-    Images are an array (N, H, W, 3) uint8, or a sequence of (H, W, 3) uint8. The logits are those that the Inception Score uses.
+    Images are an array (N, H, W, 3) uint8, or a sequence of (H, W, 3) uint8, which is read in order. `layers`: what `network` calls
+    features, and logits: those that the Inception Score uses.
     """
 
-    def __init__(self, study: Study, weights: Path) -> None:
-        self.sha256 = artifacts.checked(weights)
-        judge = judge_of(study)
-        self.layers, self.cuda = judge.layers, device().type == "cuda"
-        self.extractor = judge.extractor(weights).requires_grad_(False).eval().to(device())
+    def __init__(self, network: FeatureExtractorBase, layers: dict[str, str], sha256: str) -> None:
+        self.sha256, self.layers, self.cuda = sha256, layers, device().type == "cuda"
+        self.extractor = network.requires_grad_(False).eval().to(device())
 
     def __call__(self, images: Sequence[np.ndarray] | np.ndarray) -> dict[str, Tensor]:
         allow_tf32(False)  # convolutions on a GPU use it by default
         outputs = get_featuresdict_from_dataset(Images(images), self.extractor, BATCH, cuda=self.cuda, save_cpu_ram=True, verbose=False)
         return {name: outputs[layer] for name, layer in self.layers.items()}
+
+
+class Extractor(FeaturePass):
+    """That of the judge of a study."""
+
+    def __init__(self, study: Study, weights: Path) -> None:
+        sha256, judge = artifacts.checked(weights), judge_of(study)
+        super().__init__(judge.extractor(weights), judge.layers, sha256)

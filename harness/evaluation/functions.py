@@ -16,17 +16,17 @@ from harness.evaluation.inception_score import inception_score
 from harness.evaluation.kid import kid
 from harness.evaluation.outcome import Measured, Outcome, Stop, finite, without
 from harness.evaluation.reconstruction import psnr, rfid
-from harness.evaluation.subjects import ScoredSamples
+from harness.evaluation.subjects import SampleSet, ScoredSamples
 from harness.results.scores import CAPTIONED, REFERENCE_BIAS, TRAINED_ON
 
 
-def fid(seen: ScoredSamples) -> Measured:
+def fid(seen: SampleSet) -> Measured:
     """Beside the reference."""
     score = seen.frechet.with_interval(seen.distances["fid"])
     return replace(score, how=f"{score.how}{TRAINED_ON}{seen.trained_on}") if seen.trained_on else score
 
 
-def fid_infinity(seen: ScoredSamples) -> Outcome:
+def fid_infinity(seen: SampleSet) -> Outcome:
     """No value where FID has none."""
     plain, few = finite(fid(seen)), too_few(seen.n, seen.features.shape[1])
     if isinstance(plain, Stop):
@@ -37,7 +37,7 @@ def fid_infinity(seen: ScoredSamples) -> Outcome:
     return measured if bias is None else replace(measured, how=f"{measured.how}{REFERENCE_BIAS}{bias:.3g} ({seen.reference.n} images)")
 
 
-def clip_score(seen: ScoredSamples) -> Measured:
+def clip_score(seen: SampleSet) -> Measured:
     """Mean over the samples."""
     score = by_resampling(seen.clip_scores.mean().item(), means("clip_score", seen.clip_scores, seen.resamples))
     return replace(score, how=f"{score.how}{CAPTIONED}{seen.caption_source}") if seen.caption_source else score
@@ -54,7 +54,7 @@ FUNCTIONS: dict[str, Callable[[Any], Outcome]] = {
     "fid_clean": lambda seen: seen.frechet.with_interval(seen.distances["fid_clean"]),
     "is": lambda seen: inception_score(seen.logits, seen.resamples),
     "is_unsplit": lambda seen: inception_score(seen.logits, seen.resamples, splits=1),
-    "kid": lambda seen: kid(seen.features, seen.reference.features, seen.study.evaluation),
+    "kid": lambda seen: kid(seen.features, seen.reference.features, seen.settings),
     "precision": lambda seen: seen.neighbours["precision"],
     "recall": lambda seen: seen.neighbours["recall"],
     "clip_score": clip_score,

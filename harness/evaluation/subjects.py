@@ -1,8 +1,10 @@
 """What the scores of stage `scores` are of: samples beside a reference, the decoder's reconstruction, a training, a network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +17,7 @@ from harness.decoder.decode import images_of
 from harness.decoder.registry import load_decoder
 from harness.denoiser.sample import load_samples
 from harness.encoder.latents import load_held_out
+from harness.evaluation.clip.base import LoadedClip
 from harness.evaluation.clip.stage import load_clip
 from harness.evaluation.clip_score import clip_scores
 from harness.evaluation.cost import cost_scores
@@ -29,6 +32,7 @@ from harness.results.references import HELD_OUT
 from harness.results.schema import NONE
 from harness.results.scores import ScoreInfo
 from harness.store import artifacts
+from harness.study.sections.evaluation import Evaluation
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -50,30 +54,46 @@ class Instruments:
         """A file of samples, with the judge's features; nothing of it where its record, or the denoiser's, says that they diverged."""
         first = next(iter(self.references.values()))
         if stop := stop_of(denoiser, path):
-            return ScoredSamples(self, first, self.study.sampling.count, stop, stop)
+            return ScoredSamples(first, self.study.sampling.count, stop, stop, instruments=self)
         images, labels = load_samples(path)
         outputs = self.extract(images)
         finite = all(values.isfinite().all() for values in outputs.values())
         unjudged = None if finite else Stop("failed", "the judge's features of the samples are not finite")
-        return ScoredSamples(self, first, len(images), None, unjudged, images, labels, **outputs)
+        return ScoredSamples(first, len(images), None, unjudged, images, labels, **outputs, instruments=self)
 
 
 @dataclass(frozen=True)
-class ScoredSamples(Subject):
-    """N samples: `images` (N, H, W, 3) uint8, `labels` (N,), the judge's `features` (N, D) and `logits` (N, classes), beside one reference.
+class SampleSet(Subject):
+    """N samples beside one reference.
 
-    `stop`: why there is nothing to see; `unjudged`: why the judge's scores have no value.
+    `images` (N, H, W, 3) uint8, or N of (H, W, 3) by number; `labels` (N,); the judge's `features` (N, D) and `logits` (N, classes).
+    `stop`: why there is nothing to see; `unjudged`: why the judge's scores have no value. Subclasses say by what protocol they are scored.
     """
 
-    instruments: Instruments
     reference: ReferenceStatistics
     n: int
     stop: Stop | None = None
     unjudged: Stop | None = None
-    images: np.ndarray | None = field(default=None, repr=False)
+    images: np.ndarray | Sequence[np.ndarray] | None = field(default=None, repr=False)
     labels: np.ndarray | None = field(default=None, repr=False)
     features: Tensor | None = field(default=None, repr=False)
     logits: Tensor | None = field(default=None, repr=False)
+
+    trained_on: ClassVar[int] = 0  # how many images of the reference are trained on, too
+    caption_source: ClassVar[str] = ""  # where the captions come from, in words; empty where that is settled
+
+    @property
+    def settings(self) -> Evaluation:
+        raise NotImplementedError
+
+    @property
+    def captions(self) -> list[str]:
+        """Of each sample."""
+        raise NotImplementedError
+
+    @property
+    def clip(self) -> LoadedClip:
+        raise NotImplementedError
 
     @property
     def compared_with(self) -> str:
@@ -83,24 +103,12 @@ class ScoredSamples(Subject):
     def content(self) -> str:
         return self.reference.content
 
-    @property
-    def networks(self) -> dict[str, str]:
-        return self.instruments.networks
-
     def stopped(self, info: ScoreInfo) -> Stop | None:
         return self.unjudged if info.seen_by == "judge" else self.stop
 
-    def at(self, place: str) -> "ScoredSamples":
-        """Beside the reference of this name; empty: the first."""
-        return replace(self, reference=self.instruments.references[place] if place else self.reference)
-
-    @property
-    def study(self) -> Study:
-        return self.instruments.study
-
     @property
     def resamples(self) -> int:
-        return self.study.evaluation.resamples
+        return self.settings.resamples
 
     @cached_property
     def frechet(self) -> Frechet:
@@ -114,12 +122,44 @@ class ScoredSamples(Subject):
     @cached_property
     def neighbours(self) -> dict[str, Measured]:
         """`precision` and `recall`."""
-        return precision_recall(self.features, self.reference.features, self.study.evaluation.neighbours, self.resamples)
+        return precision_recall(self.features, self.reference.features, self.settings.neighbours, self.resamples)
 
     @cached_property
     def clip_scores(self) -> Tensor:
-        """(N,) float64, of each sample and the caption of its label."""
-        return clip_scores(self.images, captions(self.study.data, self.labels, self.instruments.data), *self.instruments.clip)
+        """(N,) float64, of each sample and its caption."""
+        return clip_scores(self.images, self.captions, *self.clip)
+
+
+@dataclass(frozen=True)
+class ScoredSamples(SampleSet):
+    """A run's samples, by the protocol of its study."""
+
+    instruments: Instruments = field(kw_only=True)
+
+    @property
+    def networks(self) -> dict[str, str]:
+        return self.instruments.networks
+
+    def at(self, place: str) -> "ScoredSamples":
+        """Beside the reference of this name; empty: the first."""
+        return replace(self, reference=self.instruments.references[place] if place else self.reference)
+
+    @property
+    def study(self) -> Study:
+        return self.instruments.study
+
+    @property
+    def settings(self) -> Evaluation:
+        return self.study.evaluation
+
+    @property
+    def captions(self) -> list[str]:
+        """Of their labels."""
+        return captions(self.study.data, self.labels, self.instruments.data)
+
+    @property
+    def clip(self) -> LoadedClip:
+        return self.instruments.clip
 
     @property
     def trained_on(self) -> int:

@@ -23,7 +23,7 @@ OWN = ("reference", "content", "extractor")  # outlier statistics are of the run
 OF_METHOD = ("encoder", "registers", "latents", "decoder")  # hashes that all seeds of a method share
 KEY = ["study", "method", "seed", "score", "ema", "step", "guidance"]
 Line = dict[Hashable, Any]  # of the table: a row, by column
-EMPTY_IS_NONE = ("value", "low", "high")
+EMPTY_IS_NONE = ("value", "low", "high", "seed", "ema", "step")
 ANEW = "render the table again (snakemake --cores all reports/table1.md)"
 
 
@@ -167,7 +167,7 @@ def _row(values: dict[str, str]) -> dict[str, Any]:
     info = score_info(row.score)
     if (row.better, row.shared) != (info.better, info.shared):
         raise ValueError(f"better, shared: {row.better}, {row.shared} are not those of score '{row.score}', {info.better}, {info.shared}")
-    if not (math.isfinite(row.ema) and 0 <= row.ema < 1):
+    if row.ema is not None and not (math.isfinite(row.ema) and 0 <= row.ema < 1):
         raise ValueError(f"ema: {row.ema} is not a decay, which is at least 0 and less than 1")
     return row.model_dump()
 

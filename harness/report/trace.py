@@ -89,7 +89,9 @@ def columns(lines: list[str | tuple[str, ...]]) -> list[str]:
 
 
 def view_of(row: pd.Series | Row) -> View:
-    """What a row's samples were drawn with."""
+    """What a row's samples were drawn with. UserError for samples from outside."""
+    if pd.isna(row.ema) or pd.isna(row.step):
+        raise UserError(f"score '{row.score}' of {row.method} is of samples from outside (dsr measure): no run that made them is known")
     return View(row.ema, row.step, row.guidance)
 
 

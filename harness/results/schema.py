@@ -82,13 +82,16 @@ class ScoreFile(Strict):
 
 
 class Row(Strict):
-    """One line of table1.csv: a score of a run, in the long format. Fields as in Score, ScoreFile and Provenance."""
+    """One line of table1.csv: a score of a run, in the long format. Fields as in Score, ScoreFile and Provenance.
+
+    Of samples from outside (`dsr measure`) no denoiser is known, so that `ema` and `step` are None, and `seed` unless it was told.
+    """
 
     study: Text
     method: Text
-    seed: int
-    ema: float
-    step: Annotated[int, Field(ge=1)]
+    seed: int | None
+    ema: float | None
+    step: Annotated[int, Field(ge=1)] | None
     guidance: Text
     sampled: Text = NONE
     score: Text
@@ -120,6 +123,13 @@ class Row(Strict):
     versions: Text
     device: Text
     schema_version: Literal[3, 4]
+
+    @model_validator(mode="after")
+    def _a_run_is_told(self) -> Self:
+        for field in ("seed", "ema", "step"):
+            if getattr(self, field) is None and (self.samples == NONE or self.denoiser != NONE):
+                raise ValueError(f"{field} is missing, which only samples from outside lack")
+        return self
 
 
 def rows_of(file: ScoreFile) -> list[Row]:
