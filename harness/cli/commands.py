@@ -1,5 +1,5 @@
 """Commands beside the stages: before a run (`dsr init`, `plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`,
-`calibrate`, `trace`, `export`, `verify`). Each parses, calls one function and prints.
+`calibrate`, `trace`, `export`, `verify`), or on anyone's samples (`measure`). Each parses, calls one function and prints.
 """
 
 import argparse
@@ -8,13 +8,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from harness.cli.measure import add_measure
 from harness.store.assets import ASSETS_FOLDER
 from harness.store.files import write_text
 from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
 from harness.study.typed import UserError, merge
 
-COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "check", "calibrate", "trace", "export", "verify")
+COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "measure", "check", "calibrate", "trace", "export", "verify")
 OF_A_STUDY = ("study", "method", "steps", "precision", "compile", "batch", "micro_batch", "peak_tflops")  # options of `dsr benchmark`
 
 
@@ -165,6 +166,7 @@ Add = Callable[[str, Command, str], argparse.ArgumentParser]
 
 def add_commands(add: Add) -> None:
     _before_a_run(add)
+    add_measure(add)
     _on_results(add)
 
 

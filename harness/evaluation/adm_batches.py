@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
+from torch import Tensor
 
 from harness.evaluation.features import Extractor, Seen
 from harness.evaluation.reference_statistics import GIVEN, ReferenceStatistics
@@ -21,29 +22,45 @@ HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 def batch_statistics(study: Study, name: str, path: Path, sha256: str, extract: Extractor) -> ReferenceStatistics:
     """An ADM reference batch. Its `mu` and `sigma` are taken where it has them: `arr_0` is only a part of what they are of."""
     with zipfile_of(path) as archive:
-        arrays = {member.removesuffix(".npy"): member for member in archive.namelist() if member.endswith(".npy")}
+        arrays = arrays_of(archive)
         if "arr_0" not in arrays or ("mu" in arrays) != ("sigma" in arrays):
             raise UserError(
                 f"{path}: has {', '.join(sorted(arrays)) or 'no arrays'}; a reference needs arr_0 (images, for precision, recall and KID), "
                 "and either both mu and sigma (for FID) or neither"
             )
-        mu, sigma = (_statistic(archive, path, arrays, which, study.features) for which in ("mu", "sigma"))
+        mu, sigma = (statistic(archive, path, arrays, which, study.features) for which in ("mu", "sigma"))
         with closing(ArchivedImages(archive, path, arrays["arr_0"], study.data.image_size)) as images:
             seen = Seen(images)
             features = extract(seen)["features"]
     if mu is None or sigma is None:
         return ReferenceStatistics.of_features(name, features, sha256, extract.sha256, seen.sha256)
-    content = hashlib.sha256(seen.sha256.encode() + mu.tobytes() + sigma.tobytes())
-    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, GIVEN, extract.sha256, content.hexdigest())
+    return given(name, mu, sigma, features, sha256, extract.sha256, seen.sha256)
 
 
-def _statistic(archive: zipfile.ZipFile, path: Path, arrays: dict[str, str], which: str, width: int) -> np.ndarray | None:
-    """`mu` or `sigma`, checked; None where the file has none."""
+def given(
+    name: str, mu: np.ndarray, sigma: np.ndarray, features: Tensor, sha256: str, extractor: str, images: str = ""
+) -> ReferenceStatistics:
+    """Of mu (D,), sigma (D, D) and the features (n, D) of images beside them, whose content has the hash `images`; n may be 0."""
+    content = hashlib.sha256(images.encode() + mu.tobytes() + sigma.tobytes())
+    return ReferenceStatistics(name, mu, sigma.astype(np.float64), features, sha256, GIVEN, extractor, content.hexdigest())
+
+
+def arrays_of(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Name of each array -> member of the archive."""
+    return {member.removesuffix(".npy"): member for member in archive.namelist() if member.endswith(".npy")}
+
+
+def statistic(archive: zipfile.ZipFile, path: Path, arrays: dict[str, str], which: str, width: int) -> np.ndarray | None:
+    """`mu` (D,) or `sigma` (D, D), checked; None where the file has none."""
     if which not in arrays:
         return None
-    wanted = (width,) if which == "mu" else (width, width)
     with readable(path), archive.open(arrays[which]) as file:
-        array = npy.read_array(file, allow_pickle=False)
+        return checked_statistic(npy.read_array(file, allow_pickle=False), path, which, width)
+
+
+def checked_statistic(array: np.ndarray, path: Path, which: str, width: int) -> np.ndarray:
+    """`array`, if it can be `mu` (D,) or `sigma` (D, D) of features of this width; UserError otherwise."""
+    wanted = (width,) if which == "mu" else (width, width)
     if array.shape != wanted:
         raise UserError(
             f"{path}: {which} has shape {array.shape}, the judge's {width} features need {wanted}; take statistics of the same layer"
@@ -54,9 +71,12 @@ def _statistic(archive: zipfile.ZipFile, path: Path, arrays: dict[str, str], whi
 
 
 class ArchivedImages:
-    """The images (N, H, W, 3) uint8 of an archive's member, read one by one: the whole of it may not fit into memory."""
+    """The images (N, H, W, 3) uint8 of an archive's member, read one by one: the whole of it may not fit into memory.
 
-    def __init__(self, archive: zipfile.ZipFile, path: Path, member: str, image_size: int) -> None:
+    `image_size`: of a side that they must have; None: any.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, path: Path, member: str, image_size: int | None) -> None:
         self.path = path
         with readable(path):
             self.file = archive.open(member)
@@ -66,16 +86,19 @@ class ArchivedImages:
             self.close()
             raise
 
-    def _read_header(self, member: str, image_size: int) -> None:
+    def _read_header(self, member: str, image_size: int | None) -> None:
         with readable(self.path):
             self.shape, fortran, dtype = HEADERS[npy.read_magic(self.file)](self.file)
             self.start = self.file.tell()
-        if self.shape[1:] != (image_size, image_size, 3) or dtype != np.uint8 or fortran:
+        sides = (image_size, image_size) if image_size else self.shape[1:3]
+        if len(self.shape) != 4 or self.shape[1:] != (*sides, 3) or dtype != np.uint8 or fortran:
             order = " in Fortran order" if fortran else ""
-            raise UserError(
-                f"{self.path}: {member} is {self.shape} {dtype}{order}; "
+            wanted = (
                 f"this study compares with images (N, {image_size}, {image_size}, 3) uint8"
+                if image_size
+                else "images are (N, H, W, 3) uint8: make them so as your sampler does when it saves images (how floats are rounded counts)"
             )
+            raise UserError(f"{self.path}: {member} is {self.shape} {dtype}{order}; {wanted}")
 
     def close(self) -> None:
         self.file.close()

@@ -14,15 +14,21 @@ from harness.study.typed import UserError, digest
 
 def provenance_of(module: str, config: BaseModel, study: Study) -> Provenance:
     """`module` computes the scores with the part `config` of the study."""
-    process, training = provenance(), study.denoiser.training
+    training = study.denoiser.training
+    return made_by(module, digest(config), precision=arithmetic(study), tf32=training.tf32, compiled=training.compile)
+
+
+def made_by(module: str, config: str, *, precision: str, tf32: bool, compiled: bool) -> Provenance:
+    """Of this process; `config`: hash of the settings."""
+    process = provenance()
     return Provenance(
-        config=digest(config),
+        config=config,
         code=code_hash(module),
         commit=process["commit"],
         dirty=process["dirty"],
-        precision=arithmetic(study),
-        tf32=training.tf32,
-        compile=training.compile,
+        precision=precision,
+        tf32=tf32,
+        compile=compiled,
         versions=", ".join(f"{name} {version}" for name, version in process["versions"].items()),
         device=process["device"],
     )

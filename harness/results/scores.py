@@ -20,6 +20,7 @@ BY_BLOCK, BY_THRESHOLD = "denoiser_outlier_share", "filtered_share"  # also scor
 TRAINED_ON = "; held-out images that are trained on, too: "  # in the `how` of FID against held-out images, where there are such
 REFERENCE_BIAS = "; bias of the reference, by halves: "  # in the `how` of FID-infinity: what so few reference images add, and how many
 CAPTIONED = "; captions: "  # in the `how` of a CLIP score whose captions the study alone does not settle
+AS_DECLARED = "; the reference's statistics are of the judge's features as declared"  # in the `how` of samples from outside
 
 Of = Literal["samples", "reconstruction", "training", "network", "encoder tokens", "denoiser tokens", "training tokens"]
 
