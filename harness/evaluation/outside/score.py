@@ -80,7 +80,7 @@ def score_outside(asked: Asked) -> Measurement:
     names, left = wanted(asked.scores, Given(len(images), judge, references, labels is not None, clip is not None, texts is not None))
     networks = {"judge": judge.extract.sha256, "clip": clip.sha256 if clip else NONE}
 
-    def subject(of: Sequence, name: str, **more: Any) -> tuple[OutsideSamples, str]:
+    def subject(of: Sequence[Any], name: str, **more: Any) -> tuple[OutsideSamples, str]:
         seen = Seen(of)
         outputs = judge.extract(Watched(seen, f"measure: {name}"))
         if not all(values.isfinite().all() for values in outputs.values()):
@@ -120,7 +120,7 @@ def _captions(asked: Asked, images: ImageSet, clip: Clip | None, labels: Any) ->
     return None, ""
 
 
-def _training_images(asked: Asked, images: ImageSet) -> Sequence | None:
+def _training_images(asked: Asked, images: ImageSet) -> Sequence[Any] | None:
     """As many real images as there are samples, drawn without replacement."""
     if asked.train is None:
         return None
