@@ -327,7 +327,7 @@ def write_many(path, count, side=64):
     return path
 
 
-@pytest.mark.parametrize("name", ["folder", "x.npz", "x.parquet"])
+@pytest.mark.parametrize("name", ["folder", "x.npz"])
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch, name):
     layers = {"features": "features", "logits": "logits"}
     extract = FeaturePass(ClassifierExtractor([*layers], Classifier(WIDTH, 10, 64)), layers, "")
