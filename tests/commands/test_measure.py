@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from datasets import Dataset, Features, Value
@@ -15,13 +16,17 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 from harness.cli import main as cli
 from harness.commands.peers.images import random_inception
 from harness.data.images import centre_crop
+from harness.evaluation.clip.folder import save_folder
+from harness.evaluation.clip.published import load_published
+from harness.evaluation.clip_score import clip_scores
+from harness.evaluation.extractors.registry import load_extractor
 from harness.evaluation.features import FeaturePass
 from harness.evaluation.fid import fid
 from harness.evaluation.judge.classifier import Classifier, ClassifierExtractor
 from harness.evaluation.judge.inception import InceptionExtractor
 from harness.evaluation.outside import score
 from harness.evaluation.outside.doors import open_images
-from harness.evaluation.outside.judges import Judge, protocol_of
+from harness.evaluation.outside.judges import Judge, open_judge, protocol_of
 from harness.evaluation.outside.score import FLOOR
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.streams import seed_initialisation, stream
@@ -307,6 +312,61 @@ def test_inception_is_read_from_torch_fidelitys_file(tmp_path, monkeypatch, caps
     assert "'fc.bias' is nothing in the file" in err
 
 
+# ----------------------------------------------------------------------------------------------- CLIP, other extractors
+
+
+@pytest.fixture
+def open_clip_folder(here):
+    """A small model of open_clip's, of random weights."""
+    config = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "layers": 1, "width": 16, "head_width": 8, "patch_size": 8},
+        "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
+    }
+    torch.manual_seed(0)
+    save_folder(here / "clip", open_clip.CLIP(**config), config, {"mean": [0.5] * 3, "std": [0.5] * 3})
+    return here / "clip"
+
+
+def test_the_clip_score_is_of_each_image_and_its_own_caption(here, open_clip_folder, monkeypatch, capsys):
+    texts = [f"a photo of {i} things" for i in range(N)]
+    save_pngs(here / "v1.5", images_of(), "{:03d}.png")
+    (here / "captions.txt").write_text("".join(f"{text}\n" for text in texts), encoding="utf-8")
+    rows = "".join(f"{i:03d}.png,{texts[i]}\n" for i in reversed(range(N)))
+    (here / "captions.csv").write_text(f"file_name,text\n{rows}", encoding="utf-8")
+    found = []
+    for name in ("captions.txt", "captions.csv"):
+        words = ["v1.5", "--judge", "small", "--clip", "clip", "--captions", name, "--scores", "clip_score", "--out", f"of_{name}"]
+        assert call(monkeypatch, capsys, *words)[0] == 0
+        found.append(from_csv(here / f"of_{name}" / "rows.csv").iloc[0])
+    wanted = clip_scores(images_of(), texts, *load_published(open_clip_folder)).mean().item()
+    assert [row["value"] for row in found] == [wanted, wanted]
+    assert wanted > 0
+    assert {row["extractor"] for row in found} == {artifacts.sha256(open_clip_folder)}
+    assert {row["method"] for row in found} == {"v1.5"}
+    assert found[0]["how"].endswith("; captions: the file's, one an image")
+    (here / "captions.txt").write_text("\n" * N, encoding="utf-8")
+    code, _, err = call(monkeypatch, capsys, *words[:6], "captions.txt", *words[7:-1], "again")
+    assert (code, "captions.txt: image 0 has no text" in err) == (2, True)
+
+
+def test_another_extractor_is_a_judge_by_its_name_without_an_inception_score(here, open_clip_folder, monkeypatch, capsys):
+    monkeypatch.setattr(score, "open_judge", open_judge)
+    words = ["samples.npz", "--judge", "open_clip=clip", "--reference", "reference.npz", "--kid-subset", 10]
+    code, out, _ = call(monkeypatch, capsys, *words, "--out", "scores")
+    assert code == 0
+    table = from_csv(here / "scores" / "rows.csv").set_index("score")
+    assert [*table.index] == ["fid", "fid_clean", "kid", "precision", "recall"]
+    network = load_extractor("open_clip", open_clip_folder)
+    extract = FeaturePass(network, {"features": "features"}, "")
+    reference = ReferenceStatistics.of_features("r", extract(images_of(purpose="b"))["features"])
+    assert table.loc["fid", "value"] == fid(extract(images_of())["features"], reference)["fid"]
+    assert set(table["extractor"]) == {network.source.sha256}
+    assert "not Inception's 2048, so that FID, FID∞, KID, precision and recall do not compare" in out
+    code, _, err = call(monkeypatch, capsys, *words, "--scores", "is", "--out", "more")
+    assert (code, "--scores is: needs a judge that classifies" in err) == (2, True)
+
+
 # ---------------------------------------------------------------------------------------------------------------- memory
 
 
@@ -327,7 +387,7 @@ def write_many(path, count, side=64):
     return path
 
 
-@pytest.mark.parametrize("name", ["folder", "x.npz"])
+@pytest.mark.parametrize("name", ["folder", "x.npz", "x.parquet"])
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path, monkeypatch, name):
     layers = {"features": "features", "logits": "logits"}
     extract = FeaturePass(ClassifierExtractor([*layers], Classifier(WIDTH, 10, 64)), layers, "")

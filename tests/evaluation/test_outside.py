@@ -100,7 +100,7 @@ def test_a_studys_own_samples_score_as_its_stage_scores_them(made):
     assert found == of_stage(made)
 
 
-@pytest.mark.parametrize("door", ["folder", "nested", "adm", "compressed", "parquet", "arrow"])
+@pytest.mark.parametrize("door", ["folder", "nested", "adm", "compressed", "parquet", "shards", "arrow"])
 def test_every_door_gives_the_same_numbers(made, tmp_path, door):
     images, labels = made.images, made.labels
     told, path = {"labels": str(tmp_path / "labels.txt"), "clip": HERE}, tmp_path / door
@@ -126,7 +126,12 @@ def test_every_door_gives_the_same_numbers(made, tmp_path, door):
         features = Features({"picture": ImageFeature(), "digit": Value("int64")})
         table = Dataset.from_dict({"picture": contents, "digit": labels.tolist()}, features=features)
         path = tmp_path / ("data.parquet" if door == "parquet" else "saved")
-        table.to_parquet(path) if door == "parquet" else table.save_to_disk(path)
+        if door == "shards":
+            path.mkdir()
+            for part in range(2):
+                table.shard(2, part, contiguous=True).to_parquet(path / f"train-{part}.parquet")
+        else:
+            table.to_parquet(path) if door == "parquet" else table.save_to_disk(path)
         told = {"labels": "column:digit", "clip": HERE}
     measured = score_outside(asked(path, **told))
     assert values(measured) == of_stage(made)

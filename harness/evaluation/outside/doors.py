@@ -125,6 +125,17 @@ class _Rows(DatasetSource):
             raise UserError(f"{root}: has the splits {', '.join(splits)}; say which with --split")
         return name
 
+    def _splits(self, root: Path) -> Any:
+        """Of parquet, a group of rows is read at a time: the library would keep all that it has read of a file until its end."""
+        kinds = {path.suffix for path in root.rglob("*")} & {*BUILDERS} if root.is_dir() else {root.suffix}
+        if kinds != {".parquet"}:
+            return super()._splits(root)
+        from datasets import load_dataset
+        from pyarrow.dataset import ParquetFragmentScanOptions
+
+        options = {"streaming": True, "fragment_scan_options": ParquetFragmentScanOptions(pre_buffer=False)}
+        return load_dataset(str(root), **options) if root.is_dir() else load_dataset("parquet", data_files={"all": [str(root)]}, **options)
+
     def features(self, root: Path) -> dict[str, Any]:
         """Of all columns, by name."""
         rows = self._split(root, "train")

@@ -66,7 +66,8 @@ def score_outside(asked: Asked) -> Measurement:
     """UserError before anything looks at the images where that can be known; no row is of a score that failed."""
     judge = open_judge(asked.judge, asked.results, dict(asked.protocol))
     images = open_images(asked.samples, image_size=asked.image_size, column=asked.column, split=asked.split)
-    method = asked.method or printable(asked.samples.resolve().stem)
+    place = asked.samples.resolve()
+    method = asked.method or printable(place.name if place.is_dir() else place.stem)
     if method == FLOOR:
         raise UserError(f"{asked.samples}: '{FLOOR}' is what rows of the floor are called; give --method")
     if judge.side and images.shape[:2] != (judge.side, judge.side):
