@@ -17,13 +17,18 @@ SPLITS = 10
 
 def inception_score(logits: Tensor, resampled: int, splits: int = SPLITS) -> Measured:
     """Of (N, classes) logits. UserError for fewer samples than splits."""
-    if len(logits) < splits:
-        raise UserError(f"the Inception Score needs at least {splits} samples, there are {len(logits)}")
-    value = isc_features_to_metric(logits, splits=splits)[KEY_METRIC_ISC_MEAN]
+    value = inception_score_value(logits, splits)
     p = logits.to(device()).double().softmax(1)
     certainty = torch.special.entr(p).sum(1).neg()
     part = torch.arange(len(p)) * splits // len(p)
     return by_resampling(value, [_of_rows(p, certainty, rows, part, splits) for rows in resamples("is", len(p), resampled)])
+
+
+def inception_score_value(logits: Tensor, splits: int = SPLITS) -> float:
+    """The score alone. UserError for fewer samples than splits."""
+    if len(logits) < splits:
+        raise UserError(f"the Inception Score needs at least {splits} samples, there are {len(logits)}")
+    return isc_features_to_metric(logits, splits=splits)[KEY_METRIC_ISC_MEAN]
 
 
 def _of_rows(p: Tensor, certainty: Tensor, rows: Tensor, part: Tensor, splits: int) -> float:

@@ -20,16 +20,22 @@ def kid(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> Measured:
 
     Its standard error has two parts: that of the samples, by bootstrap of their projections, and that of the mean over random subsets.
     """
+    value, of_subsets = kid_value(samples, reference, evaluation)
+    projected = projections(samples, reference)
+    resampled = torch.stack([projected[rows].mean() for rows in resamples("kid", len(samples), evaluation.resamples)])
+    error = math.hypot(resampled.std().item(), of_subsets)
+    how = f"{ERRORS}: bootstrap, {evaluation.resamples} resamples of the samples, seeded, linearised; and of the subsets; in quadrature"
+    return around(value, error, how)
+
+
+def kid_value(samples: Tensor, reference: Tensor, evaluation: Evaluation) -> tuple[float, float]:
+    """Mean over the study's subsets, and its standard error. UserError for fewer images than a subset has."""
     least = min(len(samples), len(reference))
     if least < evaluation.kid_subset:
         raise UserError(f"KID needs evaluation.kid_subset = {evaluation.kid_subset} images on both sides, there are {least}")
     options = {"kid_subset_size": evaluation.kid_subset, "kid_subsets": evaluation.kid_subsets, "verbose": False}
     values = kid_features_to_metric(samples, reference, **options)
-    projected = projections(samples, reference)
-    resampled = torch.stack([projected[rows].mean() for rows in resamples("kid", len(samples), evaluation.resamples)])
-    error = math.hypot(resampled.std().item(), values[KEY_METRIC_KID_STD] / math.sqrt(evaluation.kid_subsets))
-    how = f"{ERRORS}: bootstrap, {evaluation.resamples} resamples of the samples, seeded, linearised; and of the subsets; in quadrature"
-    return around(values[KEY_METRIC_KID_MEAN], error, how)
+    return values[KEY_METRIC_KID_MEAN], values[KEY_METRIC_KID_STD] / math.sqrt(evaluation.kid_subsets)
 
 
 def projections(samples: Tensor, reference: Tensor) -> Tensor:

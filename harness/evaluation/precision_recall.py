@@ -22,17 +22,20 @@ def precision_recall(samples: Tensor, reference: Tensor, neighbours: int, halves
     Recall's standard error is the spread of `halves` of the samples: a resample that repeats images covers less than a new draw, and its
     spread is too small.
     """
+    precision, recall = precision_and_recall(samples, reference, neighbours)
+    error = stdev(recall_of_halves(samples, reference, neighbours, halves))
+    how = f"{halves} halves of the samples, drawn without replacement, seeded: {ERRORS}"
+    return {"precision": share(precision, len(samples)), "recall": around(recall, error, how, least=0.0, most=1.0)}
+
+
+def precision_and_recall(samples: Tensor, reference: Tensor, neighbours: int) -> tuple[float, float]:
+    """Both values. UserError for too few images."""
     least = min(len(samples), len(reference))
     if least <= neighbours:
         raise UserError(f"precision and recall need more than evaluation.neighbours = {neighbours} images, there are {least}")
     options = {"prc_neighborhood": neighbours, "prc_batch_size": ROWS, "save_cpu_ram": True, "verbose": False}
     values = prc_features_to_metric(samples, reference, **options)
-    error = stdev(recall_of_halves(samples, reference, neighbours, halves))
-    how = f"{halves} halves of the samples, drawn without replacement, seeded: {ERRORS}"
-    return {
-        "precision": share(values[KEY_METRIC_PRECISION], len(samples)),
-        "recall": around(values[KEY_METRIC_RECALL], error, how, least=0.0, most=1.0),
-    }
+    return values[KEY_METRIC_PRECISION], values[KEY_METRIC_RECALL]
 
 
 def recall_of_halves(samples: Tensor, reference: Tensor, neighbours: int, halves: int) -> list[float]:

@@ -5,6 +5,7 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -29,9 +30,7 @@ class Estimate:
     @property
     def half(self) -> float:
         """Half the width of the interval of the mean at LEVEL: Student's t, n - 1 degrees of freedom."""
-        from scipy.special import stdtrit
-
-        return float(stdtrit(self.n - 1, 0.5 + LEVEL / 2)) * self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
+        return half_width(self.sd, self.n) if self.n > 1 else math.nan
 
     @property
     def low(self) -> float:
@@ -64,6 +63,16 @@ class Estimate:
         from scipy.special import stdtr
 
         return 2 * float(stdtr(self.n - 1, -abs(self.t))) if self.spreads else 1.0
+
+
+Sd = TypeVar("Sd", float, np.ndarray)
+
+
+def half_width(sd: Sd, n: int) -> Sd:
+    """Of the interval at LEVEL of the mean of n > 1 values with standard deviation `sd`: Student's t, n - 1 degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(n - 1, 0.5 + LEVEL / 2)) * sd / math.sqrt(n)
 
 
 def estimate(values: np.ndarray | Sequence[float]) -> Estimate:

@@ -20,6 +20,7 @@ from harness.evaluation.cost import cost_scores
 from harness.evaluation.features import Extractor
 from harness.evaluation.fid import fid, symmetric_distance
 from harness.evaluation.inception_score import inception_score
+from harness.evaluation.judge.classifier import Pooling
 from harness.evaluation.kid import kid
 from harness.evaluation.precision_recall import precision_recall
 from harness.evaluation.reference_statistics import ReferenceStatistics
@@ -58,7 +59,7 @@ def test_the_three_frechet_distances_agree(width, seed):
     assert symmetric == pytest.approx(distances["fid"], rel=1e-5)
 
 
-def test_beyond_512_features_the_symmetric_form_is_reported_and_checked_from_the_other_side(monkeypatch):
+def test_beyond_512_features_the_symmetric_form_is_reported_and_checked(monkeypatch):
     width = 520
     samples, real = (torch.randn(800, width, generator=stream(0, p)) @ torch.randn(width, width, generator=stream(1, p)) for p in "ab")
     theirs = fid_statistics_to_metric(fid_features_to_statistics(samples), fid_features_to_statistics(real), verbose=False)
@@ -68,10 +69,39 @@ def test_beyond_512_features_the_symmetric_form_is_reported_and_checked_from_the
     twice = [{"mu": np.zeros(width), "sigma": fid_features_to_statistics(of)["sigma"]} for of in (samples, real)]
     theirs = fid_statistics_to_metric(*twice, verbose=False)[KEY_METRIC_FID]
     assert symmetric_distance(*twice[0].values(), *twice[1].values()) == pytest.approx(theirs, rel=1e-11)
-    exact = fid_module.symmetric_distance
-    monkeypatch.setattr(fid_module, "symmetric_distance", lambda *of: exact(*of) * (1 if of[1] is not other.sigma else 1.01))
+    exact = fid_module.eigenvalues
+    monkeypatch.setattr(fid_module, "eigenvalues", lambda *of: exact(*of) * 1.1)  # the other side has its own
     with pytest.raises(UserError, match=r"the symmetric form gives .* and the same from the other side .*; the features are degenerate"):
         fid(samples, other)
+
+
+def covariance(values, purpose):
+    """With these eigenvalues."""
+    turn = torch.linalg.qr(torch.randn(len(values), len(values), generator=stream(0, purpose), dtype=torch.float64))[0]
+    return ((turn * values) @ turn.T).numpy()
+
+
+@pytest.mark.parametrize("least", [-2, -6, -10, -13])
+def test_the_error_of_the_symmetric_form_is_at_least_what_both_sides_differ_by(least):
+    mean, spread = np.zeros(60), torch.logspace(1, least, 60, dtype=torch.float64)
+    first, second = (covariance(spread * scale, p) for scale, p in ((1.0, "a"), (1.2, "b")))
+    lower = torch.linalg.cholesky(torch.from_numpy(first))
+    value, error = fid_module.with_error(mean, first, mean, second, lower)
+    assert value == symmetric_distance(mean, first, mean, second)
+    assert 0 < abs(value - symmetric_distance(mean, second, mean, first)) <= error < 1e-4
+    wrong = lower.clone()
+    wrong[5, 2] *= 1 + 1e-6
+    assert fid_module.with_error(mean, first, mean, second, wrong)[1] == float("inf")
+
+
+def test_the_other_side_is_computed_only_where_rounding_could_matter(monkeypatch):
+    monkeypatch.setattr(fid_module, "CLEAN_FID_WIDEST", 4)
+    ours, other = gaussian(200), reference(gaussian(200, 0.5, purpose="b"))
+    both, sides = fid(ours, other), []
+    monkeypatch.setattr(fid_module, "symmetric_distance", lambda *of: sides.append(of) or both["fid"])
+    assert (fid(ours, other), len(sides)) == (both, 0)
+    monkeypatch.setattr(fid_module, "with_error", lambda *of: (both["fid"], 0.1))
+    assert (fid(ours, other), len(sides)) == (both, 1)
 
 
 def test_beyond_512_features_a_singular_covariance_is_torch_fidelitys_and_must_agree(monkeypatch):
@@ -273,6 +303,18 @@ def test_features_do_not_depend_on_the_batch(study, built, monkeypatch, size):
     monkeypatch.setattr(features, "BATCH", size)
     for name, parts in extract(images).items():
         assert (whole[name] - parts).norm() <= 1e-6 * whole[name].norm()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (1, 1, 7, 9)])
+def test_pooling_without_gradients_gives_the_same(shape):
+    images = torch.randn(shape, generator=stream(0, "pooling"))
+    images[0, 0, 2, 3] = float("nan")
+    with torch.no_grad():
+        assert torch.equal(Pooling()(images).nan_to_num(), torch.nn.functional.max_pool2d(images, 2).nan_to_num())
+        assert Pooling()(images).isnan().sum() == 1
+    images = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    Pooling()(images).sum().backward()
+    assert images.grad.flatten().tolist() == [1, 0, 0, 0]  # the first of equals, as before
 
 
 def test_judge_features_are_standardised(study, built):

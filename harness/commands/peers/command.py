@@ -79,7 +79,8 @@ def render(lines: Sequence[Line], about: dict[str, str]) -> str:
     text = (
         "Both sides in one process, in turn (ours, peer, ours, ...), on the same inputs with the same threads, after one call of each that "
         "is not timed; their values agree, else there is no page. Ratio: median of the peer's over median of ours; above 1, ours is faster."
-        " Wanted is what was aimed at. Image scores of ours take two resamples, the fewest; the peers give no intervals."
+        " Wanted is what was aimed at. IS, KID, precision and recall are torch-fidelity's on both sides, the judge's network is one: "
+        "of image scores ours save a pass of the judge, and captions that repeat."
     )
     return f"# Beside peers\n\nWritten by `dsr benchmark --peers`: {told}.\n\n{text}\n\n{markdown_table(headings, rows, 'll')}\n"
 

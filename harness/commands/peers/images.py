@@ -4,8 +4,6 @@ The networks have random weights, of the real architectures: the published Incep
 """
 
 import io
-import re
-import resource
 import subprocess
 import sys
 from functools import cache
@@ -31,17 +29,17 @@ from harness.evaluation.clip.trained import WordTokenizer, model_config
 from harness.evaluation.clip_score import clip_scores
 from harness.evaluation.features import BATCH, Images
 from harness.evaluation.fid import fid
-from harness.evaluation.inception_score import inception_score
+from harness.evaluation.inception_score import inception_score_value
 from harness.evaluation.judge.classifier import Classifier, ClassifierExtractor
 from harness.evaluation.judge.inception import InceptionExtractor
-from harness.evaluation.kid import kid
-from harness.evaluation.precision_recall import precision_recall
+from harness.evaluation.kid import kid_value
+from harness.evaluation.precision_recall import precision_and_recall
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.machine.device import set_up
+from harness.machine.memory import peak_memory
 from harness.machine.streams import seed_initialisation, stream
 from harness.study.study import load_study
 
-LEAST = 2  # resamples: the fewest that the scores take, so that their intervals cost next to nothing
 SIZES = (500, 1000, 2000, 4000)  # images, of the row on memory
 LAYERS = {"inception": ("192", "logits_unbiased"), "digits": ("features", "logits")}
 SIDES = {"inception": 75, "digits": 16}
@@ -53,7 +51,7 @@ class Scored:
     def __init__(self, judge: str, n: int) -> None:
         seed_initialisation(0)
         study, side, generator = load_study("digits"), SIDES[judge], stream(0, "benchmark images")
-        self.evaluation = study.evaluation.model_copy(update={"resamples": LEAST, "kid_subset": min(200, n)})
+        self.evaluation = study.evaluation.model_copy(update={"kid_subset": min(200, n)})
         self.layers = LAYERS[judge]
         self.extractor = _extractor(judge)
         self.images = torch.randint(256, (n, side, side, 3), generator=generator, dtype=torch.uint8).numpy()
@@ -70,14 +68,14 @@ class Scored:
         return outputs[self.layers[0]], outputs[self.layers[1]]
 
     def ours(self) -> Values:
-        """FID, clean-fid's, IS, KID, precision, recall, CLIP score."""
+        """FID, clean-fid's, IS, KID, precision, recall, CLIP score, without intervals, which the peers have none of."""
         features, logits = self.seen(self.images)
         distances = fid(features, self.reference)
         settings = self.evaluation
-        near = precision_recall(features, self.reference.features, settings.neighbours, LEAST)
+        near = precision_and_recall(features, self.reference.features, settings.neighbours)
         score = clip_scores(self.images, self.captions, *self.clip).mean().item()
-        value = kid(features, self.reference.features, settings).value
-        return [*distances.values(), inception_score(logits, LEAST).value, value, near["precision"].value, near["recall"].value, score]
+        value, _ = kid_value(features, self.reference.features, settings)
+        return [*distances.values(), inception_score_value(logits), value, *near, score]
 
     def theirs(self, *, clean: bool = True) -> Values:
         """The same; `clean`: with clean-fid, which as a tool of its own extracts the features once more."""
@@ -146,14 +144,14 @@ def random_inception() -> dict[str, Tensor]:
 def inception(rounds: int, n: int = 500) -> list[Line]:
     """All scores under an Inception of random weights, at its 192 features: 500 images are too few for 2,048."""
     scored = Scored("inception", n)
-    work = f"all image scores, Inception (random weights, 192 features), {SIDES['inception']} px, N = {n:,}"
+    work = f"all image scores, Inception (random weights, 192 features), {SIDES['inception']} px, N = {n:,}, without intervals"
     return [alternate(Pair(work, "torch-fidelity + clean-fid + open_clip", "2", scored.ours, scored.theirs), min(rounds, 3))]
 
 
 def digits(rounds: int, n: int = 1000) -> list[Line]:
     """All scores of the study `digits`."""
     scored = Scored("digits", n)
-    work = f"all image scores of `digits`, N = {n:,}"
+    work = f"all image scores of `digits`, N = {n:,}, without intervals"
     both = Pair(work, "torch-fidelity + clean-fid + open_clip", "2", scored.ours, scored.theirs)
     one = Pair(work, "torch-fidelity + open_clip", "1.2", scored.ours, lambda: scored.theirs(clean=False))
     return [alternate(both, rounds), alternate(one, rounds)]
@@ -167,14 +165,6 @@ def memory(_rounds: int, sizes: tuple[int, ...] = SIZES) -> list[Line]:
         peak = float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         lines.append(Line(f"peak memory of all image scores of `digits`, N = {n:,}", "", "flat in N", "MiB", [peak], []))
     return lines
-
-
-def peak_memory() -> float:
-    """MiB that this process had at most, from its start on. On Linux `ru_maxrss` begins with what its parent had."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        return int(re.search(r"^VmHWM:\s+(\d+) kB", status.read_text(encoding="utf-8"), re.MULTILINE)[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,21 @@ from harness.training.order import batch_indices
 SEED = 0  # part of the protocol, not of a run
 
 
+class Pooling(nn.MaxPool2d):
+    """The maximum of 2 x 2 pixels; without gradients of slices: the same values, on a CPU in a fraction of the time."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H // 2, W // 2)."""
+        if torch.is_grad_enabled():
+            return super().forward(x)
+        high, wide = x.shape[-2] // 2 * 2, x.shape[-1] // 2 * 2
+        rows = torch.maximum(x[..., :high:2, :], x[..., 1:high:2, :])
+        return torch.maximum(rows[..., :wide:2], rows[..., 1:wide:2])
+
+
 class Classifier(nn.Module):
     """(B, 3, H, W) in [-1, 1] -> features (B, width) and logits (B, classes).
 
@@ -29,7 +44,7 @@ class Classifier(nn.Module):
     def __init__(self, width: int, classes: int, image_size: int) -> None:
         super().__init__()
         self.convolutions = nn.Sequential(
-            nn.Conv2d(3, 16, 3, padding=1), nn.GELU(), nn.MaxPool2d(2), nn.Conv2d(16, 32, 3, padding=1), nn.GELU(), nn.MaxPool2d(2)
+            nn.Conv2d(3, 16, 3, padding=1), nn.GELU(), Pooling(), nn.Conv2d(16, 32, 3, padding=1), nn.GELU(), Pooling()
         )  # fmt: skip
         self.features = nn.Linear(32 * (image_size // 4) ** 2, width)
         self.logits = nn.Linear(width, classes)

@@ -99,12 +99,13 @@ def joint_test(scales: Sequence[Lines], design: Design, rate: float) -> Outcome:
 
     lines = scales[0]
     freedom, tests = design.freedom((~np.isnan(lines.values)).sum(0)), family_sizes(lines.over_all)
-    sizes = np.max([statistics(each, design) for each in scales], axis=0)
-    observed = sizes[0]
-    relative = sizes / stdtrit(freedom, 1 - rate / tests / 2)  # so that lines over all methods, and of few seeds, weigh alike
-    largest = relative.max(1)
-    null = np.sort(largest)  # the observed one is among them
-    adjusted = (len(null) - np.searchsorted(null, relative[0] * (1 - EQUAL), side="left")) / len(null)
+    sizes = statistics(scales[0], design)
+    for other in scales[1:]:
+        np.maximum(sizes, statistics(other, design), out=sizes)
+    observed = sizes[:, 0].copy()
+    sizes /= stdtrit(freedom, 1 - rate / tests / 2)[:, None]  # so that lines over all methods, and of few seeds, weigh alike
+    null = np.sort(sizes.max(0))  # the observed one is among them
+    adjusted = (len(null) - np.searchsorted(null, sizes[:, 0] * (1 - EQUAL), side="left")) / len(null)
     if not design.exact:
         adjusted = np.where(lines.tied, np.maximum(adjusted, np.minimum(1.0, 2 * stdtr(freedom, -observed) * tests)), adjusted)
     return Outcome(np.where(observed > 0, adjusted, 1.0), np.isinf(observed) & (not design.exact))
@@ -117,7 +118,7 @@ def family_sizes(over_all: np.ndarray) -> np.ndarray:
 
 
 def statistics(lines: Lines, design: Design) -> np.ndarray:
-    """(1 + draws, L) sizes: effect over spread, 0 without an effect, infinite without a spread; Student's |t| where OTHERS is 0.
+    """(L, 1 + draws) sizes: effect over spread, 0 without an effect, infinite without a spread; Student's |t| where OTHERS is 0.
 
     The spread is the line's own with a share of that of the same score's other methods, which steadies it where seeds are few; no more than
     WIDEST times its own, since methods differ. Where values tie, the own spread of few seeds says little: it is at least the methods' mean.
@@ -128,24 +129,34 @@ def statistics(lines: Lines, design: Design) -> np.ndarray:
     scale = np.abs(values).max(0)
     if not design.paired:
         values = np.where(kept, values - values.sum(0) / seeds, 0.0)
-    weights = design.weights
-    length = weights**2 @ kept - (0 if design.paired else (weights @ kept) ** 2 / seeds)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        along = np.where(length > 1e-9, (weights @ values) ** 2 / length, 0.0)
-    total = (values**2).sum(0)
-    nothing = (EQUAL * scale) ** 2
-    own = (total - along) / design.freedom(seeds)
-    own = np.where(own > nothing, own, 0.0)
+    total, nothing = (values**2).sum(0)[:, None], ((EQUAL * scale) ** 2)[:, None]
+    along = _along(values, kept, design)
+    own = (total - along) / design.freedom(seeds)[:, None]
+    own[own <= nothing] = 0.0
     spread = own.copy()
     for score in np.unique(lines.scores):
-        of, whole = ((lines.scores == score) & (lines.over_all == over_all) for over_all in (False, True))
-        others = own[:, of].mean(1, keepdims=True)
-        tied = lines.tied[of]
-        own_of = own[:, of]
-        steadied = (1 - OTHERS) * own_of + OTHERS * np.minimum(others, WIDEST * own_of)
-        spread[:, of] = np.where(tied, np.maximum(own_of, others), steadied)
-        if whole.any() and lines.tied[whole].all():  # the mean over methods spreads at least as that of independent ones
-            spread[:, whole] = np.maximum(own[:, whole], others / of.sum())
-    spread = np.maximum(spread, lines.least)
+        of, whole = (np.flatnonzero((lines.scores == score) & (lines.over_all == over_all)) for over_all in (False, True))
+        own_of = own[of]
+        others = own_of.mean(0)
+        if lines.tied[of].all():
+            spread[of] = np.maximum(own_of, others)
+        else:  # the lines of a score are tied together
+            spread[of] = (1 - OTHERS) * own_of + OTHERS * np.minimum(others, WIDEST * own_of)
+        if len(whole) and lines.tied[whole].all():  # the mean over methods spreads at least as that of independent ones
+            spread[whole] = np.maximum(own[whole], others / len(of))
+    np.maximum(spread, lines.least[:, None], out=spread)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(along > nothing, np.sqrt(along / spread), 0.0)
+        sizes = np.sqrt(np.divide(along, spread, out=spread), out=spread)
+    sizes[along <= nothing] = 0.0
+    return sizes
+
+
+def _along(values: np.ndarray, kept: np.ndarray, design: Design) -> np.ndarray:
+    """(L, 1 + draws) squares of values (S, L) along each contrast, over the length that it has among the seeds `kept` (S, L)."""
+    of = np.ones((len(kept), 1)) if kept.all() else kept.astype(float)  # one length for all lines, where no seed is missing
+    length = (of.T @ design.weights.T**2) - (0 if design.paired else (of.T @ design.weights.T) ** 2 / of.sum(0)[:, None])
+    length[length <= 1e-9] = math.inf
+    along = values.T @ design.weights.T
+    along *= along
+    along /= length
+    return along

@@ -23,20 +23,19 @@ def compare_scores(fresh: dict[Key, ScoreBySeed], stored: dict[Key, ScoreBySeed]
     """
     before, after = (dict.fromkeys(method for _, _, method in side) for side in (stored, fresh))
     both = [key for key in dict.fromkeys([*stored, *fresh]) if key[2] in before and key[2] in after]
-    by_key = {key: _line(key, stored.get(key), fresh.get(key), rate) for key in both}
+    tested = {key for key in both if _needs_test(key[0], stored.get(key), fresh.get(key), rate)}
     lines = [GateLine(method, "every score", verdict="difference", why="gone") for method in before if method not in after]
     lines += [GateLine(method, "every score", verdict="note", why="new") for method in after if method not in before]
-    untested = [key for key, line in by_key.items() if line is None]
-    lines += [line for line in by_key.values() if line]
-    if not untested:
+    lines += [_line(key, stored.get(key), fresh.get(key), rate) for key in both if key not in tested]
+    if not tested:
         return lines, Tests()
-    matrix = Matrix.of({key: stored[key] for key in untested}, {key: fresh[key] for key in untested})
-    tested, tests = _tested(matrix, rate)
-    return lines + tested, tests
+    matrix = Matrix.of(*({key: side[key] for key in both if key in tested} for side in (stored, fresh)))
+    judged, tests = _tested(matrix, rate)
+    return lines + judged, tests
 
 
-def _line(key: Key, stored: ScoreBySeed | None, fresh: ScoreBySeed | None, rate: float) -> GateLine | None:
-    """Of one score of one method, where no test over seeds is needed; None where one is."""
+def _line(key: Key, stored: ScoreBySeed | None, fresh: ScoreBySeed | None, rate: float) -> GateLine:
+    """Of one score of one method, where no test over seeds is needed."""
     score, view, method = key
     better = next(side.better for side in (fresh, stored) if side)
     before, after = (side.estimate if side else None for side in (stored, fresh))
@@ -45,7 +44,7 @@ def _line(key: Key, stored: ScoreBySeed | None, fresh: ScoreBySeed | None, rate:
         return replace(line, verdict="note", why="new")
     if fresh is None:
         return replace(line, verdict="difference", why="gone")
-    if fresh.values.items() <= stored.values.items() and fresh.without.items() <= stored.without.items():
+    if _identical(stored, fresh):
         return replace(line, verdict="identical")
     if fresh.fails_more_than(stored, rate):
         return replace(line, verdict="difference", why=f"{stored.failures} before, {fresh.failures} now")
@@ -54,8 +53,23 @@ def _line(key: Key, stored: ScoreBySeed | None, fresh: ScoreBySeed | None, rate:
     return _compared(line, stored, fresh)
 
 
-def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLine | None:
-    """Of a score that both sides have, with other values."""
+def _identical(stored: ScoreBySeed, fresh: ScoreBySeed) -> bool:
+    return fresh.values.items() <= stored.values.items() and fresh.without.items() <= stored.without.items()
+
+
+def _needs_test(score: str, stored: ScoreBySeed | None, fresh: ScoreBySeed | None, rate: float) -> bool:
+    """Whether a test over seeds says more than the values by themselves."""
+    if stored is None or fresh is None or score_info(score).counted or stored.shared:
+        return False
+    if _identical(stored, fresh) or fresh.fails_more_than(stored, rate):
+        return False
+    before, after = set(stored.values.values()), set(fresh.values.values())
+    constant = len(before) == len(after) == 1 and before == after
+    return min(len(stored.values), len(fresh.values)) >= 2 and not constant
+
+
+def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLine:
+    """Of a score that both sides have, with other values, where there is no test over seeds."""
     before, after = set(stored.values.values()), set(fresh.values.values())
     if (score_info(line.score).counted or stored.shared) and before == after:
         return replace(line, verdict="identical")
@@ -67,9 +81,7 @@ def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLi
         return replace(line, verdict="moved", why=f"one draw, no test{size}")
     if len(before) == len(after) == 1 and before == after:
         return line
-    if min(len(stored.values), len(fresh.values)) < 2:
-        return replace(line, verdict="undecided", why="a test needs two seeds a side")
-    return None
+    return replace(line, verdict="undecided", why="a test needs two seeds a side")
 
 
 def _tested(matrix: Matrix, rate: float) -> tuple[list[GateLine], Tests]:
