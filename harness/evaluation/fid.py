@@ -8,10 +8,11 @@ itself, and what rounding can do to the distance must be small; where either is 
 import numpy as np
 import torch
 from cleanfid.fid import frechet_distance
+from scipy.linalg.lapack import dsygst
 from torch import Tensor
 from torch_fidelity.metric_fid import KEY_METRIC_FID, fid_features_to_statistics, fid_statistics_to_metric
 
-from harness.evaluation.reference_statistics import ReferenceStatistics, cholesky, eigenvalues, factor_of, trace_of_root
+from harness.evaluation.reference_statistics import ReferenceStatistics, cholesky, factor_of, trace_of_root
 from harness.results.scores import CLEAN_FID_WIDEST
 from harness.study.typed import UserError
 
@@ -80,13 +81,14 @@ def _distance(mu1: np.ndarray, sigma1: Tensor, mu2: np.ndarray, sigma2: Tensor, 
 
 
 def with_error(mu1: np.ndarray, sigma1: np.ndarray, mu2: np.ndarray, sigma2: np.ndarray, factor: Tensor) -> tuple[float, float]:
-    """The distance as `symmetric_distance` gives it, and how far rounding can take it.
+    """The distance as `symmetric_distance` gives it, with Cholesky's `factor` of sigma1, and how far rounding can take it.
 
     Rounding moves a symmetric matrix, and so each of its eigenvalues (Weyl), by sqrt(D) epsilon of its factors' norms (Higham and Mary
     2019). Infinite where the eigenvalues have not the sum and the sum of squares of sigma1 sigma2, which takes no factor.
     """
     first, other = torch.from_numpy(sigma1).double(), torch.from_numpy(sigma2).double()
-    values, product, width = eigenvalues(factor, other), first @ other, len(first)
+    turned, _ = dsygst(other.numpy().T, factor.numpy(), itype=2, lower=1)  # lower half of factor^T sigma2 factor
+    values, product, width = torch.linalg.eigvalsh(torch.from_numpy(turned), UPLO="L"), first @ other, len(first)
     norms = first.norm() * other.norm()
     noise = width**0.5 * torch.finfo(torch.float64).eps * norms
     sums = values.sum() - product.trace(), values.square().sum() - (product * product.T).sum()

@@ -80,11 +80,6 @@ def cholesky(sigma: Tensor) -> Tensor | None:
     return None if failed else lower
 
 
-def eigenvalues(factor: Tensor, other: Tensor) -> Tensor:
-    """(D,) of sigma other, (D, D) each, by a `factor` of sigma: those of a symmetric matrix."""
-    return torch.linalg.eigvalsh(factor.T @ other @ factor)
-
-
 def trace_of_root(factor: Tensor, other: Tensor) -> Tensor:
-    """Trace of the root of sigma other, (D, D) each, by a `factor` of sigma."""
-    return eigenvalues(factor, other).clamp(min=0).sqrt().sum()
+    """Trace of the root of sigma other, (D, D) each, by a `factor` of sigma: the eigenvalues of a symmetric matrix."""
+    return torch.linalg.eigvalsh(factor.T @ other @ factor).clamp(min=0).sqrt().sum()

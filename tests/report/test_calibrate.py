@@ -1,6 +1,7 @@
 """`dsr calibrate`: its rates are those of the distribution that the rows are from, and what it cannot simulate from is one line."""
 
 import sys
+from functools import cache, partial
 
 import numpy as np
 import pytest
@@ -10,7 +11,6 @@ from gate_rows import draws, table
 from harness.cli import main as cli
 from harness.report.calibrate import CHANGES, NULLS, Seeds, coverage, decidable, gate_rates, page_rates
 from harness.report.gate.compare import RATE
-from harness.report.gate.lines import by_score
 from harness.report.gate.scores import compare_scores
 from harness.report.rows import to_csv
 from harness.store.files import write_text
@@ -19,12 +19,16 @@ from harness.study.study import load_study
 SIGMA = 0.1  # of log FID
 
 
-def made(seeds, seed=0, methods=("baseline", "ttr")):
-    """Rows of log-normal FIDs and normal KIDs, alike in a seed, of methods without any difference."""
-    rng = np.random.default_rng(seed)
+def values(rng, seeds):
+    """Log-normal FIDs and normal KIDs, alike in a seed, of methods without any difference."""
     common = rng.normal(size=seeds)
-    noise = {(method, score): (common + rng.normal(size=seeds)) / np.sqrt(2) for method in methods for score in ("fid", "kid")}
-    return table({key: list(np.exp(SIGMA * z) if key[1] == "fid" else 5 + z) for key, z in noise.items()})
+    noise = {(method, score): (common + rng.normal(size=seeds)) / np.sqrt(2) for method in ("baseline", "ttr") for score in ("fid", "kid")}
+    return {key: np.exp(SIGMA * z) if key[1] == "fid" else 5 + z for key, z in noise.items()}
+
+
+def made(seeds, seed=0):
+    """Rows of these."""
+    return table({key: list(of) for key, of in values(np.random.default_rng(seed), seeds).items()})
 
 
 @pytest.mark.parametrize("null", NULLS)
@@ -38,33 +42,35 @@ def test_new_seeds_have_the_mean_and_covariance_of_the_rows(null):
     np.testing.assert_allclose(np.cov(on_scale.T), expected, atol=0.05 * expected.max())
 
 
+@cache
+def simulated(redraws, change):
+    """What new seeds are drawn from, and of direct redraws of their distribution: alarms without a change, and how often one is found."""
+    sample, rng, alarms, found = Seeds.of(made(400)), np.random.default_rng(1), 0, 0
+    place = next(i for i, key in enumerate(sample.keys) if key[0] == "fid")
+    for _ in range(redraws):
+        before, after = (
+            np.column_stack([of[method, score] for score, _, method in sample.keys]) for of in map(partial(values, rng), (8, 3))
+        )
+        for changed in (False, True):
+            after[:, place] *= 1 + change * changed
+            lines, _ = compare_scores(sample.cells(after, 8), sample.cells(before, 0), RATE)
+            differ = {(line.score, line.view, line.method) for line in lines if line.verdict == "difference"}
+            alarms += bool(differ) and not changed
+            found += changed and sample.keys[place] in differ
+    return sample, alarms, found
+
+
 @pytest.mark.parametrize("null", NULLS)
 def test_rates_of_the_gate_agree_with_direct_simulation(null):
     """Of many rows, so that what is drawn from them is what they were drawn from."""
-    sample, redraws, change = Seeds.of(made(400)), 200, CHANGES[1]
-    place = next(i for i, key in enumerate(sample.keys) if key[0] == "fid")
-    direct, alarms = 0, 0
-    for number in range(redraws):
-        before, after = ({key: [values[seed] for seed in sorted(values)] for key, values in side.items()} for side in pair(number))
-        for changed in (False, True):
-            new = {key: np.array(values) for key, values in after.items()}
-            new[sample.keys[place]] = new[sample.keys[place]] * (1 + change * changed)
-            sides = [np.column_stack([values[key] for key in sample.keys]) for values in (new, before)]
-            lines, _ = compare_scores(sample.cells(sides[0], 8), sample.cells(sides[1], 0), RATE)
-            differ = {(line.score, line.view, line.method) for line in lines if line.verdict == "difference"}
-            alarms += bool(differ) and not changed
-            direct += changed and sample.keys[place] in differ
+    redraws, change = 200, CHANGES[1]
+    sample, alarms, direct = simulated(redraws, change)
     found = gate_rates(sample, null, 8, 3, redraws, change=change)
     error = np.sqrt(2 * 0.25 / redraws)
     assert 0.3 * redraws < direct
     assert abs(found[2] - direct) / redraws < 4 * error
     assert abs(gate_rates(sample, null, 8, 3, redraws)[0] - alarms) / redraws < 4 * np.sqrt(2 * RATE / redraws)
     assert found[1] == 0
-
-
-def pair(number):
-    """Stored and fresh values by key and seed, of the distribution itself."""
-    return [{key: cell.values for key, cell in by_score(made(seeds, 1 + 2 * number + side)).items()} for side, seeds in enumerate((8, 3))]
 
 
 def test_intervals_of_normal_seeds_cover_as_they_say():
