@@ -63,7 +63,7 @@ def simulated(redraws, change):
 @pytest.mark.parametrize("null", NULLS)
 def test_rates_of_the_gate_agree_with_direct_simulation(null):
     """Of many rows, so that what is drawn from them is what they were drawn from."""
-    redraws, change = 200, CHANGES[1]
+    redraws, change = 120, CHANGES[1]
     sample, alarms, direct = simulated(redraws, change)
     found = gate_rates(sample, null, 8, 3, redraws, change=change)
     error = np.sqrt(2 * 0.25 / redraws)
