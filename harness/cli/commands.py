@@ -1,21 +1,24 @@
-"""Commands beside the stages: before a run (`dsr init`, `plan`, `parity`, `import`, `benchmark`, `compute`), and on what it gave (`check`,
-`calibrate`, `trace`, `export`, `verify`), or on anyone's samples (`measure`). Each parses, calls one function and prints.
+"""Commands beside the stages: before a run (`dsr init`, `plan`, `models`, `fetch`, `parity`, `import`, `benchmark`, `compute`), on what it
+gave (`check`, `calibrate`, `trace`, `export`, `verify`), or on anyone's samples (`measure`). Each parses, calls one function and prints.
 """
 
 import argparse
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
+from harness.cli.adding import Add, add_assets
 from harness.cli.measure import add_measure
-from harness.store.assets import ASSETS_FOLDER
+from harness.cli.published import add_published
 from harness.store.files import write_text
 from harness.study.method import load_method
 from harness.study.study import load_study, parse_study
 from harness.study.typed import UserError, merge
 
-COMMANDS = ("init", "plan", "parity", "import", "benchmark", "compute", "measure", "check", "calibrate", "trace", "export", "verify")
+COMMANDS = (
+    "init", "plan", "models", "fetch", "parity", "import", "benchmark", "compute", "measure", "check", "calibrate", "trace", "export",
+    "verify",
+)  # fmt: skip
 OF_A_STUDY = ("study", "method", "steps", "precision", "compile", "batch", "micro_batch", "peak_tflops")  # options of `dsr benchmark`
 
 
@@ -160,10 +163,6 @@ def _redraws(text: str) -> int:
     return value
 
 
-Command = Callable[[argparse.Namespace], int]  # returns the exit code
-Add = Callable[[str, Command, str], argparse.ArgumentParser]
-
-
 def add_commands(add: Add) -> None:
     _before_a_run(add)
     add_measure(add)
@@ -177,12 +176,11 @@ def _before_a_run(add: Add) -> None:
     sub.add_argument("name", metavar="STUDY", help="a file in harness/studies/, without .yaml")
     sub.add_argument("--seeds", type=int, metavar="N", help="number of seeds; default: the study's own")
     sub.add_argument("--methods", nargs="+", metavar="NAME", help="methods, in the order of the rows")
-    sub.add_argument(
-        "--assets", type=Path, default=Path(ASSETS_FOLDER), metavar="PATH", help="folder that the assets are in (default: assets)"
-    )
+    add_assets(sub)
     sub.add_argument("--utilisation", type=float, default=0.25, help="share of the peak that jobs reach (default: 0.25)")
     sub.add_argument("--peak-tflops", type=float, help="peak of the accelerator; default: an H100's, by precision")
     sub.add_argument("--check", action="store_true", help="hash every file whose sha256 is known, however large")
+    add_published(add)
     told = "outputs of the originals' code beside this one's; exit code 1 for a file above a relative error of 1e-5, or that is none"
     sub = add("parity", parity, told)
     sub.add_argument(

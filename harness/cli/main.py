@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from harness import __version__
-from harness.cli.commands import COMMANDS, Command, add_commands
+from harness.cli.adding import Command
+from harness.cli.commands import COMMANDS, add_commands
 from harness.store.artifacts import Finished
 from harness.store.assets import ASSETS_FOLDER
 from harness.study.method import EncoderRegisters, load_method

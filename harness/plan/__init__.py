@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from harness.plan.compute import compute_table, sizes
-from harness.plan.files import examine
 from harness.plan.jobs import Stages
 from harness.plan.markdown import render_plan
 from harness.plan.model import UTILISATION, JobPlan, Plan
 from harness.store import assets as asset_files
+from harness.store.asset_states import examine
 from harness.study.fits import check_fits
 from harness.study.method import load_method, method_names
 from harness.study.study import Study

@@ -1,12 +1,12 @@
 """A plan as Markdown, and how its numbers are written."""
 
-import math
 from collections import Counter
 from typing import get_args
 
-from harness.plan.files import HASHED
-from harness.plan.model import PEAKS, AssetPlan, AssetState, JobPlan, Plan, total_hours
+from harness.plan.model import PEAKS, JobPlan, Plan, total_hours
 from harness.results.markdown import markdown_table
+from harness.results.units import bytes_text, scaled
+from harness.store.asset_states import HASHED, AssetState, Examined
 from harness.study.study import Study
 
 
@@ -106,7 +106,7 @@ def _assets(plan: Plan) -> str:
     return markdown_table(["Field", "Put it at", "From", "State", "Size"], rows, "llll") + f"\n\nOf {len(plan.assets)}: {states}."
 
 
-def _state(asset: AssetPlan) -> str:
+def _state(asset: Examined) -> str:
     state = f"**{asset.state}**" if asset.state.startswith(("missing", "wrong")) else asset.state
     return f"{state}: {asset.detail}" if asset.detail else state
 
@@ -150,7 +150,8 @@ def _notes(plan: Plan) -> list[str]:
         )
         lines.append(
             "`verified`: the sha256 is the one that the study names, or begins with the digits that it names. `present`: there, and what "
-            f"is in it was not checked. {hashed} Of a folder, only the file that the study names was looked at, where it names one."
+            f"is in it was not checked. {hashed} Of a folder, only the file that the study names was looked at, where it names one. "
+            f"`dsr fetch {study.name}` gets what is missing and a program may get."
         )
     return lines
 
@@ -183,19 +184,7 @@ def gflops_text(flops: float) -> str:
 
 def flops_text(flops: float) -> str:
     """With a prefix, three significant digits: 73.1 EFLOP."""
-    return _scaled(flops, 1000, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"])
-
-
-def bytes_text(size: float) -> str:
-    return _scaled(size, 1000, ["B", "kB", "MB", "GB", "TB", "PB"])
-
-
-def _scaled(value: float, base: int, units: list[str]) -> str:
-    if not value:
-        return "–"
-    power = min(int(math.log(value, base) + 1e-9), len(units) - 1)
-    scaled = value / base**power
-    return f"{scaled:,.{max(0, 2 - int(math.log10(scaled)))}f} {units[power]}"
+    return scaled(flops, 1000, ["FLOP", "kFLOP", "MFLOP", "GFLOP", "TFLOP", "PFLOP", "EFLOP", "ZFLOP"])
 
 
 def hours_text(hours: float | None) -> str:

@@ -1,15 +1,14 @@
 """What a plan is made of: jobs, methods and files, with the sums over them."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from harness.store.asset_states import Examined
 from harness.study.study import Study
 
 Precision = Literal["bf16", "tf32", "fp32"]
-AssetState = Literal["missing", "wrong size", "wrong sha256", "verified", "present", "present, not hashed"]
 
 # Training DiT-XL on an H100: 0.27 of the peak of TF32, 0.25 with registers, 0.33 in bf16 with micro-batches of 128. Sampling in bf16: 0.41.
 UTILISATION = 0.25
@@ -52,17 +51,6 @@ class MethodPlan(Frozen):
         return next(stage for stage in self.stages if stage.name == name)
 
 
-class AssetPlan(Frozen):
-    """A file that the study's user supplies. `bytes`: as found, or else as the study says."""
-
-    name: str
-    path: Path
-    source: str
-    state: AssetState
-    detail: str = ""
-    bytes: int | None = None
-
-
 class Plan(Frozen):
     """`peak_tflops`: of every stage; None: that of an H100 in the stage's precision. `utilisation`: share of it that is reached.
     `checked`: whether large files were hashed too.
@@ -75,7 +63,7 @@ class Plan(Frozen):
     checked: bool
     shared: list[JobPlan]
     methods: list[MethodPlan]
-    assets: list[AssetPlan]
+    assets: list[Examined]
 
     @property
     def stages(self) -> list[tuple[JobPlan, int]]:

@@ -13,10 +13,10 @@ from harness.denoiser.build import build_denoiser
 from harness.encoder.token_encoder import TowerMatrices
 from harness.encoder.tower import build_tower
 from harness.evaluation import cost
-from harness.plan import files
 from harness.plan.jobs import evaluations
 from harness.plan.markdown import flops_text
 from harness.report import paper
+from harness.store import asset_states as files
 from harness.study.sections.asset import Asset
 from harness.study.sections.encoder import FAMILIES
 from harness.study.study import load_study, parse_study, read_study, study_names

@@ -2,17 +2,33 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
-from harness.plan.model import AssetPlan, AssetState
+from pydantic import BaseModel, ConfigDict
+
 from harness.store import artifacts
 from harness.store.assets import place
 from harness.study.sections.asset import Asset
 
 HASHED = 10**9  # bytes; larger files are hashed only when asked for
 DIGITS = 12  # of a sha256, shown
+AssetState = Literal["missing", "wrong size", "wrong sha256", "verified", "present", "present, not hashed"]
 
 
-def examine(name: str, asset: Asset, root: Path, check: bool) -> AssetPlan:
+class Examined(BaseModel):
+    """A file that the study's user supplies. `bytes`: as found, or else as the study says."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    path: Path
+    source: str
+    state: AssetState
+    detail: str = ""
+    bytes: int | None = None
+
+
+def examine(name: str, asset: Asset, root: Path, check: bool) -> Examined:
     """The state of an asset; of a folder, that of the file that the study names. No folder is walked."""
     path = place(asset, root)
     file = path / asset.file if asset.file else path
@@ -24,7 +40,7 @@ def examine(name: str, asset: Asset, root: Path, check: bool) -> AssetPlan:
     else:
         size = file.stat().st_size
         state, detail = _compare(asset, file, size, check)
-    return AssetPlan(name=name, path=path, source=asset.source, state=state, detail=detail, bytes=size)
+    return Examined(name=name, path=path, source=asset.source, state=state, detail=detail, bytes=size)
 
 
 def _compare(asset: Asset, file: Path, size: int, check: bool) -> tuple[AssetState, str]:
