@@ -8,7 +8,8 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -225,7 +226,8 @@ def _accept(response: requests.Response, part: Part, remote: Remote, asked: int)
     if status == 200:
         if asked:
             _say(f"{name}: {host} has no part of it to give, or another file by now; starts anew")
-        _disk(part, lambda: part.start(url=remote.url, version=remote.version, validator=validator))
+        with _disk(part):
+            part.start(url=remote.url, version=remote.version, validator=validator)
     return total
 
 
@@ -259,16 +261,18 @@ def _write(response: requests.Response, part: Part, progress: Progress | None) -
     with open(part.path, "ab", buffering=0) as file:  # unbuffered: what was received stays whatever ends this process
         done = part.size
         for chunk in response.iter_content(CHUNK):
-            _disk(part, lambda piece=chunk: file.write(piece))
+            with _disk(part):
+                file.write(chunk)
             done += len(chunk)
             if progress:
                 progress.update(done // MEGABYTE)
 
 
-def _disk(part: Part, write: Callable[[], object]) -> None:
-    """Call `write`; UserError, in one line, where the disk does not take it."""
+@contextmanager
+def _disk(part: Part) -> Iterator[None]:
+    """A block that writes; UserError, in one line, where the disk does not take it."""
     try:
-        write()
+        yield
     except OSError as error:
         full = "the disk is full" if error.errno in (errno.ENOSPC, errno.EDQUOT) else f"cannot be written: {error.strerror}"
         raise UserError(f"{part.path}: {full}; {part.kept}") from None
