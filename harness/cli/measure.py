@@ -1,9 +1,9 @@
 """`dsr measure`: its options, and what they are told with."""
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 
+from harness.cli.adding import Add
 from harness.store.assets import ASSETS_FOLDER
 from harness.study.sections.extractors import EXTRACTORS
 from harness.study.typed import check_seeds
@@ -77,7 +77,7 @@ def _positive(text: str) -> int:
     return value
 
 
-def add_measure(add: Callable[[str, Callable[[argparse.Namespace], int], str], argparse.ArgumentParser]) -> None:
+def add_measure(add: Add) -> None:
     """The subcommand."""
     sub = add("measure", measure, ABOUT)
     sub.epilog, sub.formatter_class = EXAMPLES, argparse.RawDescriptionHelpFormatter
