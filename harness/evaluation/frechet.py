@@ -15,6 +15,7 @@ from torch import Tensor
 from harness.evaluation.bootstrap import ERRORS, SEED, around, resamples
 from harness.evaluation.outcome import Measured
 from harness.evaluation.reference_statistics import ReferenceStatistics, trace_of_root
+from harness.evaluation.sets import checked
 from harness.machine.device import device
 from harness.machine.streams import stream
 
@@ -82,9 +83,14 @@ class Frechet:
         return ((mean + own - mu).square().sum() + covariance.trace() + float(np.trace(other.sigma)) - 2 * roots).item()
 
     @cached_property
+    def resampled_distances(self) -> list[float]:
+        """Of the resamples, which are the same rows for all features of as many samples."""
+        return [self.distance(self.sums(rows)) for rows in resamples("fid", self.n, self.resampled)]
+
+    @cached_property
     def error(self) -> float:
         """Standard error of the distance, by bootstrap. Somewhat too wide where N is below 20 D, or the distance near its bias."""
-        return stdev(self.distance(self.sums(rows)) for rows in resamples("fid", self.n, self.resampled))
+        return stdev(self.resampled_distances)
 
     def with_interval(self, value: float) -> Measured:
         """`value`: the distance, as a library computes it."""
@@ -116,6 +122,22 @@ class Frechet:
         value, error = self.line()
         how = f"{ERRORS}: of FID's {self.resampled} resamples and of the straight line in 1/N, in quadrature"
         return around(value, float(np.hypot(self.error, error)), how)
+
+
+def exact_distance(samples: Tensor, reference: Tensor) -> float:
+    """Frechet distance of (N, D) and (M, D) features in float64, exact to rounding where a covariance is singular, too.
+
+    With A^T A and B^T B the covariances, the trace of the root of their product is the sum of the singular values of A B^T: nothing is
+    squared, so that no root of a rounding error is added. Of fewer rows than features it is a number to compare programs by, and no score.
+    """
+    factors, total, means = [], 0.0, []
+    for rows in checked("the Frechet distance", 2, samples=samples, reference=reference):
+        means.append(rows.double().mean(0))
+        factor = (rows.double() - means[-1]) / (len(rows) - 1) ** 0.5
+        total += factor.square().sum().item()
+        factors.append(torch.linalg.qr(factor, mode="r").R if len(factor) > factor.shape[1] else factor)
+    roots = torch.linalg.svdvals(factors[0] @ factors[1].T).sum().item()
+    return (means[0] - means[1]).square().sum().item() + total - 2 * roots
 
 
 def reference_bias(beside: Frechet) -> float | None:

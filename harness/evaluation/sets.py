@@ -5,6 +5,8 @@ from torch import Tensor
 from harness.machine.device import device
 from harness.study.typed import UserError
 
+UNIT = 1e-3  # by how much a norm may differ from 1, that half precision has rounded
+
 
 def checked(score: str, least: int, **sets: Tensor) -> list[Tensor]:
     """(N, D) sets of one D, by what they are called -> the same on the device. UserError for what `score` cannot be of.
@@ -23,3 +25,15 @@ def checked(score: str, least: int, **sets: Tensor) -> list[Tensor]:
         if not finite.all():
             raise UserError(f"{score}: {name} has features that are not finite, first in row {int(finite.long().argmin())}")
     return [rows.to(device()) for rows in sets.values()]
+
+
+def unit(score: str, least: int, **sets: Tensor) -> list[Tensor]:
+    """`checked`, and each row of norm 1, which `score` is defined for. UserError for another: it would give a number, and a wrong one."""
+    rows_of = checked(score, least, **sets)
+    for name, rows in zip(sets, rows_of, strict=True):
+        norms = rows.double().norm(dim=1)
+        off = ((norms - 1).abs() > UNIT).nonzero()
+        if len(off):
+            row = int(off[0])
+            raise UserError(f"{score}: {name} must be divided by their norms: row {row} has norm {norms[row].item():.4g}")
+    return rows_of

@@ -1,6 +1,24 @@
 """The formats of golden files. A new one: a module here with a FORMAT, named in FORMATS by the `model` of its files' config, or below."""
 
-from harness.parity import ddt_mcg, diffusionbench, dsr, extractors, jit, lightningdit_hustvl, mind, rae, rae_decoder, repa_sit, siglip, sit
+from harness.parity import (
+    cmmd,
+    ddt_mcg,
+    diffusionbench,
+    dsr,
+    extractors,
+    fdr6,
+    jit,
+    lightningdit_hustvl,
+    memorisation,
+    mind,
+    prdc,
+    rae,
+    rae_decoder,
+    repa_sit,
+    sfid,
+    siglip,
+    sit,
+)
 from harness.parity.base import Format
 from harness.parity.files import GoldenFile
 from harness.study.typed import UserError, did_you_mean
@@ -23,6 +41,11 @@ UNNAMED: dict[str, Format] = {  # by a field of their config, or a tensor, that 
     "create_kwargs": extractors.FDR6_FORMAT,
     "models": extractors.FDR6_PIXELS_FORMAT,
     "img_40x52.edm2_torch.grid": extractors.DINOV2_FORMAT,
+    "X_unit": cmmd.FORMAT,
+    "small.branch_times4_uint8": sfid.FORMAT,
+    "fake_ties": prdc.FORMAT,
+    "vendi.X": memorisation.FORMAT,
+    "e2e.gen": fdr6.FORMAT,
 }
 
 

@@ -1,11 +1,9 @@
 """MIND: its definition, what it does not depend on, and its standard error."""
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from golden import golden, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,12 +12,7 @@ from harness.evaluation.bootstrap import Z
 from harness.evaluation.mind import distance, draws, mind
 from harness.study.typed import UserError
 
-GOLDEN = Path(__file__).parents[1] / "data" / "mind.npz"
 WIDTH = 6
-
-
-def features(n, draw, shift=0.0, width=WIDTH):
-    return torch.randn(n, width, generator=torch.Generator().manual_seed(draw)) * torch.linspace(0.5, 1.5, width) + shift
 
 
 def value(*arguments, **options):
@@ -27,8 +20,8 @@ def value(*arguments, **options):
 
 
 def test_the_programs_values_are_met_where_float32_does_not_hide_them():
-    with np.load(GOLDEN, allow_pickle=False) as file:
-        x, y, values = torch.from_numpy(file["X"]), torch.from_numpy(file["Y"]), json.loads(str(file["meta"]))["values"]
+    arrays, values = golden("mind")
+    x, y = arrays["X"], arrays["Y"]
     runs = {
         "main": value(x, y),
         "swapped": value(y, x),
@@ -43,7 +36,7 @@ def test_the_programs_values_are_met_where_float32_does_not_hide_them():
 
 def test_it_is_the_squared_wasserstein_distance_of_a_shift():
     """A shift by v moves every projection by its product with v: 3 D mean (u v)^2, which is 3 |v|^2 over all directions."""
-    x, shift = features(200, 0), torch.linspace(-0.4, 0.6, WIDTH)
+    x, shift = normal(200, 0), torch.linspace(-0.4, 0.6, WIDTH)
     _, _, units = draws((200, 200), WIDTH)
     assert value(x, x + shift) == pytest.approx(3 * WIDTH * (units @ shift.double()).square().mean().item(), rel=1e-5)
     assert value(x, x + shift) == pytest.approx(3 * shift.square().sum().item(), rel=0.1)
@@ -52,7 +45,7 @@ def test_it_is_the_squared_wasserstein_distance_of_a_shift():
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 1000), st.integers(2, 60), st.integers(1, 40))
 def test_order_scale_and_blocks(draw, n, columns):
-    x, y = features(n, draw), features(n, draw + 1, 0.3)
+    x, y = normal(n, draw), normal(n, draw + 1, 0.3)
     once = value(x, y, directions=50)
     shuffled = x[torch.randperm(n, generator=torch.Generator().manual_seed(draw))]
     assert value(shuffled, y, directions=50) == pytest.approx(once, rel=1e-12)
@@ -82,16 +75,16 @@ def test_no_projection_of_all_directions_is_made_at_once(monkeypatch):
     """Memory is that of the features and of COLUMNS projections of a row."""
     sizes, sort = [], torch.Tensor.sort
     monkeypatch.setattr(torch.Tensor, "sort", lambda self, **options: sizes.append(tuple(self.shape)) or sort(self, **options))
-    value(features(90, 0), features(120, 1))
+    value(normal(90, 0), normal(120, 1))
     assert set(sizes) == {(90, 32), (90, 1000 % 32)}
 
 
 def test_its_standard_error_is_the_spread_of_fresh_draws():
-    reference = features(400, 99)
-    measured = [mind(features(300, draw, 0.2), reference, 100) for draw in range(60)]
+    reference = normal(400, 99)
+    measured = [mind(normal(300, draw, 0.2), reference, 100) for draw in range(60)]
     errors = [(one.high - one.value) / Z for one in measured]
     assert np.mean(errors) == pytest.approx(np.std([one.value for one in measured], ddof=1), rel=0.25)
-    assert measured[0] == mind(features(300, 0, 0.2), reference, 100)
+    assert measured[0] == mind(normal(300, 0, 0.2), reference, 100)
     assert "300 of each side, draw 2020" in measured[0].how
     assert all(one.low >= 0 for one in measured)
 
@@ -101,7 +94,7 @@ def test_a_share_is_what_a_sample_adds_in_first_order():
 
     To the mean of both directions: a sample's place in the order has a neighbour on either side.
     """
-    x, y = features(80, 0, 0.2).double(), features(80, 1).double()
+    x, y = normal(80, 0, 0.2).double(), normal(80, 1).double()
     once, shares = distance(x, y, directions=200)
     copies, others = x.repeat_interleave(50, 0), y.repeat_interleave(50, 0)
     assert value(copies, others, directions=200) == pytest.approx(once, rel=1e-12)
@@ -117,7 +110,7 @@ def test_a_share_is_what_a_sample_adds_in_first_order():
 
 
 def test_sets_that_do_not_fit_are_one_line():
-    x = features(20, 0)
+    x = normal(20, 0)
     spoiled = x.clone()
     spoiled[3, 2] = float("nan")
     for samples, reference, says in [

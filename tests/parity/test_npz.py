@@ -30,12 +30,12 @@ def write(path, meta, arrays):
 
 def with_changed(meta, name, by):
     """`meta` with another number at this path; numbers of a list change all."""
-    name, of = name.removeprefix("values."), json.loads(json.dumps(meta))
-    *places, last = name.split(".")
-    place = of["values"]
-    for key in places:
-        place = place[key]
-    place[last] = [by(value) for value in place[last]] if isinstance(place[last], list) else by(place[last])
+    of = json.loads(json.dumps(meta))
+    place, name = of["values"], name.removeprefix("values.")
+    while name not in place:
+        key = next(key for key in place if name.startswith(f"{key}."))
+        place, name = place[key], name[len(key) + 1 :]
+    place[name] = [by(value) for value in place[name]] if isinstance(place[name], list) else by(place[name])
     return of
 
 

@@ -48,7 +48,7 @@ def state_of(model, spread=0.0):
 def test_every_format_has_a_file():
     models = {read(path)[0].get("model") for path in GOLDEN}
     assert models - {None} == {*FORMATS}
-    used = {id(format_of(files.read(path))) for path in (*GOLDEN, *DATA.glob("*.npz"), *DATA.glob("extractors/f*.npz"))}
+    used = {id(format_of(files.read(path))) for path in (*GOLDEN, *DATA.glob("*.npz"), *DATA.glob("extractors/[cf]*.npz"))}
     assert used == {id(known) for known in (*FORMATS.values(), *UNNAMED.values())}
 
 
