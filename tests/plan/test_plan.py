@@ -136,7 +136,7 @@ def test_training_flops(main_plan):
 def test_cached_latents_need_no_encoder():
     plan = plans.make_plan(load_study("digits"), methods=["baseline"])
     train = plan.methods[0].stage("denoiser")
-    assert train.images == 1500 * 32
+    assert train.images == 1250 * 32
     assert train.flops == train.images * 3 * train.forward
 
 
