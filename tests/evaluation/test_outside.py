@@ -19,6 +19,7 @@ from harness.data.stage import load_data
 from harness.evaluation.features import Extractor
 from harness.evaluation.functions import FUNCTIONS
 from harness.evaluation.outcome import scores_by
+from harness.evaluation.outside.image_set import Watched
 from harness.evaluation.outside.references import _torch_fidelity
 from harness.evaluation.outside.score import FLOOR, Asked, score_outside
 from harness.evaluation.references import load_references
@@ -167,6 +168,18 @@ def test_the_order_in_which_files_are_found_does_not_count(made, tmp_path):
         Image.fromarray(made.images[i]).save(tmp_path / "s" / f"{i:04d}.png")
     write_pngs(tmp_path / "t", made.images)
     assert values(score_outside(asked(tmp_path / "s"))) == values(score_outside(asked(tmp_path / "t")))
+
+
+def test_progress_counts_from_the_first_image_that_is_read(monkeypatch, capsys):
+    """The CLIP model's pass begins long after it is prepared."""
+    now = [0.0]
+    monkeypatch.setattr("harness.machine.progress.time.monotonic", lambda: now[0])
+    watched = Watched(np.zeros((3, 4, 4, 3), np.uint8), "CLIP")
+    now[0] = 1000.0
+    assert watched[0].shape == (4, 4, 3)
+    now[0] = 1010.0
+    assert watched[1].shape == (4, 4, 3)
+    assert capsys.readouterr().err == "CLIP: 2/3 images, 0.2/s, 0:05 left\n"
 
 
 # ------------------------------------------------------------------------------------------------------------- references

@@ -88,15 +88,18 @@ class _Part(Sequence[np.ndarray]):
 
 
 class Watched(Sequence[np.ndarray]):
-    """Images that say how far their reader is."""
+    """Images that say how far their reader is, whose time counts from the first one on."""
 
     def __init__(self, images: Sequence[np.ndarray], what: str) -> None:
-        self.images, self.progress = images, Progress(what, len(images), "images")
+        self.images, self.what = images, what
+        self.progress: Progress | None = None
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> np.ndarray:
+        if self.progress is None:
+            self.progress = Progress(self.what, len(self), "images")
         image = self.images[index]
         self.progress.update(index + 1)
         return image
