@@ -9,11 +9,13 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from safetensors.torch import save_file
+from torch_fidelity.utils import get_featuresdict_from_dataset
 
 from harness.commands.peers.images import random_inception
 from harness.evaluation.extractors import clip_vision, dinov2, inception, timm_networks
 from harness.evaluation.extractors.registry import KINDS, load_extractor
 from harness.evaluation.extractors.resize import RESIZES, prepare
+from harness.evaluation.features import Images
 from harness.evaluation.judge.inception import InceptionExtractor
 from harness.machine.streams import seed_initialisation, stream
 from harness.study.sections.extractors import EXTRACTORS
@@ -207,15 +209,26 @@ def test_an_open_clip_folder_says_how_its_images_are_prepared(folder):
 
 def test_inception_gives_all_that_it_has_in_one_pass(inception_file):
     extractor, images = load_extractor("inception", inception_file), images_of(2)
-    fed = []
+    fed, branch = [], []
     extractor.network.Conv2d_1a_3x3.register_forward_pre_hook(lambda _module, inputs: fed.append(inputs[0]))
+    extractor.network.Mixed_6d.branch1x1.bn.register_forward_hook(lambda _module, _inputs, output: branch.append(output.clone()))
     outputs = extractor.extract(images)
-    assert [(name, values.shape[1]) for name, values in outputs.items()] == [("features", 2048), ("logits", 1008)]
-    assert len(fed) == 1
+    assert [(name, values.shape[1]) for name, values in outputs.items()] == [("features", 2048), ("logits", 1008), ("spatial", 2023)]
+    assert len(fed) == len(branch) == 1
+    for channel, row, column in ((0, 0, 0), (6, 0, 1), (3, 9, 4), (6, 16, 16)):
+        assert torch.equal(outputs["spatial"][:, (row * 17 + column) * 7 + channel], branch[0][:, channel, row, column].relu())
+    assert outputs["spatial"].std() > 1e-3
     assert (fed[0] - prepare(images, EXTRACTORS["inception"])).abs().max() < 1e-6
     judge = InceptionExtractor("judge", ["2048", "logits_unbiased"], random_inception(), inception_file)
-    for ours, theirs in zip(outputs.values(), judge(images), strict=True):
+    for ours, theirs in zip((outputs["features"], outputs["logits"]), judge(images), strict=True):
         assert close(ours, theirs)
+
+
+def test_torch_fidelity_reads_images_through_an_extractor(toy):
+    """Its own loop over a data set: the interface is whole."""
+    extractor, images = toy("mae_fdr6"), images_of(3)
+    outputs = get_featuresdict_from_dataset(Images(images.permute(0, 2, 3, 1).numpy()), extractor, 2, False, True, False)
+    assert close(outputs["features"], extractor.extract(images)["features"])
 
 
 def test_bf16_is_only_taken_where_it_is_asked_for(toy):

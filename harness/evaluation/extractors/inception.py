@@ -1,4 +1,4 @@
-"""torch-fidelity's Inception: pool3 and the logits by one pass."""
+"""torch-fidelity's Inception: pool3, the logits, and the features of sFID by one pass."""
 
 from typing import ClassVar
 
@@ -7,15 +7,16 @@ from torch import Tensor
 from harness.evaluation.extractors.base import FEATURES, ImageExtractor
 from harness.evaluation.extractors.weights import Wanted
 from harness.evaluation.judge.inception import InceptionExtractor
+from harness.evaluation.spatial import spatial_features
 
 LAYERS = ("2048", "logits_unbiased")  # torch-fidelity's names; the logits are without the bias, as in TensorFlow's graph
-LOGITS = "logits"
+LOGITS, SPATIAL = "logits", "spatial"
 
 
 class InceptionFeatures(ImageExtractor):
-    """`features` (N, 2048), `logits` (N, 1008)."""
+    """`features` (N, 2048), `logits` (N, 1008), and of sFID `spatial` (N, 2023), from the first branch of Mixed_6d after its ReLU."""
 
-    provided: ClassVar[tuple[str, ...]] = (FEATURES, LOGITS)
+    provided: ClassVar[tuple[str, ...]] = (FEATURES, LOGITS, SPATIAL)
 
     @staticmethod
     def get_default_feature_layer_for_metric(metric: str) -> str:
@@ -26,7 +27,13 @@ class InceptionFeatures(ImageExtractor):
         return images
 
     def embed(self, images: Tensor) -> tuple[Tensor, ...]:
-        return self.network(images)
+        branch: list[Tensor] = []
+        handle = self.network.Mixed_6d.branch1x1.register_forward_hook(lambda _module, _inputs, output: branch.append(output))
+        try:
+            features, logits = self.network(images)
+        finally:
+            handle.remove()
+        return features, logits, spatial_features(branch[0])
 
 
 def load(wanted: Wanted) -> InceptionFeatures:
