@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from harness.data.stage import make_data
 from harness.decoder.decode import make_decoder
+from harness.denoiser.released import take_released
 from harness.denoiser.sample import draw_samples
 from harness.denoiser.train import train_denoisers
 from harness.encoder.encode import make_encoder, make_latents, search_registers
@@ -17,6 +18,7 @@ from harness.evaluation.references import make_references
 from harness.store.artifacts import read_json
 from harness.store.assets import record_asset
 from harness.study.method import EncoderRegisters, load_method
+from harness.study.seeds import run_name
 from harness.workflow.run import Run
 
 
@@ -80,7 +82,8 @@ class Pipeline:
     def run(self, method, seeds):
         """Denoiser, samples, scores, outlier statistics and token maps of a method."""
         study, encoder = self.study, self.encoders[load_method(method).encoder.key]
-        folders = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
+        seeds = study.seeds_of(method, seeds)
+        folders = [self.root / "runs" / method / run_name(seed) for seed in seeds]
         for seed in seeds:
             self.train(method, seed)
         self.draw(method, seeds)
@@ -106,15 +109,18 @@ class Pipeline:
         self.runs[method] = folders
 
     def train(self, method, seed):
-        encoder, out = self.encoders[load_method(method).encoder.key], self.root / "runs" / method / f"seed{seed}"
+        encoder, out = self.encoders[load_method(method).encoder.key], self.root / "runs" / method / run_name(seed)
+        if method in self.study.denoiser.released:
+            records, weights = [*self.records.values()], out / "denoiser.safetensors"
+            return take_released(self.study, method=method, records=records, latents=encoder.latents, out=weights)
         options = {"method": method, "seeds": [seed], "latents": encoder.latents, "state": self.state, **encoder.images}
-        train_denoisers(self.study, **options, out=[out / "denoiser.safetensors"])
+        return train_denoisers(self.study, **options, out=[out / "denoiser.safetensors"])
 
     def draw(self, method, seeds, folder="", **view):
         """Samples; `view`: guidance or steps, and then in `folder` of the run."""
         encoder = self.encoders[load_method(method).encoder.key]
         for seed in seeds:
-            run = self.root / "runs" / method / f"seed{seed}"
+            run = self.root / "runs" / method / run_name(seed)
             draw_samples(
                 self.study,
                 method=method,
@@ -131,7 +137,7 @@ class Pipeline:
     def score(self, method, seeds, folder="", **view):
         """Scores of what `draw` drew."""
         encoder = self.encoders[load_method(method).encoder.key]
-        runs = [self.root / "runs" / method / f"seed{seed}" for seed in seeds]
+        runs = [self.root / "runs" / method / run_name(seed) for seed in seeds]
         scores.score_runs(
             self.study,
             method=method,

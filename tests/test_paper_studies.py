@@ -18,18 +18,22 @@ from pydantic_core import to_jsonable_python
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 from toy import WORDNET_IDS, make_assets, toy_study, toy_values
 
+from harness.denoiser import released
 from harness.denoiser.build import build_shape
 from harness.denoiser.sample import draw_samples, weak_model
 from harness.report.figure_specs import figure_names, load_figure, part
 from harness.report.figures import render_figures
+from harness.report.rows import from_csv
 from harness.report.specs import Part
 from harness.report.table import render_table
+from harness.report.trace import trace_score
 from harness.results.scores import scores_of
 from harness.store import artifacts
 from harness.store.assets import record_asset
 from harness.store.tensors import load_tensors
 from harness.study import typed as config
 from harness.study.method import load_method
+from harness.study.seeds import PUBLISHED
 from harness.study.study import parse_study, study_names
 from harness.study.typed import UserError
 
@@ -90,6 +94,46 @@ def test_study_runs_end_to_end_at_toy_size(name, asset_root, tmp_path):
     weights = [load_tensors(path)[0] for path in sorted((tmp_path / "runs" / "baseline" / "seed0").glob("denoiser*.safetensors"))]
     assert len(weights) == len(study.denoiser.ema)
     assert any(not torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name == "published_sit" else pytest.mark.slow)
+        for name in study_names()
+        if name.startswith("published_")
+    ],
+)
+def test_published_weights_are_scored_at_toy_size(name, asset_root, tmp_path, monkeypatch):
+    """Study, samples, scores, outliers, maps, table, with the weights of a file; of random ones, so that one step would refuse them."""
+    monkeypatch.setattr(released, "LARGEST", float("inf"))
+    study = toy_study(name)
+    pipeline = Pipeline(study, tmp_path, make_assets(study, asset_root / name)).prepare(["plain"])
+    for method in study.methods:
+        pipeline.run(method, [0])
+    assert {path.parent.name for path in tmp_path.glob("runs/*/*/*")} == {"published"}
+    page = render(study, study.methods, tmp_path)
+    rows, text = from_csv(page / "table1.csv"), (page / "table1.md").read_text(encoding="utf-8")
+    assert set(rows["score"]) == set(scores_of(study))
+    assert (set(rows["seed"]), set(rows["ema"]), set(rows["step"])) == ({PUBLISHED}, {0.0}, {0})
+    for method, weights in study.denoiser.released.items():
+        asset = asset_root / name / weights.path
+        file = f"of published weights {asset.name} (sha256 {artifacts.sha256(asset)}, container "
+        own = rows[rows["method"] == method]
+        assert own["sampled"].str.contains(file, regex=False).all()
+        assert file.removeprefix("of ") in text
+        assert f"{weights.source}; convention {weights.convention}" in text
+        assert own.loc[own["score"] == "filtered_share", "status"].tolist() == ["skipped"]
+        assert np.load(tmp_path / "runs" / method / "published" / "samples.npz")["images"].shape == (66, 32, 32, 3)
+        assert ("| Published |" in text) == any(one.printed for one in study.denoiser.released.values())
+    assert "has one run, paired with none" in text
+    drawn = own_figures(study, study.methods)
+    if name == "published_sit":
+        for figure in drawn:
+            render_figures(study, methods=study.methods, seeds=[0], results=tmp_path, out=page, figures=[figure])
+        text, problems = trace_score(page / "table1.csv", method="baseline", score="fid", results=tmp_path)
+        assert not problems
+        assert study.denoiser.released["baseline"].path.rpartition("/")[2] in text or "denoiser.released.baseline" in text
 
 
 def own_figures(study, methods):

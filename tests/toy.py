@@ -52,6 +52,8 @@ def toy_values(name):
     """The raw values of a study with only its sizes changed, and the hashes of the real assets left out."""
     study = load_study(name)
     values = config.merge(read_study(name), SIZES)
+    if study.denoiser.released:
+        values = config.merge(values, {"denoiser": {"snapshots": []}, "sampling": {"guidance_search": None}})
     if study.sampling.averages:
         values = config.merge(values, {"sampling": {"averages": SIZES["denoiser"]["ema"][1:2]}})
     if isinstance(study.encoder, PretrainedEncoder):
@@ -72,7 +74,12 @@ def toy_values(name):
         values = config.merge(values, {"encoder": {"downsampling": 2}})
     if study.denoiser.architecture == "jit":
         values = config.merge(values, {"denoiser": {"patch": 8, "depth": 4}})  # the middle half has dropout
-    if study.denoiser.architecture == "ditdh":
+    if study.denoiser.architecture == "ddt":
+        values = config.merge(values, {"denoiser": {"head_depth": 1}})
+    if study.sampling.guidance.weak:
+        weak = {"width": 32, "depth": 1, "heads": 2, "head": {"width": 64, "depth": 1, "heads": 2}}
+        values = config.merge(values, {"sampling": {"guidance": {"weak": weak}}})
+    if study.denoiser.architecture in ("ditdh", "diffusionbench_ddt"):
         values = config.merge(values, {"denoiser": {"head": {"width": 64, "depth": 1, "heads": 2}}})
     return _without_hashes(values)
 
@@ -92,6 +99,8 @@ def make_assets(study, root, of=""):
     makers = {"data.": _images, "encoder.": _encoder, "decoder.released.": _decoder, "decoder.perceptual.": _perceptual}
     makers |= {
         "latents.statistics.": _statistics,
+        "denoiser.released.": _denoiser,
+        "sampling.guidance.weak.": _weak,
         "decoder.adversarial.": _dino,
         "evaluation.judge.": _inception,
         "evaluation.clip.": _clip,
@@ -121,7 +130,9 @@ def _encoder(study, name, path):
         from diffusers import AutoencoderKL
 
         blocks = {"down_block_types": ("DownEncoderBlock2D",) * 2, "up_block_types": ("UpDecoderBlock2D",) * 2}
-        AutoencoderKL(block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1, **blocks).save_pretrained(path)
+        AutoencoderKL(
+            latent_channels=section.channels, block_out_channels=(16, 32), norm_num_groups=8, layers_per_block=1, **blocks
+        ).save_pretrained(path)
         return
     family = (section.plain if "plain" in name else section.trained_registers).family
     registers = 4 if family == "dinov2_with_registers" else 0
@@ -136,8 +147,34 @@ def _encoder(study, name, path):
 def _statistics(study, name, path):
     """Near those of tokens that a final norm without affine part gives."""
     generator = torch.Generator().manual_seed(len(name))
-    mean = torch.randn(study.latent_shape, generator=generator) / 10
-    torch.save({"mean": mean, "var": 0.5 + torch.rand(study.latent_shape, generator=generator)}, path)
+    shape = study.latent_shape if study.latents.whitening == "position" else (1, study.channels, 1, 1)
+    mean = torch.randn(shape, generator=generator) / 10
+    torch.save({"mean": mean, "var" if shape == study.latent_shape else "std": 0.5 + torch.rand(shape, generator=generator)}, path)
+
+
+def _denoiser(study, name, path):
+    """Random weights beside their average, as training scripts write them; or under the name of the container that the study takes."""
+    from harness.denoiser.build import build_denoiser
+
+    method = name.removeprefix("denoiser.released.")
+    torch.manual_seed(0)
+    model = build_denoiser(study, method)
+    weights = {
+        key: value + torch.randn_like(value) / 50 if value.is_floating_point() else value for key, value in model.state_dict().items()
+    }
+    container = study.denoiser.released[method].container or "ema"
+    if study.denoiser.architecture == "ddt":  # a Lightning file
+        torch.save({"state_dict": {f"{container}.{key}": value for key, value in weights.items()}}, path)
+    else:
+        torch.save({"model": model.state_dict(), container: weights}, path)
+
+
+def _weak(study, _name, path):
+    from harness.denoiser.build import build_shape
+
+    torch.manual_seed(1)
+    model = build_shape(study, study.sampling.guidance.weak)
+    torch.save({key: value + torch.randn_like(value) / 50 for key, value in model.state_dict().items()}, path)
 
 
 def _decoder(study, _name, path):

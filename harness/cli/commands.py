@@ -12,6 +12,7 @@ from harness.cli.measure import add_measure
 from harness.cli.published import add_published
 from harness.store.files import write_text
 from harness.study.method import load_method
+from harness.study.seeds import seed
 from harness.study.study import load_study, parse_study
 from harness.study.typed import UserError, merge
 
@@ -244,7 +245,7 @@ def _on_results(add: Add) -> None:
     sub.add_argument("csv", type=Path, metavar="CSV", help="rows, such as reports/digits/table1.csv")
     sub.add_argument("--method", required=True, metavar="NAME", help="a method of the table")
     sub.add_argument("--score", required=True, metavar="NAME", help="a score of the table, such as fid")
-    sub.add_argument("--seed", type=int, help="one seed (default: all)")
+    sub.add_argument("--seed", type=seed, help="one seed, or `published` (default: all)")
     sub.add_argument("--study", metavar="NAME", help="whose rows, of a table of several studies (default: that of the first row)")
     sub.add_argument("--ema", type=float, help="EMA decay (default: the one that every score is of)")
     sub.add_argument("--step", type=int, help="training step of the weights (default: the last)")

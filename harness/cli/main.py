@@ -19,6 +19,7 @@ from harness.cli.commands import COMMANDS, add_commands
 from harness.store.artifacts import Finished
 from harness.store.assets import ASSETS_FOLDER
 from harness.study.method import EncoderRegisters, load_method
+from harness.study.seeds import PUBLISHED, seed, seed_text
 from harness.study.study import load_study
 from harness.study.typed import UserError, check_seeds, did_you_mean
 from harness.workflow.counting import count_left_out
@@ -53,7 +54,7 @@ HELP = {
     "method": "a file in baselines/, without .py",
     "methods": "methods, in the order of the rows",
     "seed": "seed of the run: weights, data order, noise",
-    "seeds": "seeds of the runs, in the order of the files",
+    "seeds": "seeds of the runs, in the order of the files; `published` for published weights",
     "samples": "one samples file a seed (stage samples)",
     "denoisers": "one weights file a seed (stage denoiser)",
     "guidance": "guidance that was chosen for the method (stage guidance), in the place of the study's",
@@ -108,7 +109,7 @@ def _settings(parameter: Parameter) -> dict[str, Any]:
         return {"required": True, "choices": parameter.choices, "help": CHOICES[parameter.name]}
     if parameter.type == "bool":
         return {"action": "store_true", "help": HELP[parameter.name]}
-    types = {"Path": (Path, "PATH"), "int": (int, "SEED"), "str": (str, "NAME")}
+    types = {"Path": (Path, "PATH"), "int": (seed, "SEED"), "str": (str, "NAME")}
     settings: dict[str, Any] = dict(zip(("type", "metavar"), types[parameter.type], strict=True))
     several = {"nargs": "+" if parameter.required else "*"} if parameter.several else {}
     return settings | several | {"required": parameter.required, "help": HELP[parameter.name]}
@@ -144,7 +145,12 @@ def _run_stage(arguments: argparse.Namespace) -> object:
     given = {p.name: value for p in parameters(arguments.stage) if (value := getattr(arguments, p.name)) is not None}
     for name in {*given.get("methods", []), given.get("method")} - {None}:
         load_method(name)
-    check_seeds([given["seed"]] if "seed" in given else given.get("seeds", [0]))
+    seeds = [given["seed"]] if "seed" in given else given.get("seeds", [0])
+    if seeds != [PUBLISHED]:
+        check_seeds(seeds)
+    if "method" in given and (seeds == [PUBLISHED]) != (given["method"] in study.denoiser.released) and {"seed", "seeds"} & given.keys():
+        of = "published: it has one run" if seeds != [PUBLISHED] else "trained: it has a run a seed"
+        raise UserError(f"seed {seed_text(seeds[0])}: the weights of method '{given['method']}' of study '{study.name}' are {of}")
     for record in given.get("records", []):
         if record.suffix != ".json":
             raise UserError(f"--records {record}: give the files that stage asset wrote, results/STUDY/assets/FIELD.json")

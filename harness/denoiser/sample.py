@@ -4,6 +4,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from harness.data.classes import check_stated, read_stated
 from harness.data.images import finite, to_uint8
 from harness.decoder.registry import load_decoder
 from harness.denoiser.build import build_shape, load_denoiser, read_published
-from harness.denoiser.calls import in_words, with_times
+from harness.denoiser.calls import file_of, in_words, with_times
 from harness.denoiser.recipe import recipe_of
 from harness.encoder.latents import classes_of
 from harness.encoder.whitening import load_whitening
@@ -21,10 +22,11 @@ from harness.machine import processes
 from harness.machine.device import autocast, device
 from harness.machine.progress import Progress
 from harness.machine.streams import stream
-from harness.results.views import Choice
+from harness.results.views import Choice, plain_view
 from harness.store import artifacts, assets, shards
 from harness.store.files import save_npz
 from harness.store.tensors import load_weights
+from harness.study.seeds import WORD, noise_seed, recorded, run_name
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -87,10 +89,11 @@ def draw_samples(
         choice = read_choice(study, method, path)
         study = with_guidance(study, choice.scale, choice.interval)
     section, statuses, drawer = study.sampling, {}, SampleDrawer(study, decoder, latents, records)
-    views = views_of(study, steps=steps, guided=bool(chosen))
+    views = views_of(study, method, steps=steps, guided=bool(chosen))
     for seed, denoiser, first, (view, place) in ((*run, view) for run in zip(seeds, denoisers, out, strict=True) for view in views):
         weights, file = place(Path(denoiser)), place(Path(first))
-        facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": seed, **view, **drawer.facts}
+        facts = {"config": section, "inputs": [weights, *drawer.inputs, *chosen], "method": method, "seed": recorded(seed)}
+        facts |= view | drawer.facts
         outcome: dict = {"processes": processes.count()}
         artifact = artifacts.trained_artifact(file, state=state, stage="samples", module=__name__, outcome=outcome, beside=[], **facts)
         with suppress(artifacts.Finished), processes.entered_by_first(artifact) as (path, folder):
@@ -99,28 +102,38 @@ def draw_samples(
                 if stated := artifacts.meta(weights).get("classes"):  # of a checkpoint from elsewhere (dsr import)
                     check_stated(stated, classes_of(latents), weights)
                 model = load_denoiser(study, method, weights)
-                about = f"EMA {view['ema']:g}" + (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
-                drawer.draw(folder, study, model, seed, f"samples {method}/seed{seed}/{about}")
+                about = f"EMA {view['ema']:g}" if method not in study.denoiser.released else WORD
+                about += (f", step {view['step']}" if steps else "") + f", {section.guidance.text}" * len(chosen)
+                drawer.draw(folder, study, model, noise_seed(seed), f"samples {method}/{run_name(seed)}/{about}")
             if not processes.rank():
                 arrays = {"images": np.zeros((0, *[study.data.image_size] * 2, 3), np.uint8), "labels": np.zeros(0, np.int64)}
                 if stop is None:
                     arrays, outcome["shards"] = shards.assemble(folder, section.count)
-                    outcome["sampled"] = in_words(arrays.pop("times"), artifacts.meta(weights).get("averaged", {}).get(f"{view['ema']:g}"))
+                    outcome["sampled"] = _sampled(study, method, arrays.pop("times"), artifacts.meta(weights), view["ema"])
                     stop = status_of(artifacts.meta(weights), arrays.pop("finite"))
                 outcome |= stop
                 save_npz(path, arrays)
         if not processes.rank():
             record = artifacts.meta(file)
-            statuses[f"seed{seed}/{file.relative_to(Path(first).parent).as_posix()}"] = record.get("reason", record["status"])
+            statuses[f"{run_name(seed)}/{file.relative_to(Path(first).parent).as_posix()}"] = record.get("reason", record["status"])
     return {} if processes.rank() else {"images": section.count, "nfe": section.nfe, **drawer.facts, **statuses}
 
 
-def views_of(study: Study, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
+def _sampled(study: Study, method: str, times: np.ndarray, denoiser: dict[str, Any], ema: float) -> str:
+    """What samples were drawn with, of times (N, calls) and the record of the weights; of published ones the sampler, too."""
+    if method in study.denoiser.released:
+        return f"{study.sampling.title}: {in_words(times, None, file_of(denoiser))}"
+    return in_words(times, denoiser.get("averaged", {}).get(f"{ema:g}"))
+
+
+def views_of(study: Study, method: str, *, steps: bool, guided: bool) -> list[tuple[dict, Callable[[Path], Path]]]:
     """(facts, where the file is that a given one is of the last step and sampled average) of what is drawn, or scored, in one go.
 
     `steps`: the snapshots; UserError where the study keeps none. `guided`: the sampled average alone. Otherwise every average that it
-    samples.
+    samples. Published weights have one view.
     """
+    if method in study.denoiser.released:
+        return [({"ema": plain_view(study, method).ema}, lambda path: path)]
     if steps and not study.snapshots:
         raise UserError(f"study '{study.name}' keeps no weights of earlier steps; give it denoiser.snapshots")
     if steps:

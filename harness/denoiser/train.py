@@ -47,6 +47,8 @@ def train_denoisers(
     where the study does not cache its latents.
     """
     config, mask = study.denoiser, load_method(method).loss_mask
+    if method in config.released:
+        raise UserError(f"study '{study.name}': the weights of '{method}' are published (denoiser.released); none are trained")
     if config.given_states:
         raise UserError(f"study '{study.name}': its denoiser's states come with imported weights (dsr import --states); none is trained")
     images = {}

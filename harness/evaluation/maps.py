@@ -31,6 +31,7 @@ from harness.machine.device import device
 from harness.results.outlier_rule import outlier_norm
 from harness.store import artifacts
 from harness.store.files import save_npz
+from harness.study.seeds import recorded
 from harness.study.study import Study
 
 if TYPE_CHECKING:
@@ -197,7 +198,7 @@ def make_maps(study: Study, *, method: str, seed: int, denoiser: Path, decoder: 
     stop = stop_of(denoiser)
     outcome = {"status": stop.status, "reason": stop.reason} if stop else {"status": "ok"}
     inputs = [denoiser, decoder, latents, data]
-    record = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": seed}
+    record = {"stage": "maps", "module": __name__, "config": config, "inputs": inputs, "method": method, "seed": recorded(seed)}
     with artifacts.artifact(out, outcome=outcome, **record) as path:
         if stop is None:
             model = load_denoiser(study, method, denoiser)

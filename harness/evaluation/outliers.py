@@ -14,6 +14,7 @@ from pyarrow import parquet
 from torch import Tensor
 
 from harness.denoiser.build import load_denoiser
+from harness.denoiser.calls import file_of
 from harness.denoiser.flow import at_time
 from harness.encoder.latents import load_held_out, load_train_norms
 from harness.evaluation.outcome import Subject, scores_by, stop_of
@@ -23,9 +24,11 @@ from harness.machine.device import device
 from harness.machine.streams import stream
 from harness.results.schema import NONE, Score, ScoreFile
 from harness.results.scores import score_info, scores_of
+from harness.results.views import plain_view
 from harness.store import artifacts
 from harness.store.files import write_text
 from harness.study.method import load_method
+from harness.study.seeds import noise_seed, run_name
 from harness.study.study import Study
 
 NUMBERS = ("median", "max", "share", "max_over_median", *(f"q{q:g}" for q in QUANTILES))
@@ -36,7 +39,7 @@ LINES = pa.schema(
 
 def noise_of(study: Study, seed: int, images: Iterable[int]) -> Tensor:
     """Noise (images, C, H, W) of held-out images by their place in the reference split; of each from (seed, place) alone."""
-    noise = [torch.randn(study.latent_shape, generator=stream(seed, "outliers", image)) for image in images]
+    noise = [torch.randn(study.latent_shape, generator=stream(noise_seed(seed), "outliers", image)) for image in images]
     return torch.stack(noise) * study.denoiser.noise_scale
 
 
@@ -72,7 +75,7 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
         norms_of = enumerate(source.layer_norms[rows].unbind(dim=1), start=-1)
         encoder = [layer_of("encoder", layer, None, norms, config.factor) for layer, norms in norms_of]
     clean, labels = source.latents[rows], source.labels[rows]
-    provenance, hashes, printed = provenance_of(__name__, config, study), chain(latents), {}
+    provenance, hashes, printed = provenance_of(__name__, config, study, method), chain(latents), {}
     tokens = Tokens(len(clean), hashes["latents"], ("encoder", hashes["encoder"]), encoder)
     shared = _scores(study, "encoder tokens", tokens) | filtered(study, method, latents)
     for seed, path, target in zip(seeds, denoisers, out, strict=True):
@@ -90,9 +93,8 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
                 study=study.name,
                 method=method,
                 seed=seed,
-                ema=study.ema,
-                step=study.steps,
-                guidance=study.sampling.guidance.text,
+                **plain_view(study, method)._asdict(),
+                sampled=file_of(artifacts.meta(path)) if method in study.denoiser.released else NONE,
                 scores={name: scores[name] for name in scores_of(study, "outliers")},
                 decoder=NONE,
                 denoiser=weights,
@@ -102,7 +104,7 @@ def measure_outliers(study: Study, *, method: str, seeds: list[int], denoisers: 
                 **hashes,
             )
             write_text(summary, file.model_dump_json(indent=2) + "\n")
-        printed[f"seed{seed}"] = {name: score.status if score.value is None else score.value for name, score in file.scores.items()}
+        printed[run_name(seed)] = {name: score.status if score.value is None else score.value for name, score in file.scores.items()}
     return printed
 
 

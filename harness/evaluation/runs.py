@@ -8,14 +8,15 @@ from harness.results.schema import NONE, Provenance
 from harness.store import artifacts
 from harness.store.code import code_hash
 from harness.store.provenance import provenance
+from harness.study.seeds import WORD, recorded, run_name
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
 
 
-def provenance_of(module: str, config: BaseModel, study: Study) -> Provenance:
-    """`module` computes the scores with the part `config` of the study."""
+def provenance_of(module: str, config: BaseModel, study: Study, method: str) -> Provenance:
+    """`module` computes the scores of the method with the part `config` of the study."""
     training = study.denoiser.training
-    return made_by(module, digest(config), precision=arithmetic(study), tf32=training.tf32, compiled=training.compile)
+    return made_by(module, digest(config), precision=arithmetic(study, method), tf32=training.tf32, compiled=training.compile)
 
 
 def made_by(module: str, config: str, *, precision: str, tf32: bool, compiled: bool) -> Provenance:
@@ -34,8 +35,10 @@ def made_by(module: str, config: str, *, precision: str, tf32: bool, compiled: b
     )
 
 
-def arithmetic(study: Study) -> str:
-    """In what precision a run was trained and sampled; `float32` for both."""
+def arithmetic(study: Study, method: str) -> str:
+    """In what precision a run was trained and sampled; `float32` for both. How published weights were trained is not known."""
+    if method in study.denoiser.released:
+        return f"published weights, sample {study.sampling.precision}"
     precisions = (study.denoiser.training.precision, study.sampling.precision)
     return "float32" if precisions == ("fp32", "fp32") else f"train {precisions[0]}, sample {precisions[1]}"
 
@@ -47,10 +50,14 @@ def check_run(path: Path, method: str, seed: int, step: int | None = None) -> No
     """
     record = artifacts.meta(path)
     if record.get("stage") == "import":
-        raise UserError(f"{path}: an imported checkpoint: it can be sampled from, but is no run of a seed, so it is not scored beside runs")
-    if (record.get("method"), record.get("seed")) != (method, seed):
         raise UserError(
-            f"{path}: is of {record.get('method')}/seed{record.get('seed')}, not of {method}/seed{seed}; "
+            f"{path}: an imported checkpoint: it can be sampled from, but is no run of a seed, so it is not scored beside runs; "
+            "to have it scored, name it in the study: denoiser.released"
+        )
+    if (record.get("method"), record.get("seed")) != (method, recorded(seed)):
+        own = record.get("seed")
+        raise UserError(
+            f"{path}: is of {record.get('method')}/{own if own == WORD else f'seed{own}'}, not of {method}/{run_name(seed)}; "
             "delete it and run the same command again"
         )
     if record.get("step") != step:

@@ -17,6 +17,7 @@ from harness.results.scores import ScoreInfo, score_info, scores_of
 from harness.results.views import plain_view
 from harness.store import artifacts
 from harness.store.files import write_text
+from harness.study.seeds import run_name
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
 
@@ -48,7 +49,7 @@ def score_runs(
         raise UserError(f"study '{study.name}' has a CLIP score: name its open_clip folder with --clip")
     instruments = Instruments(study, judge, load_references(references), clip if study.evaluation.clip else None, data)
     _check_references(instruments, references)
-    plain, provenance = plain_view(study), provenance_of(__name__, study.evaluation, study)
+    plain, provenance = plain_view(study, method), provenance_of(__name__, study.evaluation, study, method)
     if guidance:
         plain = plain._replace(guidance=read_choice(study, method, guidance).guidance)
         settings = digest([provenance.config, study.sampling.guidance_search.model_dump(mode="json")])
@@ -57,7 +58,7 @@ def score_runs(
     hashes, printed, biases = chain(latents), {}, []
     common = [decoder, latents, data, judge, references, *[path for path in (clip, guidance) if path]]
     for seed, *files in zip(seeds, samples, denoisers, out, strict=True):
-        for facts, place in views_of(study, steps=steps, guided=bool(guidance)):
+        for facts, place in views_of(study, method, steps=steps, guided=bool(guidance)):
             drawn, weights, target = (place(Path(file)) for file in files)
             view = plain._replace(**facts)
             for file in (drawn, weights):
@@ -82,7 +83,7 @@ def score_runs(
                 )
                 write_text(temporary, file.model_dump_json(indent=2) + "\n")
             values = {name: score.value for name, score in file.scores.items()}
-            of = ", ".join([f"seed{seed}", *(f"{key} {value:g}" for key, value in facts.items() if view != plain)])
+            of = ", ".join([run_name(seed), *(f"{key} {value:g}" for key, value in facts.items() if view != plain)])
             printed[of] = {name: file.scores[name].status if v is None else round(v, 4) for name, v in values.items()}
             if None not in (values["fid"], values["fid_infinity"]):
                 biases.append(values["fid"] - values["fid_infinity"])

@@ -209,6 +209,8 @@ class TrainingRecord(Subject):
 
     def __init__(self, study: Study, denoiser: Path) -> None:
         self.n, self.denoiser = study.data.train_images, denoiser
+        if artifacts.meta(denoiser).get("stage") == "released":
+            self.stop = Stop("skipped", "published weights: nothing says which tokens their training left out")
 
     @property
     def filtered_share(self) -> float:

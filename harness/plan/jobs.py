@@ -171,6 +171,7 @@ class Stages:
 
     def method(self, name: str) -> MethodPlan:
         method, price = load_method(name), self.networks.denoiser(name)
+        weights = self._released(name, price) if name in self.study.denoiser.released else self._train(name, price)
         return MethodPlan(
             name=name,
             title=method.title,
@@ -178,8 +179,14 @@ class Stages:
             parameters=price.parameters,
             all_parameters=price.all_parameters,
             forward=price.flops,
-            stages=[self._train(name, price), self._sample(name, price), self._score(name), self._outliers(name, price)],
+            stages=[weights, self._sample(name, price), self._score(name), self._outliers(name, price)],
         )
+
+    def _released(self, name: str, price: Price) -> JobPlan:
+        """Published weights, copied by their names here; one step of them is looked at."""
+        what = f"{self.study.denoiser.text}, published"
+        disk = {"denoisers": FLOAT * price.stored}
+        return self._stage("released", subject=name, what=what, parameters=price.parameters, forward=price.flops, disk=disk)
 
     def _train(self, name: str, price: Price) -> JobPlan:
         section, training = self.study.denoiser, self.study.denoiser.training

@@ -47,23 +47,27 @@ def _methods(plan: Plan) -> str:
     rows = []
     for method in plan.methods:
         more = f" (+{method.forward / base.forward - 1:.1%})" if method.forward > base.forward else ""
-        own = [(stage, plan.seeds) for stage in method.stages]
+        own = [(stage, method.runs(plan.seeds)) for stage in method.stages]
         scoring = [method.stage("scores"), method.stage("outliers")]
         rows.append([
             method.title, f"`{method.encoder}`", millions(method.parameters), gflops_text(method.forward) + more,
-            _cost([method.stage("denoiser")]), _cost([method.stage("samples")]), _cost(scoring),
+            _cost([method.weights]), _cost([method.stage("samples")]), _cost(scoring),
             hours_text(total_hours(own)) if gpu else flops_text(sum(stage.flops * times for stage, times in own)),
         ])  # fmt: skip
     shared = [(stage, 1) for stage in plan.shared]
     for name, stages in (("shared stages", shared), ("**total**", plan.stages)):
         rows.append([name, *[""] * 6, hours_text(total_hours(stages)) if gpu else flops_text(sum(s.flops * times for s, times in stages))])
-    train, sample = base.stage("denoiser"), base.stage("samples")
-    most, micro = max(method.stage("denoiser").memory for method in plan.methods), plan.study.denoiser.training.micro_batch
+    trained, sample = [method.weights for method in plan.methods if method.weights.name == "denoiser"], base.stage("samples")
+    most, micro = max((one.memory for one in trained), default=0), plan.study.denoiser.training.micro_batch
     step = f"a step in micro-batches of {micro}" if micro else "a step"
-    under = (
-        f"Training: {train.what}, {train.images:,} images, {train.precision}; {step} holds {bytes_text(most)} in fp32 without compilation. "
-        f"Sampling: {plan.study.sampling.count:,} images, {sample.what}, {sample.precision}."
+    training = (
+        f"Training: {trained[0].what}, {trained[0].images:,} images, {trained[0].precision}; {step} holds {bytes_text(most)} in fp32 "
+        "without compilation. "
+        if trained
+        else ""
     )
+    published = "Published weights are not trained, and have one run. " if len(trained) < len(plan.methods) else ""
+    under = f"{training}{published}Sampling: {plan.study.sampling.count:,} images, {sample.what}, {sample.precision}."
     return markdown_table([*heading, total], rows, "ll") + f"\n\nColumns before the last are of one seed. {under}"
 
 

@@ -47,6 +47,15 @@ class MethodPlan(Frozen):
     forward: int
     stages: list[JobPlan]
 
+    @property
+    def weights(self) -> JobPlan:
+        """Its training, or the taking of published weights."""
+        return next(stage for stage in self.stages if stage.name in ("denoiser", "released"))
+
+    def runs(self, seeds: int) -> int:
+        """How often it runs, where trained methods have so many seeds: published weights have one run."""
+        return 1 if self.weights.name == "released" else seeds
+
     def stage(self, name: str) -> JobPlan:
         return next(stage for stage in self.stages if stage.name == name)
 
@@ -68,7 +77,9 @@ class Plan(Frozen):
     @property
     def stages(self) -> list[tuple[JobPlan, int]]:
         """Every job, and how often it runs."""
-        return [(stage, 1) for stage in self.shared] + [(stage, self.seeds) for method in self.methods for stage in method.stages]
+        return [(stage, 1) for stage in self.shared] + [
+            (stage, method.runs(self.seeds)) for method in self.methods for stage in method.stages
+        ]
 
     @property
     def flops(self) -> float:

@@ -29,6 +29,7 @@ from harness.store.files import atomic
 from harness.store.provenance import commit as commit_of
 from harness.study.folders import PROJECT
 from harness.study.method import load_method, method_file
+from harness.study.seeds import PUBLISHED, run_name
 from harness.study.study import Study, parse_study
 from harness.study.typed import UserError
 
@@ -89,7 +90,7 @@ def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> di
     commit, dirty = commit_of()
     members = {
         "README.txt": README.format(study=study.name, commit=_revision(commit, dirty)).encode(),
-        "study.json": as_json(without_places(study.model_dump(mode="json"))),
+        "study.json": as_json(without_places(study.values())),
         "samples.csv": samples_of(records).encode(),
         "environment.json": as_json(environment(rows, commit, dirty)),
         "constraints.txt": (PROJECT / "envs" / "constraints.txt").read_bytes(),
@@ -105,8 +106,8 @@ def export_study(study: Study, *, reports: Path, results: Path, out: Path) -> di
 
 
 def runs_of(rows: pd.DataFrame) -> tuple[list[str], list[int]]:
-    """(methods, seeds) in the order of the rows."""
-    return list(dict.fromkeys(rows["method"])), [int(seed) for seed in dict.fromkeys(rows["seed"])]
+    """(methods, seeds) in the order of the rows; published weights have no seed."""
+    return list(dict.fromkeys(rows["method"])), [int(seed) for seed in dict.fromkeys(rows["seed"]) if seed != PUBLISHED]
 
 
 def method_files(tables: list[pd.DataFrame]) -> list[Path]:
@@ -134,7 +135,7 @@ def records_of(results: Path, methods: list[str], seeds: list[int]) -> dict[str,
     for path in sorted(results.rglob(f"*{artifacts.META}")):
         artifact = path.with_name(path.name.removesuffix(artifacts.META))
         parts = artifact.relative_to(results).parts
-        foreign = parts[0] == "runs" and (parts[1] not in methods or parts[2] not in {f"seed{seed}" for seed in seeds})
+        foreign = parts[0] == "runs" and (parts[1] not in methods or parts[2] not in {*map(run_name, [*seeds, PUBLISHED])})
         if parts[0] == "state" or any(part.startswith(".") for part in parts) or foreign:
             continue
         record = artifacts.meta(artifact)

@@ -14,6 +14,7 @@ from harness.report.specs import Column, OfPaper
 from harness.report.statistics import Estimate, by_seed, estimate
 from harness.results.references import HELD_OUT
 from harness.results.scores import BY_BLOCK, BY_THRESHOLD, score_info
+from harness.study.sections.released import PrintedScore
 from harness.study.study import Study
 
 PAGE = 26  # lines
@@ -28,12 +29,15 @@ TITLES = {
     "ema": "EMA decay",
     "epochs": "epochs",
 }
-NOTES = [
+RULE = (
+    "Comparable: yes, where data, judge, reference statistics, N, labels, NFE, guidance, EMA decay and epochs are the same; unknown, where "
+    "{source} not give all of them; no, where one differs, and then no difference is shown."
+)
+NOTE = (
     "Paper beside measured: the paper's values are as printed, each of a single run without an interval, so the interval of a difference "
-    "knows the measured spread alone. Comparable: yes, where data, judge, reference statistics, N, labels, NFE, guidance, EMA decay and "
-    "epochs are the same; unknown, where the paper and its released code do not give all of them; no, where one differs, and then no "
-    "difference is shown."
-]
+    f"knows the measured spread alone. {RULE.format(source='the paper and its released code do')}"
+)
+OF_PUBLISHED = "Published beside measured: values as they are printed for the same weights, each of a single run"
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class PaperLine:
     why: str
     comparable: Literal["yes", "no", "unknown"]
     because: str
+    published: bool = False  # of published weights, not of the paper
 
     @property
     def difference(self) -> float | None:
@@ -63,7 +68,7 @@ def lines(study: Study, rows: pd.DataFrame, methods: list[str], wanted: Collecti
     beside = []
     for guided in (False, True):
         table, ours = _measured(study, rows, guided)
-        for method, scores in paper.values(study.name, guided=guided).items():
+        for method, scores in printed_of(study, guided=guided).items():
             for score, printed in scores.items() if method in methods else ():
                 if ("@" in score) if wanted is None else ((score, guided) not in wanted):
                     continue
@@ -71,9 +76,9 @@ def lines(study: Study, rows: pd.DataFrame, methods: list[str], wanted: Collecti
                 why = empty(chosen, [method]).get(method, "")
                 values = by_seed(chosen, method, score).to_numpy()
                 measured = None if why or not len(values) else estimate(values[:1] if score_info(score).shared else values)
-                beside.append(
-                    PaperLine(method, score, guided, printed, measured, why, *comparable(study, score, printed, ours.get(method)))
-                )
+                verdict = comparable(study, score, printed, ours.get(method), method)
+                published = method in study.denoiser.released
+                beside.append(PaperLine(method, score, guided, printed, measured, why, *verdict, published))
     return sorted(beside, key=lambda line: (methods.index(line.method), line.guided))
 
 
@@ -83,8 +88,29 @@ def _measured(study: Study, rows: pd.DataFrame, guided: bool) -> tuple[pd.DataFr
     return (searched, row_files.choices(searched)) if len(searched) else (row_files.of_view(rows, study), {})
 
 
+def printed_of(study: Study, *, guided: bool) -> dict[str, dict[str, paper.Printed]]:
+    """method -> score -> what the paper prints in this study; of published weights what is printed for them."""
+    values = {method: scores for method, scores in paper.values(study.name, guided=guided).items() if method not in study.denoiser.released}
+    released = {} if guided else study.denoiser.released
+    return values | {method: {score: _published(one) for score, one in of.printed.items()} for method, of in released.items() if of.printed}
+
+
+def _published(one: PrintedScore) -> paper.Printed:
+    facts = one.model_dump(include={"reference", "labels", "nfe", "guidance", "ema", "judge"})
+    data = paper.TrainingImages(**one.data.model_dump()) if one.data else None
+    return paper.Printed(
+        value=one.value,
+        digits=one.digits,
+        sources=[one.source],
+        epochs=one.epochs,
+        samples=one.samples,
+        note=one.note,
+        protocol=paper.Protocol(**facts, data=data, unclear=one.unclear),
+    )
+
+
 def comparable(
-    study: Study, score: str, printed: paper.Printed, guidance: str | None = None
+    study: Study, score: str, printed: paper.Printed, guidance: str | None = None, method: str | None = None
 ) -> tuple[Literal["yes", "no", "unknown"], str]:
     """Whether a value of the paper and one of `study` were measured alike, and because of what not.
 
@@ -94,7 +120,7 @@ def comparable(
         other = score == "parameters" and printed.counts == "all"
         return ("no", "the paper counts parameters that are not trained, too") if other else ("yes", "")
     ours, theirs = (
-        facts(study) | ({"guidance": guidance} if guidance else {}),
+        facts(study, method) | ({"guidance": guidance} if guidance else {}),
         printed.protocol.model_dump() | {"samples": printed.samples, "epochs": printed.epochs},
     )
     fields = (
@@ -103,18 +129,22 @@ def comparable(
         else [field for field in TITLES if (score, field) != ("is", "reference")]
     )
     guided = theirs["guidance"] == paper.GUIDED and ours["guidance"] != "none"  # of a kind that may be ours
-    lacking = [TITLES[field] for field in fields if theirs[field] is None or (field == "guidance" and guided)] + printed.protocol.unclear
+    unknown = [field for field in fields if None in (theirs[field], ours[field]) or (field == "guidance" and guided)]
+    lacking = [TITLES[field] for field in unknown] + printed.protocol.unclear
+    released = method in study.denoiser.released
+    source, where = ("their source", "there") if released else ("the paper", "in the paper")
     differing = [
-        f"{TITLES[field]}: {said(theirs[field])} in the paper, {said(ours[field])} here"
+        f"{TITLES[field]}: {said(theirs[field])} {where}, {said(ours[field])} here"
         for field in fields
         if TITLES[field] not in lacking and theirs[field] != ours[field]
     ]
-    not_given = [f"the paper does not give {', '.join(lacking)}"] if lacking else []
+    not_given = [f"{source} does not give {', '.join(lacking)}"] if lacking else []
     return "no" if differing else "unknown" if lacking else "yes", "; ".join(differing + not_given)
 
 
-def facts(study: Study) -> dict[str, object]:
-    """What the study's scores depend on besides the method, by the fields of TITLES."""
+def facts(study: Study, method: str | None = None) -> dict[str, object]:
+    """What the study's scores depend on besides the method, by the fields of TITLES; of published weights None where that is unknown."""
+    released = study.denoiser.released.get(method or "")
     training, references, judge = study.denoiser.training, study.evaluation.references, study.evaluation.judge
     data = {"train_images": study.data.train_images, "classes": study.data.classes, "image_size": study.data.image_size}
     return {
@@ -125,8 +155,8 @@ def facts(study: Study) -> dict[str, object]:
         "labels": study.sampling.labels,
         "nfe": study.sampling.nfe,
         "guidance": study.sampling.guidance.text,
-        "ema": study.ema,
-        "epochs": training.in_epochs(study.data.train_images),
+        "ema": released.average if released else study.ema,
+        "epochs": released.epochs if released else training.in_epochs(study.data.train_images),
     }
 
 
@@ -145,18 +175,28 @@ def printed_tables(groups: list[tuple[str | None, list[PaperLine]]]) -> list[Tex
             pages.append([])
         if some:
             pages[-1].append((title, some))
-    return [printed_table(page, "Paper beside measured" + " (continued)" * (place > 0)) for place, page in enumerate(pages)]
+    return [printed_table(page, " (continued)" * (place > 0)) for place, page in enumerate(pages)]
 
 
-def printed_table(groups: list[tuple[str | None, list[PaperLine]]], heading: str = "Paper beside measured") -> TextTable:
+def notes(lines: list[PaperLine]) -> list[str]:
+    """What is said under the panels of these lines: how they are compared, and where values of published weights are printed."""
+    published = [line for line in lines if line.published]
+    if not published:
+        return [NOTE] * bool(lines)
+    sources = dict.fromkeys(f"{line.paper.text}, {'; '.join(line.paper.sources)}" for line in published)
+    return [f"{OF_PUBLISHED} ({' | '.join(sources)}). {RULE.format(source='their source does')}", *[NOTE] * (len(published) < len(lines))]
+
+
+def printed_table(groups: list[tuple[str | None, list[PaperLine]]], further: str = "") -> TextTable:
     """One of `printed_tables`, of groups with their titles."""
+    word = "Published" if all(line.published for _, lines in groups for line in lines) else "Paper"
     rows: list[tuple[list[str], list[Cell]]] = []
     titles: dict[int, str] = {}
     for title, some in groups:
         if title:
             titles[len(rows)] = title
         rows += _rows(some, grouped=bool(title))
-    return TextTable(heading, ["Method", "Score", "Paper", "Measured", "Difference", "Comparable?"], rows, titles)
+    return TextTable(f"{word} beside measured{further}", ["Method", "Score", word, "Measured", "Difference", "Comparable?"], rows, titles)
 
 
 def _rows(lines: list[PaperLine], *, grouped: bool) -> list[tuple[list[str], list[Cell]]]:

@@ -22,7 +22,7 @@ from harness.report.gate.lines import EVERY, Key, ScoreBySeed, by_score
 from harness.report.gate.matrix import Matrix
 from harness.report.gate.scores import compare_scores
 from harness.report.hypotheses import load_claims
-from harness.report.rows import from_csv
+from harness.report.rows import from_csv, trained
 from harness.report.statistics import half_width, holm
 from harness.report.verdicts import ALPHA, Result, judge
 from harness.results.schema import LEVEL
@@ -103,7 +103,7 @@ def run_calibrate(study: str, *, against: Path | None = None, seeds: list[int] |
     of, path = load_study(study), against or Path(f"reports/{study}/table1.csv")
     if not path.is_file():
         raise UserError(f"{path}: no rows; run snakemake --cores all reports/table1.md --config study={study}, or give --against FILE")
-    rows = from_csv(path)
+    rows = trained(from_csv(path), path)
     if set(rows["study"]) != {study}:
         raise UserError(f"{path}: rows of study '{rows['study'].iloc[0]}', not of '{study}'; give --study and --against of one")
     if missing := set(seeds or ()) - set(rows["seed"]):

@@ -10,9 +10,11 @@ from harness.report.statistics import by_seed, difference, estimate, holm
 from harness.results.schema import LEVEL
 from harness.results.scores import score_info
 from harness.study.method import load_method
+from harness.study.seeds import PUBLISHED
 from harness.study.typed import UserError
 
 EMPTY = "–"
+UNPAIRED = "published weights have a run of no seed, so that nothing is paired with them"
 BOLD_FROM = 3  # seeds: with two, a t-test of a score that has few steps finds certainty by chance
 
 
@@ -38,7 +40,7 @@ def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str
     """A column, by method, from the rows of one EMA decay.
 
     Bold is the best mean, if its difference to the baseline, paired by seed, is not zero at LEVEL after Holm's correction over the methods,
-    and BOLD_FROM seeds or more differ by more than rounding.
+    and BOLD_FROM seeds or more differ by more than rounding. Published weights are never bold, and have no difference.
     A method with a seed that has no value has none. UserError for a method without rows.
     """
     rows = table.loc[table["score"] == column.score, ["method", "seed", "score", "value", "low", "high", "status", "reason"]]
@@ -48,7 +50,12 @@ def cells(table: pd.DataFrame, column: Column, methods: list[str], baseline: str
     why = empty(rows, methods)
     if column.difference and baseline in why:
         why = {method: why.get(method) or f"no difference to the baseline: {why[baseline]}" for method in methods}
-    best = () if column.difference else _best(rows, column, [method for method in methods if method not in why], baseline)
+    published = {str(method) for method in rows.loc[rows["seed"] == PUBLISHED, "method"]}
+    if column.difference and baseline in published:
+        why |= {method: why.get(method) or UNPAIRED for method in methods}
+    elif column.difference:
+        why |= {method: why.get(method) or UNPAIRED for method in published}
+    best = () if column.difference else _best(rows, column, [m for m in methods if m not in {*why, *published}], baseline)
     by_method = {}
     for method in methods:
         if column.difference and method == baseline:
@@ -105,7 +112,8 @@ def empty(rows: pd.DataFrame, methods: Sequence[str]) -> dict[str, str]:
         parts = []
         for (status, reason), alike in group.groupby(["status", "reason"], sort=False):
             seeds = sorted(alike["seed"])
-            parts.append(f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}: {status}: {reason}")
+            of = f"seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}" if seeds != [PUBLISHED] else "published weights"
+            parts.append(f"{of}: {status}: {reason}")
         every = len(rows[rows["method"] == method])
         have = every - len(group)
         rest = f"; {have} of {every} seeds {'has' if have == 1 else 'have'} a value, in the CSV" if have else ""

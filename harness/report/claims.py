@@ -30,7 +30,7 @@ def render_claims(study: Study, *, methods: list[str], seeds: list[int], results
 
 def claims_texts(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list[int], spec: Claims) -> tuple[str, str]:
     """The page in Markdown and CSV, from the rows of `methods` and `seeds` alone."""
-    verdicts = judge(spec, rows, study, methods)
+    verdicts, seeds = judge(spec, rows, study, methods), study.trained_seeds(methods, seeds)
     return claims_markdown(study, rows, seeds, spec.title, verdicts), claims_csv(study, verdicts)
 
 
@@ -66,6 +66,8 @@ def rule(study: Study, rows: pd.DataFrame, seeds: list[int], verdicts: list[Verd
     left = sum(result.outcome == "undecided" for result in tested)
     kinds = {type(result.condition) for result in tested}
     commits = ", ".join(sorted({commit + "+dirty" * dirty for commit, dirty in zip(rows["commit"], rows["dirty"], strict=True)}))
+    if not seeds:
+        return [f"Nothing is tested: these weights are published, and of no seed. N = {study.sampling.count} samples. Commit {commits}."]
     unseen = 100 * (1 - ALPHA ** (1 / len(seeds)))
     level = f", {ALPHA / left:.2g}" if left else ""
     lines = [

@@ -1,5 +1,6 @@
 """What figures there are, from reports/figures.yaml. Read by the Snakefile, so neither matplotlib, pandas nor torch here."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -64,7 +65,16 @@ def load_figure(name: str) -> FigureSpec:
 
 
 def part(spec: FigureSpec, study: Study, methods: list[str]) -> Part | None:
-    """The study and methods that a figure shows where `study` is configured, with `methods`; None where its family has no such figure."""
+    """The study and methods that a figure shows where `study` is configured, with `methods`; None where its family has no such figure.
+
+    Figures compare seeds, so that published weights are left out where others are trained.
+    """
+    shown = _part(spec, study, methods)
+    trained = [method for method in shown.methods if method not in shown.study.denoiser.released] if shown else []
+    return replace(shown, methods=trained) if shown and trained else shown
+
+
+def _part(spec: FigureSpec, study: Study, methods: list[str]) -> Part | None:
     if spec.table is not None:
         groups = parts(load_table(spec.table), study, methods)
         shown = [method for group in groups if group.study.name == groups[0].study.name for method in group.methods]
@@ -88,6 +98,8 @@ def _possible(spec: FigureSpec, shown: Part | None) -> bool:
     if shown is None or len(shown.methods) < 1 + spec.compares or not set(spec.scores) <= set(scores_of(shown.study)):
         return False
     study = shown.study
+    if spec.compares and set(shown.methods) & study.denoiser.released.keys():  # nothing is paired with published weights
+        return False
     searched = {load_method(method).encoder.key for method in shown.methods if load_method(method).encoder.searched}
     has = {
         "latents": study.encoder.has_tokens,  # of a VAE or of pixels there are no token norms

@@ -10,10 +10,12 @@ from harness.report.cells import BOLD_FROM, empty, named
 from harness.report.specs import Column, Part
 from harness.report.statistics import by_seed
 from harness.results.scores import CAPTIONED, REFERENCE_BIAS, TRAINED_ON, of_outliers, score_info, scores_of
-from harness.results.views import CHOSEN
+from harness.results.views import CHOSEN, OF_FILE
+from harness.study.seeds import PUBLISHED, run_name
 from harness.study.study import Study
 
 STRAIGHT_FROM = 16  # samples a feature: with fewer, FID-infinity takes off too much of the bias (up to 7 % at 4, less than 2 % at 16)
+WITHIN = " Brackets: 95 % interval within the run, over its images; it does not know the spread over seeds, which is often larger."
 RUNS_NAMED = 3  # of those that differ in library versions or device
 
 
@@ -38,7 +40,8 @@ def notes(parts: list[Part], rows: pd.DataFrame, seeds: list[int], columns: list
             lines.append(" ".join([note, *(bias(parts, rows) if score == "fid_infinity" else [])]))
     if "clip_score" in scores:
         lines += by_part(parts, lambda part: captioned(plain(part, rows)))
-    lines += by_part(parts, lambda part: sampled(part.study) if of_samples else f"Weights of EMA {part.study.ema:g}.")
+    lines += by_part(parts, lambda part: sampled(part.study, part.methods) if of_samples else averaged(part.study, part.methods))
+    lines += [line for part in parts for line in published(part, rows)]
     if any(column.guided for column in columns):
         lines += by_part(parts, lambda part: chosen(part, rows))
     if places := {"@" in score for score in scores if score_info(score).of in ("encoder tokens", "denoiser tokens")}:
@@ -72,6 +75,13 @@ def by_part(parts: list[Part], text: Callable[[Part], str]) -> list[str]:
 
 def spread(table: pd.DataFrame, seeds: list[int], *, grouped: bool, differences: bool) -> list[str]:
     """What the intervals are, and what is bold."""
+    runs = set(table["seed"])
+    if runs == {PUBLISHED}:
+        one = "Published weights, trained elsewhere: each has one run, paired with none, so no interval over seeds, and nothing is bold."
+        return [one + WITHIN * bool(table["low"].notna().any())]
+    if PUBLISHED in runs:
+        published = "Published weights, trained elsewhere, have one run: no interval over seeds, nothing paired with it, never bold."
+        return [*spread(table[table["seed"] != PUBLISHED], seeds, grouped=grouped, differences=differences), published]
     if len(seeds) > 1:
         paired = "; ΔFID is paired by seed" * differences
         column, whose = ("group in a column", "of the group in the column") if grouped else ("column", "of the column")
@@ -87,7 +97,7 @@ def spread(table: pd.DataFrame, seeds: list[int], *, grouped: bool, differences:
         ]
     one = f"n = 1 seed ({seeds[0]}): no interval over seeds, and nothing is bold."
     if table["low"].notna().any():
-        one += " Brackets: 95 % interval within the run, over its images; it does not know the spread over seeds, which is often larger."
+        one += WITHIN
     return [one]
 
 
@@ -156,14 +166,36 @@ def captioned(table: pd.DataFrame) -> str:
     return f"Captions of the CLIP score: {sources}." if sources else ""
 
 
-def sampled(study: Study) -> str:
+def averaged(study: Study, methods: list[str]) -> str:
+    """The average of the weights that are trained here."""
+    return "" if set(methods) <= study.denoiser.released.keys() else f"Weights of EMA {study.ema:g}."
+
+
+def published(part: Part, rows: pd.DataFrame) -> list[str]:
+    """Of each method with published weights: which file, by the rows, its convention, and what is known of its average."""
+    lines = []
+    for method in part.methods:
+        released = part.study.denoiser.released.get(method)
+        if released is None:
+            continue
+        own = rows[(rows["study"] == part.study.name) & (rows["method"] == method) & rows["sampled"].str.contains(OF_FILE, regex=False)]
+        file = f"{own['sampled'].iloc[0].partition(OF_FILE)[2]}" if len(own) else released.path
+        average = "unknown" if released.average is None else f"{released.average:g}"
+        whose = f"{part.title}, {named(method)}" if part.title else named(method)
+        facts = f"convention {released.convention}, decay of the average {average}"
+        lines.append(f"{whose}: published weights {file}, {released.source}; {facts}.")
+    return lines
+
+
+def sampled(study: Study, methods: list[str]) -> str:
     """Sampler, NFE, guidance, average of the weights."""
     section = study.sampling
     weak = section.guidance.weak if section.guidance.scale != 1 else None
     unstated = " The order of the weaker model's classes is not stated: only their number is checked." if weak and not weak.classes else ""
     same = "clean-fid" if "fid_clean" in scores_of(study) else "an eigen-decomposition in double precision"
+    ema = "" if set(methods) <= study.denoiser.released.keys() else f", EMA {study.ema:g}"
     return (
-        f"Sampler: {section.title}, NFE {section.nfe}, guidance {section.guidance.text}, EMA {study.ema:g}. "
+        f"Sampler: {section.title}, NFE {section.nfe}, guidance {section.guidance.text}{ema}. "
         f"FID agrees with {same} on the same features.{unstated}"
     )
 
@@ -222,7 +254,7 @@ def alike(table: pd.DataFrame, field: str) -> str:
     parts, only = [], table["study"].iloc[0] if table["study"].nunique() == 1 else None
     for value, rows in table.groupby(field, sort=False):
         names = zip(rows["study"], rows["method"], rows["seed"], strict=True)
-        runs = list(dict.fromkeys(f"{study}/{method}/seed{seed}".removeprefix(f"{only}/") for study, method, seed in names))
+        runs = list(dict.fromkeys(f"{study}/{method}/{run_name(seed)}".removeprefix(f"{only}/") for study, method, seed in names))
         more = f" and {len(runs) - RUNS_NAMED} more" if len(runs) > RUNS_NAMED else ""
         parts.append((str(value), f"{', '.join(runs[:RUNS_NAMED])}{more}"))
     if len(parts) == 1:

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from harness.report import beside, claims, hypotheses, table, verdicts
+from harness.report import claims, hypotheses, table, verdicts
 from harness.report import rows as row_files
 from harness.report.cells import Cell, named
 from harness.report.figure_specs import figure_names, load_figure
@@ -26,6 +26,7 @@ from harness.report.specs import Column, Part, TableSpec, label, load_table, tab
 from harness.store.files import write_text
 from harness.study.folders import PROJECT
 from harness.study.method import load_method
+from harness.study.seeds import PUBLISHED, WORD
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -98,7 +99,8 @@ def page_html(
     others: dict[str, tuple[TableSpec, pd.DataFrame]] | None = None,
 ) -> str:
     """The page, from the rows of `methods` and `seeds` alone; `figures`: PNGs by name; `others`: further tables by name."""
-    rows = rows[rows["method"].isin(methods) & rows["seed"].isin(seeds)]
+    seeds = study.trained_seeds(methods, seeds)
+    rows = rows[rows["method"].isin(methods) & rows["seed"].isin([*seeds, PUBLISHED])]
     sheets = {sheet.id: sheet for sheet in score_sheets(study, rows, page=study.name, table=MAIN)}
     tables = [_table(MAIN, spec, study, rows, methods, seeds, sheets)]
     tables += [_table(name, other, study, further, methods, seeds, sheets) for name, (other, further) in (others or {}).items()]
@@ -110,7 +112,7 @@ def page_html(
     return template.render(
         study=study,
         methods=[load_method(m).title for m in methods],
-        seeds=seeds,
+        seeds=seeds or [WORD],
         tables=tables,
         claims={
             "title": declared.title,
@@ -121,7 +123,7 @@ def page_html(
         marks=MARKS,
         figures=[(name, load_figure(name).caption, base64.b64encode(content).decode()) for name, content in figures.items()],
         environment=environment_facts(rows),
-        config=json.dumps(without_places(study.model_dump(mode="json")), indent=2, ensure_ascii=False),
+        config=json.dumps(without_places(study.values()), indent=2, ensure_ascii=False),
         sheets=sheets.values(),
     )
 
@@ -176,7 +178,7 @@ def _table(
         "caption": content.caption,
         "panels": panels,
         "footnotes": numbers,
-        "notes": content.notes + (beside.NOTES if content.printed else []),
+        "notes": content.notes + content.printed_notes,
     }
 
 

@@ -10,6 +10,7 @@ from harness.report.markup import TextTable
 from harness.report.specs import Column, Part, TableSpec, columns_of, has, label
 from harness.results.scores import of_outliers
 from harness.study.method import load_method
+from harness.study.seeds import PUBLISHED, run_name
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -40,7 +41,9 @@ def fill_panels(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: l
     """Every panel that has a column. UserError for a row that is missing, and for two rows of a column that were measured differently."""
     names = {part.study.name for part in parts}
     for row in rows[~rows["study"].isin(names)].to_dict("records")[:1]:
-        raise UserError(f"the rows of {row['method']}/seed{row['seed']} are of study '{row['study']}', not '{', '.join(sorted(names))}'")
+        raise UserError(
+            f"the rows of {row['method']}/{run_name(row['seed'])} are of study '{row['study']}', not '{', '.join(sorted(names))}'"
+        )
     panels = []
     for panel in spec.panels:
         columns = columns_of(panel, parts)
@@ -58,7 +61,7 @@ def fill_panels(spec: TableSpec, parts: list[Part], rows: pd.DataFrame, seeds: l
 
 def rows_of_part(part: Part, rows: pd.DataFrame, seeds: list[int]) -> pd.DataFrame:
     """The rows of a part, in every view."""
-    return rows[(rows["study"] == part.study.name) & rows["method"].isin(part.methods) & rows["seed"].isin(seeds)]
+    return rows[(rows["study"] == part.study.name) & rows["method"].isin(part.methods) & rows["seed"].isin([*seeds, PUBLISHED])]
 
 
 def _view(column: Column, part: Part, rows: pd.DataFrame, seeds: list[int]) -> pd.DataFrame | None:
@@ -69,11 +72,11 @@ def _view(column: Column, part: Part, rows: pd.DataFrame, seeds: list[int]) -> p
     view = view[view["score"] == column.score]
     there = set(zip(view["method"], view["seed"], strict=True))
     for method in part.methods:
-        for seed in seeds:
+        for seed in part.study.seeds_of(method, seeds):
             if (method, seed) not in there:
                 at = f"EMA {part.study.ema if column.ema is None else column.ema:g}" + ", guided" * column.guided
                 raise UserError(
-                    f"no row of score '{column.score}' for {method}/seed{seed} at {at} in study '{part.study.name}'; "
+                    f"no row of score '{column.score}' for {method}/{run_name(seed)} at {at} in study '{part.study.name}'; "
                     "run the whole line again"
                 )
     return view
@@ -88,7 +91,7 @@ def check_shared(views: list[pd.DataFrame]) -> None:
             own = row_files.OWN if of_outliers(row["score"]) else ()
             for field in SHARED:
                 if field not in own and row[field] != first[field]:
-                    here, there = (f"{one['study']}/{one['method']}/seed{one['seed']}" for one in (first, row))
+                    here, there = (f"{one['study']}/{one['method']}/{run_name(one['seed'])}" for one in (first, row))
                     raise UserError(
                         f"score '{row['score']}' of {there} and {here} cannot share a column: {field} is {row[field]} and {first[field]}; "
                         "run the whole line again so that both are measured alike"
@@ -106,6 +109,8 @@ def _cells(column: Column, part: Part, view: pd.DataFrame | None) -> dict[str, C
 def fact(name: str, study: Study, method: str) -> str:
     """What a study says of a method, by the names of FACTS."""
     config = study.denoiser
+    if name == "epochs" and (released := config.released.get(method)):
+        return EMPTY if released.epochs is None else f"{released.epochs:.3g}"
     if name == "epochs":
         return f"{config.training.in_epochs(study.data.train_images):.3g}"
     if name == "size":

@@ -14,6 +14,7 @@ from harness.results.scores import of_outliers, score_info
 from harness.results.views import CHOSEN, View, plain_view
 from harness.store import artifacts
 from harness.store.files import atomic
+from harness.study.seeds import PUBLISHED, run_name, seed_text
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -36,9 +37,9 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, v
     """
     lines: list[dict[str, Any]] = []
     for method in methods:
-        for seed in seeds:
-            run = results / "runs" / method / f"seed{seed}"
-            for path, view in _files(study, run, views):
+        for seed in study.seeds_of(method, seeds):
+            run = results / "runs" / method / run_name(seed)
+            for path, view in _files(study, method, run, views):
                 file, seconds = _read(path), artifacts.meta(path)["seconds"]
                 for field, wanted in ({"study": study.name, "method": method, "seed": seed} | view._asdict()).items():
                     if getattr(file, field) != wanted:
@@ -49,9 +50,12 @@ def collect(study: Study, methods: list[str], seeds: list[int], results: Path, v
     return checked(typed(pd.DataFrame(lines)))
 
 
-def _files(study: Study, run: Path, views: Collection[str]) -> Iterator[tuple[Path, View]]:
+def _files(study: Study, method: str, run: Path, views: Collection[str]) -> Iterator[tuple[Path, View]]:
     """The score files of a run, each with what it is of."""
-    plain, scores = plain_view(study), run / "scores.json"
+    plain, scores = plain_view(study, method), run / "scores.json"
+    if method in study.denoiser.released:
+        yield from ((path, plain) for path in (scores, run / "outliers.json"))
+        return
     for decay in study.sampled:
         yield study.average_file(scores, decay), plain._replace(ema=decay)
     yield run / "outliers.json", plain
@@ -77,10 +81,12 @@ def typed(table: pd.DataFrame) -> pd.DataFrame:
 def of_view(table: pd.DataFrame, study: Study, *, ema: float | None = None, step: int | None = None, guided: bool = False) -> pd.DataFrame:
     """Of the rows of `study`, those of one view: an EMA decay (None: the one that every score is of), a training step (None: the last).
 
-    `guided`: of the guidance that was searched for, which is each method's own.
+    `guided`: of the guidance that was searched for, which is each method's own. Published weights have one view, the first of these.
     """
     plain = plain_view(study)
     same = (table["ema"] == (plain.ema if ema is None else ema)) & (table["step"] == (plain.step if step is None else step))
+    if ema is None and step is None:
+        same |= table["seed"] == PUBLISHED
     searched = table["guidance"].str.contains(CHOSEN, regex=False)
     return table[same & (searched if guided else table["guidance"] == plain.guidance)]
 
@@ -107,11 +113,13 @@ def to_csv(table: pd.DataFrame) -> str:
     """The long table as text; the same runs give the same bytes, so without `seconds`. Rows of an older version get no newer columns."""
     version = table["schema_version"].max() if len(table) else SCHEMA
     newer = [field for field, since in SINCE.items() if since > version]
+    if (table["seed"] == PUBLISHED).any():
+        table = table.assign(seed=["" if pd.isna(seed) else seed_text(int(seed)) for seed in table["seed"]])
     return table.drop(columns=["seconds", *newer], errors="ignore").to_csv(index=False, lineterminator="\n")
 
 
 def to_parquet(table: pd.DataFrame, path: Path) -> None:
-    """The long table with `seconds`."""
+    """The long table with `seconds`; published weights have -1 in the place of a seed, so that a column has one type."""
     with atomic(path) as temporary:
         table.to_parquet(temporary, index=False)
 
@@ -155,6 +163,14 @@ def from_csv(path: Path, *, empty: bool = False) -> pd.DataFrame:
         raise UserError(f"{path}: {error}") from None
 
 
+def trained(table: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The rows of seeds. UserError where there are none: published weights have one run, and no other to tell chance by."""
+    kept = table[table["seed"] != PUBLISHED]
+    if kept.empty:
+        raise UserError(f"{path}: rows of published weights alone, which are of no seed: nothing tells how they vary by chance")
+    return kept
+
+
 def _row(values: dict[str, str]) -> dict[str, Any]:
     """A line of the CSV as the values of a Row. ValueError for what a row cannot be."""
     texts = {field: None if text == "" and field in EMPTY_IS_NONE else text for field, text in values.items()}
@@ -167,6 +183,10 @@ def _row(values: dict[str, str]) -> dict[str, Any]:
     info = score_info(row.score)
     if (row.better, row.shared) != (info.better, info.shared):
         raise ValueError(f"better, shared: {row.better}, {row.shared} are not those of score '{row.score}', {info.better}, {info.shared}")
+    if (row.step == 0) != (row.seed == PUBLISHED) or (row.seed or 0) < PUBLISHED:
+        raise ValueError(
+            f"seed, step: {values['seed']}, {row.step}: a seed is 0 or more and its step 1 or more, or `published` with step 0"
+        )
     if row.ema is not None and not (math.isfinite(row.ema) and 0 <= row.ema < 1):
         raise ValueError(f"ema: {row.ema} is not a decay, which is at least 0 and less than 1")
     return row.model_dump()
@@ -222,4 +242,4 @@ def _check_alike(row: Line, first: Line, fields: Iterable[str], problem: str) ->
 
 
 def _run(row: Line) -> str:
-    return f"{row['method']}/seed{row['seed']}"
+    return f"{row['method']}/{run_name(row['seed'])}"

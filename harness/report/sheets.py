@@ -13,6 +13,7 @@ from harness.report.statistics import Estimate, by_seed, difference, estimate
 from harness.results.schema import NONE
 from harness.results.scores import of_outliers, score_info
 from harness.results.views import CHOSEN
+from harness.study.seeds import seed_text
 from harness.study.study import Study
 
 DIGITS = 16  # of a hash; all of them are in table1.csv
@@ -26,7 +27,7 @@ class Sheet:
     title: str
     about: str
     summary: str
-    seeds: list[int]
+    seeds: list[str]
     facts: list[tuple[str, list[str]]]
     commands: list[str]
     links: list[tuple[str, str]]
@@ -88,7 +89,8 @@ def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> 
         groups.setdefault((line["score"], line["method"], line["ema"], CHOSEN in line["guidance"]), []).append(line)
     sheets = []
     for (score, method, ema, guided), lines in groups.items():
-        info, other, foreign = score_info(score), ema != study.ema, study.name != page
+        info, foreign = score_info(score), study.name != page
+        other = ema != study.ema and method not in study.denoiser.released
         about = f", EMA {ema:g}" * other + ", guided" * guided + f", study {study.name}" * foreign
         facts = [(label, shared_value([text(line) for line in lines])) for label, text in ROW_FACTS.items()]
         command = f"dsr trace reports/{page}/{table}.csv" + f" --study {study.name}" * (table != "table1")
@@ -99,7 +101,7 @@ def score_sheets(study: Study, rows: pd.DataFrame, *, page: str, table: str) -> 
                 title=f"{info.title}: {named(method)}{about}",
                 about=info.about,
                 summary=over_seeds([line["value"] for line in lines], shared=info.shared),
-                seeds=[line["seed"] for line in lines],
+                seeds=[seed_text(line["seed"]) for line in lines],
                 facts=facts,
                 commands=[command],
                 links=[],
@@ -114,7 +116,7 @@ def difference_sheets(part: Part, rows: pd.DataFrame, scores: list[str], *, page
     for score in dict.fromkeys(scores):
         theirs, info = by_seed(rows, base, score), score_info(score)
         for method in part.methods:
-            if method == base:
+            if method == base or {method, base} & part.study.denoiser.released.keys():  # nothing is paired with published weights
                 continue
             ours = by_seed(rows, method, score)
             facts = [(named(method), _values(ours)), (named(base), _values(theirs)), ("difference", _values(ours - theirs))]
@@ -125,7 +127,7 @@ def difference_sheets(part: Part, rows: pd.DataFrame, scores: list[str], *, page
                     title=f"{info.title}: {named(method)} minus {named(base)}" + f", study {study}" * bool(study),
                     about=f"{info.about}; paired by seed: both had the same first weights, data order and noise",
                     summary=_paired(pair) if pair else "No seed has both values.",
-                    seeds=[int(seed) for seed in ours.index],
+                    seeds=[str(seed) for seed in ours.index],
                     facts=facts,
                     commands=[],
                     links=[(sheet_id(score, m, study=study), f"{info.title} of {named(m)}") for m in (method, base)],

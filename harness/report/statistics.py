@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from harness.results.schema import LEVEL
+from harness.study.seeds import PUBLISHED
 
 POWER = 0.8  # chance at which a change is called detectable, and seeds enough
 SKEW = 1.0  # sigma of the log-normal seeds up to which `skewed_p` keeps its level
@@ -167,5 +168,6 @@ def by_seed(rows: pd.DataFrame, method: str, score: str) -> pd.Series:
 
 
 def difference(rows: pd.DataFrame, method: str, baseline: str, score: str) -> Estimate:
-    """Method minus baseline, paired by seed: both had the same first weights, data order and noise."""
-    return estimate((by_seed(rows, method, score) - by_seed(rows, baseline, score)).dropna().to_numpy())
+    """Method minus baseline, paired by seed: both had the same first weights, data order and noise. Published weights have no pair."""
+    pairs = by_seed(rows, method, score) - by_seed(rows, baseline, score)
+    return estimate(pairs.drop(PUBLISHED, errors="ignore").dropna().to_numpy())

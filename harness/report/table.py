@@ -38,6 +38,11 @@ class Content:
         return beside.printed_tables([(part.title if several else None, lines) for part, lines in self.lines])
 
     @property
+    def printed_notes(self) -> list[str]:
+        """Under them."""
+        return beside.notes([line for _, lines in self.lines for line in lines])
+
+    @property
     def text_tables(self) -> list[TextTable]:
         """Everything that is rendered, in order."""
         return [*(panel.text_table for panel in self.panels), *self.printed, *self.alone]
@@ -65,14 +70,14 @@ def content_of(study: Study, rows: pd.DataFrame, methods: list[str], seeds: list
 def written(content: Content) -> tuple[str, str]:
     """(Markdown, LaTeX)."""
     numbers = footnotes(content.text_tables)
-    under = [*content.notes, *(beside.NOTES if content.printed else [])]
+    under = [*content.notes, *content.printed_notes]
     below = [f"{superscript(number)} {reason}." for reason, number in numbers.items()] + under
     caption = [content.caption] * bool(content.caption)
     lines = [f"# {content.title}\n", *(f"{line}\n" for line in caption), *(to_markdown(one, numbers) for one in content.text_tables)]
     text = "\n".join([*lines, *(f"- {line}" for line in below), ""])
     floats = [(content.label, [panel.text_table for panel in content.panels], caption, content.notes)] * bool(content.panels)
     floats += [
-        (f"{content.label}-paper{place or ''}", [one], [f"{one.title}."], beside.NOTES * (place == 0))
+        (f"{content.label}-paper{place or ''}", [one], [f"{one.title}."], content.printed_notes * (place == 0))
         for place, one in enumerate(content.printed)
     ]
     floats += [(f"{content.label}-alone{place or ''}", [one], [f"{one.title}."], []) for place, one in enumerate(content.alone)]

@@ -12,11 +12,13 @@ from harness.results.schema import NONE, Row, ScoreFile, rows_of
 from harness.results.scores import score_info
 from harness.results.views import CHOSEN, View
 from harness.store import code
+from harness.study.seeds import run_name, seed_text
 from harness.study.typed import UserError, digest, nearest
 
 MADE_BY: dict[str, tuple[str, ...]] = {  # field of Row -> stages
     name: (name,) for name in ("encoder", "registers", "latents", "denoiser", "samples")
 }
+MADE_BY["denoiser"] = ("denoiser", "released")
 MADE_BY["decoder"] = ("decoder", "encoder")  # a VAE decodes itself
 
 
@@ -40,7 +42,7 @@ def trace_score(
     table = row_files.from_csv(csv)
     study = nearest(study or table["study"].iloc[0], list(dict.fromkeys(table["study"])), "study")
     table = table[table["study"] == study]
-    first = view_of(table.iloc[0])
+    first = first_of(table, method)
     chosen = choose(table, method=method, score=score, seed=seed, ema=ema, step=step, guided=guided)
     view, chain = view_of(chosen.iloc[0]), Chain(results or Path("results") / study)
     printed: set[str] = set()
@@ -95,6 +97,12 @@ def view_of(row: pd.Series | Row) -> View:
     return View(row.ema, row.step, row.guidance)
 
 
+def first_of(table: pd.DataFrame, method: str) -> View:
+    """What every score of a method is of: its first row's; the table's where the method has none."""
+    own = table[table["method"] == method]
+    return view_of((own if len(own) else table).iloc[0])
+
+
 def choose(
     table: pd.DataFrame, *, method: str, score: str, seed: int | None, ema: float | None, step: int | None, guided: bool
 ) -> pd.DataFrame:
@@ -102,7 +110,7 @@ def choose(
 
     UserError that names the nearest method, score, seed, average or step for one that there is not.
     """
-    first = view_of(table.iloc[0])
+    first = first_of(table, method)
     searched = table["guidance"].str.contains(CHOSEN, regex=False)
     if guided and not searched.any():
         raise UserError("no row is of guidance that was searched for; leave out --guided")
@@ -120,7 +128,7 @@ def file_name(row: Row, first: View) -> str:
     kind = score_info(row.score).stage
     view = view_of(row)
     folder = "guided/" * view.guided + (f"step{row.step}/" if row.step != first.step else "")
-    return f"runs/{row.method}/seed{row.seed}/{folder}{kind}{'' if row.ema == first.ema else f'-ema{row.ema:g}'}.json"
+    return f"runs/{row.method}/{run_name(row.seed)}/{folder}{kind}{'' if row.ema == first.ema else f'-ema{row.ema:g}'}.json"
 
 
 def mismatches(row: Row, source: Artifact, chain: Chain) -> Iterator[str]:
@@ -156,7 +164,7 @@ def described(row: Row) -> list[str]:
     value = f"{row.value!r}{interval}" if row.status == "ok" else f"{row.status}: {row.reason}"
     revision = row.commit + "+dirty" * row.dirty
     return [
-        f"seed {row.seed}: {value}, n = {row.n}; interval: {row.how}",
+        f"seed {seed_text(row.seed)}: {value}, n = {row.n}; interval: {row.how}",
         f"  commit {revision}, code {row.code}, config {row.config}, "
         f"{row.precision}, TF32 {_on(row.tf32)}, compiled {_on(row.compile)}, {row.device}",
         f"  {row.versions}",

@@ -156,8 +156,9 @@ def _measure(claim: Claim, condition: Condition, runs: Runs, study: Study, metho
     text, shown = condition.described(method, against), _printed(claim, condition, study)
     blank = Result(condition, text, method, against, "not tested", paper=shown)
     decays = {method: [study.ema]} | ({against: condition.decays(study)} if against else {})
-    absent = [name for name in decays if name not in methods]
-    if reason := lacking(claim, condition, study) or (f"method {absent[0]} is not in this run" if absent else ""):
+    absent = [f"method {name} is not in this run" for name in decays if name not in methods]
+    absent += [f"the weights of {name} are published, and of no seed" for name in decays if name in study.denoiser.released]
+    if reason := lacking(claim, condition, study) or next(iter(absent), ""):
         return _Measured(replace(blank, reason=reason))
     of_seeds = {(name, decay): runs.get((condition.score, name, decay), {}) for name in decays for decay in decays[name]}
     if skipped := [row.reason for seeds in of_seeds.values() for row in seeds.values() if row.status == "skipped"]:

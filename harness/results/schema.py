@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from harness.results.scores import score_info
 from harness.results.views import Hash, Status, Text
+from harness.study.seeds import Seed
 from harness.study.typed import Strict
 
 SCHEMA: Final = 4  # raise when a field is added or changes its meaning
@@ -65,11 +66,11 @@ class ScoreFile(Strict):
     schema_version: Literal[4] = SCHEMA
     study: Text
     method: Text
-    seed: int
-    ema: float  # decay of the weights that are scored
-    step: Annotated[int, Field(ge=1)]  # of training, that they are from
+    seed: Seed
+    ema: float  # decay of the weights that are scored; of published weights 0: nothing was averaged here
+    step: Annotated[int, Field(ge=0)]  # of training, that they are from; of published weights 0: nothing was trained here
     guidance: Text  # in words; of weights alone: the study's
-    sampled: Text = NONE  # what the samples were drawn with, as the network saw it; of weights alone: none
+    sampled: Text = NONE  # what the samples were drawn with, as the network saw it; of weights alone: none, of published ones which file
     scores: dict[str, Score]
     encoder: Hash
     registers: Hash  # neuron list of test-time registers
@@ -89,9 +90,9 @@ class Row(Strict):
 
     study: Text
     method: Text
-    seed: int | None
+    seed: Seed | None
     ema: float | None
-    step: Annotated[int, Field(ge=1)] | None
+    step: Annotated[int, Field(ge=0)] | None
     guidance: Text
     sampled: Text = NONE
     score: Text

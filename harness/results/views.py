@@ -12,6 +12,7 @@ from harness.study.study import Study
 from harness.study.typed import Strict
 
 CHOSEN = ", chosen on seed "  # in the words for guidance that stage `guidance` chose
+OF_FILE = "of published weights "  # in the words for what samples were drawn with, before the file
 
 Text = Annotated[str, Field(min_length=1)]
 Hash = Annotated[str, Field(pattern=r"^([0-9a-f]{64}|none)$")]  # SHA-256 of a file or folder; `none` where a score has no such input
@@ -27,7 +28,8 @@ class View(NamedTuple):
 
     @property
     def text(self) -> str:
-        return f"EMA {self.ema:g}, step {self.step}, guidance {self.guidance}"
+        weights = f"EMA {self.ema:g}, step {self.step}" if self.step else "published weights"
+        return f"{weights}, guidance {self.guidance}"
 
     @property
     def guided(self) -> bool:
@@ -70,9 +72,10 @@ class Choice(Strict):
     reason: str = ""
 
 
-def plain_view(study: Study) -> View:
-    """What every score of a study is of."""
-    return View(study.ema, study.steps, study.sampling.guidance.text)
+def plain_view(study: Study, method: str | None = None) -> View:
+    """What every score of a study is of; of a method with published weights they are neither averaged nor trained here: 0 and 0."""
+    trained = method not in study.denoiser.released
+    return View(study.ema if trained else 0.0, study.steps if trained else 0, study.sampling.guidance.text)
 
 
 def chosen_text(guidance: Guidance, scale: float, interval: tuple[float, float], seed: int) -> str:

@@ -19,7 +19,7 @@ stage = partial(shared.stage, RUN)
 
 wildcard_constraints:
     study=either([STUDY]),
-    method=either(RUN.methods),
+    method=either(RUN.trained),
     encoder="plain|trained_registers|ttr_[a-z0-9_]+",
     backbone="plain|trained_registers",
     asset=either([*RUN.study.assets]),

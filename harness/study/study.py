@@ -1,7 +1,7 @@
 """Typed studies: everything but the method. One YAML file each in harness/studies/. Read by the Snakefile, so no torch here."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +19,9 @@ from harness.study.sections.evaluation import Evaluation, Outliers
 from harness.study.sections.job import Job
 from harness.study.sections.latents import LatentSection
 from harness.study.sections.pixels import Pixels
+from harness.study.sections.released import check_released
 from harness.study.sections.sampling import Sampling
+from harness.study.seeds import PUBLISHED
 from harness.study.typed import OneOf, Strict, Title, UserError, check_seeds, explain, merge, nearest
 from harness.study.yaml_file import read_mapping
 
@@ -86,6 +88,7 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _views_fit(self) -> "Study":
+        check_released(self)
         kept, search = [*self.snapshots, self.steps], self.sampling.guidance_search
         if len(set(kept)) < len(kept):
             raise ValueError(f"denoiser.snapshots {self.denoiser.snapshots} are not all at different steps: {kept}")
@@ -111,6 +114,19 @@ class Study(Strict):
             )
         if self.outliers == "planted" and not encoder.plantable:
             raise ValueError("outliers can be planted only into an encoder that the study trains")
+
+    def values(self) -> dict[str, Any]:
+        """As JSON has it, the published weights included, which are no setting of a training."""
+        released = {name: one.model_dump(mode="json") for name, one in self.denoiser.released.items()}
+        return merge(self.model_dump(mode="json"), {"denoiser": {"released": released} if released else {}})
+
+    def seeds_of(self, method: str, seeds: list[int]) -> list[int]:
+        """The runs of a method, where the trained ones have `seeds`: these, or the one of published weights."""
+        return [PUBLISHED] if method in self.denoiser.released else seeds
+
+    def trained_seeds(self, methods: Iterable[str], seeds: list[int]) -> list[int]:
+        """`seeds`, or none where all of the methods have published weights."""
+        return [] if set(methods) <= self.denoiser.released.keys() else seeds
 
     @property
     def family(self) -> str:

@@ -13,6 +13,7 @@ from harness.store import code
 from harness.store.assets import ASSETS_FOLDER, missing, state_of
 from harness.study import places
 from harness.study.method import EncoderRegisters, load_method, method_file
+from harness.study.seeds import run_name
 from harness.study.study import Study
 from harness.study.typed import UserError, digest
 from harness.workflow.stages import STAGES
@@ -31,6 +32,16 @@ class Run:
     def encoders(self) -> list[str]:
         """Encoder variants that the methods need."""
         return sorted(set(self._encoder_of.values()))
+
+    @property
+    def trained(self) -> list[str]:
+        """Methods whose denoisers the study trains; the others' weights are published."""
+        return [name for name in self.methods if name not in self.study.denoiser.released]
+
+    @property
+    def published(self) -> list[str]:
+        """Methods whose weights are published."""
+        return [name for name in self.methods if name in self.study.denoiser.released]
 
     def encoder(self, method: str) -> str:
         return self._encoder_of[method]
@@ -76,8 +87,8 @@ class Run:
 
     def files(self, *names: str, seeds: list[int] | None = None) -> list[str]:
         """Files of the runs of every method and of all seeds."""
-        runs = [(method, seed) for method in self.methods for seed in seeds or self.seeds]
-        return [f"results/{self.study.name}/runs/{method}/seed{seed}/{name}" for method, seed in runs for name in names]
+        runs = [(method, run_name(seed)) for method in self.methods for seed in self.study.seeds_of(method, seeds or self.seeds)]
+        return [f"results/{self.study.name}/runs/{method}/{run}/{name}" for method, run in runs for name in names]
 
     def rows(self, views: Collection[str] = ()) -> list[str]:
         """Every file that rows come from; `views` as rows.collect has them. UserError for a seed that guidance was chosen on."""
@@ -177,7 +188,8 @@ class Run:
 
         A param of the rule: Snakemake runs it again when they change.
         """
-        return digest({name: to_jsonable_python(places.field(self.study, name)) for name in sections or type(self.study).model_fields})
+        parts = {name: to_jsonable_python(places.field(self.study, name)) for name in sections or type(self.study).model_fields}
+        return digest(parts if sections or not self.study.denoiser.released else self.study.values())
 
     def method(self, name: str) -> list[str]:
         """The file of a method, and what it imports beyond what training does, each with a hash of what runs in it."""

@@ -52,6 +52,11 @@ STAGES: dict[str, Stage] = {
     "latents": Stage("whitening statistics, and the whitened latents where they are cached", "harness.encoder.encode", "make_latents"),
     "decoder": Stage("the decoder of an encoder variant: train or import it", "harness.decoder.decode", "make_decoder"),
     "denoiser": Stage("train a method's denoisers, one a seed", "harness.denoiser.train", "train_denoisers", shared=True),
+    "released": Stage(
+        "a method's published weights, in place of a training: checked by name and shape, and by one step",
+        "harness.denoiser.released",
+        "take_released",
+    ),
     "samples": Stage("draw the samples of a method's runs", "harness.denoiser.sample", "draw_samples", shared=True),
     "references": Stage("features and statistics that samples are compared with", "harness.evaluation.references", "make_references"),
     "guidance": Stage(

@@ -14,6 +14,7 @@ from harness.report import rows as row_files
 from harness.report.figure_specs import FigureSpec
 from harness.store import artifacts
 from harness.study import places
+from harness.study.seeds import noise_seed, run_name
 from harness.study.study import Study
 
 
@@ -33,9 +34,15 @@ class Context:
         """Rows of the weights that every score is of: one EMA decay, the last step, the study's own guidance."""
         return row_files.of_view(self.rows, self.study)
 
+    @property
+    def noise_seed(self) -> int:
+        """That of the samples that are shown: the first one's, and 0 of published weights."""
+        return noise_seed(self.study.seeds_of(self.methods[0], self.seeds)[0])
+
     def run(self, method: str, seed: int) -> Path:
-        """The folder of a run."""
-        return self.results / "runs" / method / f"seed{seed}"
+        """The folder of a run; of published weights that of their only one."""
+        (own,) = self.study.seeds_of(method, [seed])
+        return self.results / "runs" / method / run_name(own)
 
     def samples(self, method: str, seed: int) -> "Samples":
         """Those of a run, compared with their record."""
@@ -70,7 +77,7 @@ class Context:
     def outliers(self, method: str) -> pd.DataFrame:
         """Outlier statistics of a method's runs: a line a seed, part, layer and noise level."""
         tables = []
-        for seed in self.seeds:
+        for seed in self.study.seeds_of(method, self.seeds):
             path = self.run(method, seed) / "outliers.parquet"
             artifacts.checked(path)
             tables.append(pd.read_parquet(path).assign(seed=seed))

@@ -47,9 +47,8 @@ def samples(context: Context) -> tuple[Figure, Data]:
     axes[-1, 0].set_xticks(np.arange(len(columns)) * width + width / 2, named, rotation=90 if kind == "prompt" else 0)
     axes[-1, 0].tick_params(length=0)
     axes[-1, 0].set_xlabel(f"{kind} that the sample was drawn with")
-    set_title(
-        figure, f"Samples of '{study.name}', seed {seed}: the same noise in every column (first {SAMPLES_PER_CLASS} of each {kind}{some})"
-    )
+    shown_of = f"first {SAMPLES_PER_CLASS} of each {kind}{some}"
+    set_title(figure, f"Samples of '{study.name}', seed {context.noise_seed}: the same noise in every column ({shown_of})")
     figure.set_layout_engine("compressed", h_pad=0.015, hspace=0)
     return figure, data | {"labels": labels[columns]}
 

@@ -29,7 +29,7 @@ def fid(context: Context) -> tuple[Figure, Data]:
     for y, method in enumerate(methods):
         colour, values = colour_of(method), by_seed(table, method, "fid").to_numpy()
         draw_seeds(left, y, colour, values, without[method])
-        if method != methods[0]:
+        if method != methods[0] and not {method, methods[0]} & study.denoiser.released.keys():
             deltas = values - by_seed(table, methods[0], "fid").to_numpy()
             draw_seeds(right, y, colour, deltas, without[method] or (without[methods[0]] and f"baseline {without[methods[0]]}"))
         run = table[(table["method"] == method) & (table["score"] == "fid")].iloc[0]

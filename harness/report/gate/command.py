@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from harness.report.gate.compare import RATE, compare_rows
 from harness.report.gate.lines import ORDER, GateLine, GateReport, NeuronLists, by_score
 from harness.report.gate.power import power_text
-from harness.report.rows import from_csv, to_csv
+from harness.report.rows import from_csv, to_csv, trained
 from harness.results.schema import LEVEL, NONE
 from harness.results.views import View
 from harness.store import artifacts
@@ -50,7 +50,7 @@ def run_gate(
     fresh = from_csv(rows)
     if set(fresh["study"]) != {study}:
         raise UserError(f"{rows}: rows of study '{fresh['study'].iloc[0]}', not of '{study}'; give --study and --rows of one")
-    fresh = _of_methods(fresh, methods, rows)
+    fresh = _of_methods(trained(fresh, rows), methods, rows)
     neurons = neurons_of(fresh, places.folder(results or Path("results") / study, of, places.home(of, "encoder")))
     if renew:
         return store_rows(fresh, against, neurons), 0
@@ -62,7 +62,7 @@ def run_gate(
 def _stored(against: Path, study: str) -> pd.DataFrame:
     if not against.is_file():
         raise UserError(f"{against}: no stored rows; write them with dsr check --study {study} --update, and keep the file")
-    return from_csv(against)
+    return trained(from_csv(against), against)
 
 
 def _of_methods(rows: pd.DataFrame, methods: list[str] | None, path: Path) -> pd.DataFrame:

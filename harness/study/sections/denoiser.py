@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from harness.study.method import DiffusionRegisters
+from harness.study.sections.released import Released
 from harness.study.sections.training import Training
 from harness.study.typed import Count, Decay, Positive, Share, Strict
 
@@ -199,6 +200,8 @@ class DenoiserSection(Shape):
     ema: Annotated[list[Decay], Field(min_length=1)]  # decays; one set of weights is kept for each
     ema_warm_up: bool = True  # (1 + n) / (10 + n), TensorFlow's and score-SDE's; the released code has none
     training: Training
+    # method -> published weights in place of a training; no part of the settings of those that are trained
+    released: dict[str, Released] = Field(default={}, exclude=True)
     snapshots: list[Positive] = Field(default=[])  # earlier ends to keep, sample and score too; in steps or epochs, as training's length
 
     def shift(self, values: int) -> float:
