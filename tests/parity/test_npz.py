@@ -58,7 +58,7 @@ def test_every_spoiled_value_is_found(path, tmp_path):
             if name in arrays:
                 spoiled[name] = arrays[name] * (1 + 1e-4) if np.any(arrays[name]) else arrays[name] + 1
             else:
-                values = with_changed(values, name, lambda value: value * (1 + 1e-4) if value else 1.0)
+                values = with_changed(values, name, lambda value: value * (1 + 1e-4) if abs(value) > 1e-9 else 1.0)
         found = {quantity.name for quantity in parity(write(tmp_path / "spoiled.npz", values, spoiled)) if not quantity.ok}
         assert found == set(some)
 
