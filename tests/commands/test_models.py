@@ -118,7 +118,8 @@ def test_all_that_is_known_is_listed(tmp_path):
     assert (by_path[CLIP]["bytes"], by_path[CLIP]["sha256"]) == (None, None)
     encoder = by_path["encoders/dinov2-base"]
     assert (encoder["host"], encoder["repository"], encoder["file"]) == ("huggingface.co", "facebook/dinov2-base", "model.safetensors")
-    assert by_path["denoisers/dsr_dit_xl_siglip2_b.pt"]["studies"] == {}
+    assert by_path["denoisers/dsr_dit_xl_siglip2_b.pt"]["studies"] == {"published_dsr": ["denoiser.released.baseline"]}
+    assert by_path["denoisers/lightningdit_xl_64ep.pt"]["studies"] == {}
     assert "image-net.org" in by_path["imagenet/train"]["by_hand"]
     assert {entry["state"] for entry in entries} == {"missing"}
 
