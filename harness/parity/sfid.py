@@ -38,6 +38,7 @@ def outputs(file: GoldenFile, config: SpatialConfig) -> Tensors:
     branch, a, b = (tensor.float() / 4 for tensor in file.take("small.branch_times4_uint8", "A_times4_uint8", "B_times4_uint8"))
     exact = exact_distance(a, b)
     few = {
+        "n": [len(a), len(b)],
         "exact": exact,
         "adm_code": exact,  # whose root of a singular product is 1e-7 beside
         "wrong_layout_both_sides_exact": exact_distance(channels_first(a), channels_first(b)),
@@ -52,8 +53,8 @@ def outputs(file: GoldenFile, config: SpatialConfig) -> Tensors:
     return computed
 
 
-def number(value: float) -> Tensor:
-    """() float64."""
+def number(value: float | list[int]) -> Tensor:
+    """() or (N,) float64."""
     return torch.tensor(value, dtype=torch.float64)
 
 

@@ -72,6 +72,11 @@ def of_job(names):
     return runs(*names) if RUN.together else run_files(names)
 
 
+def published(*names):
+    """Files of the only run of {study} and {method}, whose weights are published."""
+    return expand("results/{{study}}/runs/{{method}}/published/{name}", name=names)
+
+
 def kept(files):
     """Outputs of a job of all seeds: those of seeds that are done stay, so that a seed that joins is made alone."""
     return [update(file) for file in files] if RUN.together else files

@@ -1,10 +1,5 @@
 # Methods whose weights are published: the file in place of a training, and then the same stages as of any other run.
 if RUN.published:
-
-    def published(*names):
-        """Files of the only run of {study} and {method}."""
-        return expand("results/{{study}}/runs/{{method}}/published/{name}", name=names)
-
     rule released:
         input:
             latents=latents,

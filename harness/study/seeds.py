@@ -22,8 +22,12 @@ def seed_text(seed: int | None) -> str:
 
 
 def seed(text: str) -> int:
-    """Of its text; ValueError for what is no whole number and not `published`."""
-    return PUBLISHED if text == WORD else int(text)
+    """Of its text; ValueError for what is no whole number from 0 on and not `published`."""
+    if text == WORD:
+        return PUBLISHED
+    if int(text) < 0:
+        raise ValueError(text)  # -1 is how PUBLISHED is kept, and no seed
+    return int(text)
 
 
 def run_name(seed: int | None) -> str:

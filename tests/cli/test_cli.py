@@ -55,10 +55,10 @@ def test_help_lists_the_stages_in_order(monkeypatch, capsys):
     [
         (["denoise", "--study", "smoke"], "unknown stage 'denoise', did you mean 'denoiser'?"),
         (["data", "--study", "smoke"], "the following arguments are required: --out; see 'dsr data --help'"),
-        (["samples", "--study", "smoke", "--seeds", "x"], "argument --seeds: invalid int value: 'x'"),
+        (["samples", "--study", "smoke", "--seeds", "x"], "argument --seeds: invalid seed value: 'x'"),
         (
             ["outliers", "--study", "smoke", "--method", "dsr", "--seeds", "-1", "--denoisers", "d", "--latents", "l", "--out", "x"],
-            "seeds must be",
+            "argument --seeds: invalid seed value: '-1'",
         ),
         (["data", "--study", "digts", "--out", "x"], "unknown study 'digts', did you mean 'digits'?"),
         (

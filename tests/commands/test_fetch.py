@@ -187,7 +187,12 @@ def test_killed_and_interrupted_it_goes_on_to_the_same_bytes(world):
     part = world.root / f"{WEIGHTS}.part"
 
     def started():
-        return subprocess.Popen([sys.executable, "-c", SCRIPT], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        script = [
+            sys.executable,
+            "-c",
+            f"import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{SCRIPT}",
+        ]  # as in a terminal
+        return subprocess.Popen(script, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def wait_for(size, process):
         while not (part.exists() and part.stat().st_size >= size):

@@ -22,7 +22,7 @@ def rows_of(text):
 
 
 ROWS = rows_of(TEXT)
-WEIGHTS = rows_of(BEFORE[BEFORE.index("| weights |") :])
+WEIGHTS = rows_of(BEFORE[BEFORE.index("| weights |") :].partition("\n\n")[0])
 RELEASE = {  # difference -> the field that says it
     "what test-time registers take": "search.variant",
     "outliers of that search": "search.threshold",

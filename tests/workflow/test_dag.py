@@ -244,8 +244,8 @@ def test_source_is_clean(arguments):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-DRAWN = {"samples", "step_samples", "guidance", "guided_samples"}
-SCORED = {"scores", "step_scores", "guided_scores"}
+DRAWN = {"samples", "step_samples", "guidance", "guided_samples", "published_samples"}
+SCORED = {"scores", "step_scores", "guided_scores", "published_scores"}
 
 
 @pytest.mark.parametrize(
@@ -253,9 +253,9 @@ SCORED = {"scores", "step_scores", "guided_scores"}
     [
         ({"evaluation": {"kid_subsets": 7}}, SCORED),
         ({"evaluation": {"judge": {"width": 24}}}, {"judge", "references", *SCORED}),
-        ({"outlier_statistics": {"times": [0.5]}}, {"outliers", "maps"}),
+        ({"outlier_statistics": {"times": [0.5]}}, {"outliers", "maps", "published_outliers", "published_maps"}),
         ({"sampling": {"guidance": {"scale": 2.0}}}, DRAWN),
-        ({"denoiser": {"ema": [0.98, 0.9, 0.995, 0.5]}}, {"denoiser", "held_out_denoiser"}),
+        ({"denoiser": {"ema": [0.98, 0.9, 0.995, 0.5]}}, {"denoiser", "held_out_denoiser", "released"}),
         ({"sampling": {"averages": [0.9]}}, {*DRAWN, "scores"}),
         ({"search": {"variant": "released"}}, {"registers", "latents", "encoder_maps"}),
         ({"title": "another"}, set()),
@@ -273,7 +273,7 @@ def test_a_changed_field_reruns_the_rules_that_read_it(change, rerun):
         if derived and not called and rule.endswith("samples"):
             sections[rule] = sections["samples"]
     sections = {rule: names for rule, names in sections.items() if names}
-    assert len(sections) == 20
+    assert len(sections) == 25
     studies = [parse_study("tiny", tiny_values(**changed)) for changed in ({}, change)]
     before, after = ({rule: Run(study, [0], ["baseline"]).config(*names) for rule, names in sections.items()} for study in studies)
     assert {rule for rule in sections if before[rule] != after[rule]} == rerun
