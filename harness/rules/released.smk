@@ -1,5 +1,6 @@
 # Methods whose weights are published: the file in place of a training, and then the same stages as of any other run.
 if RUN.published:
+
     rule released:
         input:
             latents=latents,
