@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from harness.cli.adding import Add, add_assets
+from harness.cli.adding import Add, add_assets, at_least
 from harness.cli.measure import add_measure
 from harness.cli.published import add_published
 from harness.store.files import write_text
@@ -150,20 +150,6 @@ def verify(a: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _count(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"at least 1; got {value}")
-    return value
-
-
-def _redraws(text: str) -> int:
-    value = int(text)
-    if value < 2:
-        raise argparse.ArgumentTypeError(f"at least 2, for a Monte Carlo error; got {value}")
-    return value
-
-
 def add_commands(add: Add) -> None:
     _before_a_run(add)
     add_measure(add)
@@ -204,7 +190,7 @@ def _before_a_run(add: Add) -> None:
     )
     sub.add_argument("--study", metavar="NAME", help="whose denoiser, recipe and sampler; needed without --peers")
     sub.add_argument("--method", metavar="NAME", help="whose registers (default: dsr)")
-    sub.add_argument("--steps", type=_count, help="training steps that are timed (default: 10)")
+    sub.add_argument("--steps", type=at_least(1), help="training steps that are timed (default: 10)")
     sub.add_argument("--precision", choices=["fp32", "bf16"], help="of training; default: the study's")
     sub.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: the study's")
     sub.add_argument("--batch", type=int, help="default: the study's")
@@ -217,7 +203,7 @@ def _before_a_run(add: Add) -> None:
         "--peers", action="store_true", help="measure this harness beside its peers instead; takes --rows, --threads, --out alone"
     )
     sub.add_argument("--rows", nargs="+", metavar="NAME", help="with --peers: these rows alone (default: all)")
-    sub.add_argument("--threads", type=_count, metavar="N", help="with --peers: of both sides (default: 1, as a job of digits has)")
+    sub.add_argument("--threads", type=at_least(1), metavar="N", help="with --peers: of both sides (default: 1, as a job of digits has)")
     sub = add("compute", compute, "render the compute table of the paper-scale studies")
     sub.add_argument("--out", required=True, type=Path, metavar="PATH", help="Markdown to write")
 
@@ -239,7 +225,13 @@ def _on_results(add: Add) -> None:
     sub.add_argument("--study", default="digits", metavar="NAME", help="whose rows (default: digits)")
     sub.add_argument("--against", type=Path, metavar="PATH", help="rows (default: reports/<study>/table1.csv)")
     sub.add_argument("--seeds", type=int, nargs="+", metavar="SEED", help="rows of these seeds alone (default: all)")
-    sub.add_argument("--redraws", type=_redraws, default=100, metavar="N", help="simulated comparisons of each figure (default: 100)")
+    sub.add_argument(
+        "--redraws",
+        type=at_least(2, ", for a Monte Carlo error"),
+        default=100,
+        metavar="N",
+        help="simulated comparisons of each figure (default: 100)",
+    )
     sub.add_argument("--claims", type=Path, default=Path("reports/claims.yaml"), metavar="PATH", help="default: reports/claims.yaml")
     sub = add("trace", trace, "follow a score back to the data and verify every hash on the way; exit code 1 if one does not fit")
     sub.add_argument("csv", type=Path, metavar="CSV", help="rows, such as reports/digits/table1.csv")

@@ -3,14 +3,14 @@
 import argparse
 from pathlib import Path
 
-from harness.cli.adding import Add
+from harness.cli.adding import Add, at_least
 from harness.store.assets import ASSETS_FOLDER
+from harness.study.names import OF_STUDY
 from harness.study.sections.extractors import EXTRACTORS
 from harness.study.typed import check_seeds
 from harness.workflow.counting import count_left_out
 
 PROTOCOL = ("kid_subset", "neighbours", "resamples")
-OF_STUDY = "study:"
 ABOUT = "score anyone's samples, with intervals: rows and a page in a folder; trains nothing, downloads nothing"
 EXAMPLES = """
 SAMPLES and REF are told by what they are. Samples: a folder of images (at any depth, in the order of sorted names), an .npz file with
@@ -70,13 +70,6 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"at least 1; got {value}")
-    return value
-
-
 def add_measure(add: Add) -> None:
     """The subcommand."""
     sub = add("measure", measure, ABOUT)
@@ -95,16 +88,16 @@ def add_measure(add: Add) -> None:
     )
     sub.add_argument("--clip", metavar="CLIP", help="for the CLIP score: an open_clip folder, MODEL=FILE, or study:NAME")
     sub.add_argument("--captions", metavar="HOW", help="of it: column:NAME, or a file: one a line, or CSV file_name,text or class,text")
-    sub.add_argument("--image-size", type=_positive, metavar="N", help="crop every image to N x N pixels, as ADM does")
+    sub.add_argument("--image-size", type=at_least(1), metavar="N", help="crop every image to N x N pixels, as ADM does")
     sub.add_argument("--column", metavar="NAME", help="of a data set: the one with the images (default: image, or the only such one)")
     sub.add_argument("--split", metavar="NAME", help="of a data set of several")
     sub.add_argument("--name", dest="called", default="measured", metavar="NAME", help="study in the rows (default: measured)")
     sub.add_argument("--method", metavar="NAME", help="method in the rows (default: what SAMPLES is called)")
     sub.add_argument("--seed", type=int, help="seed in the rows (default: none)")
-    sub.add_argument("--kid-subset", type=_positive, metavar="N", help="images in each of KID's subsets (default: 1000, or the study's)")
-    sub.add_argument("--neighbours", type=_positive, metavar="K", help="of precision and recall (default: 3, or the study's)")
-    sub.add_argument("--resamples", type=_positive, metavar="N", help="for the intervals (default: 200, or the study's)")
+    sub.add_argument("--kid-subset", type=at_least(1), metavar="N", help="images in each of KID's subsets (default: 1000, or the study's)")
+    sub.add_argument("--neighbours", type=at_least(1), metavar="K", help="of precision and recall (default: 3, or the study's)")
+    sub.add_argument("--resamples", type=at_least(1), metavar="N", help="for the intervals (default: 200, or the study's)")
     sub.add_argument("--results", type=Path, default=Path("results"), metavar="PATH", help="where studies' results are (default: results)")
-    sub.add_argument("--threads", type=_positive, default=1, metavar="N", help="of the CPU (default: 1); more may move a last digit")
+    sub.add_argument("--threads", type=at_least(1), default=1, metavar="N", help="of the CPU (default: 1); more may move a last digit")
     sub.add_argument("--gpu", action="store_true", help="compute on a GPU, in float32 without TF32")
     sub.add_argument("--out", required=True, type=Path, metavar="FOLDER", help="a new folder: rows.csv and scores.md")

@@ -8,7 +8,7 @@ import pandas as pd
 from harness.evaluation.outside.score import FLOOR, Asked, Measurement, score_outside
 from harness.report.measured import measured_page
 from harness.report.rows import checked, one_line, to_csv, typed
-from harness.store.files import atomic
+from harness.store.files import atomic, there_of
 from harness.study.typed import UserError
 
 ROWS, PAGE = "rows.csv", "scores.md"
@@ -37,6 +37,6 @@ def check_out(out: Path) -> None:
     """UserError where a folder cannot be written, or something else is there: known before anything is computed."""
     if out.exists() and not (out.is_dir() and {path.name for path in out.iterdir()} <= WRITTEN):
         raise UserError(f"--out {out}: is there, and has more than {' and '.join(sorted(WRITTEN))}; name a new folder")
-    above = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    above = there_of(out)
     if not above.is_dir() or not os.access(above if above != out.absolute() else above.parent, os.W_OK | os.X_OK):
         raise UserError(f"--out {out}: {above} is no folder that can be written to; name another")

@@ -12,7 +12,7 @@ from harness.encoder.tower import VisionEncoder
 from harness.store import artifacts
 from harness.store.files import write_json
 from harness.store.tensors import load_tensors, save_tensors
-from harness.study.typed import UserError
+from harness.study.typed import UserError, first_line
 
 
 def read_pretrained(source: str | Path, *, family: str | None = None, image_size: int | None = None) -> VisionEncoder:
@@ -39,7 +39,7 @@ def read_pretrained(source: str | Path, *, family: str | None = None, image_size
             dtype=torch.float32,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(f"{source}: its weights cannot be read: {str(error).splitlines()[0]}") from None
+        raise UserError(f"{source}: its weights cannot be read: {first_line(error)}") from None
     for name, have, want in sorted(info["mismatched_keys"]):
         raise UserError(f"{source}: weights of another architecture: '{name}' is {tuple(have)} in the file, {tuple(want)} in the model")
     for name in sorted(info["missing_keys"]):
@@ -60,7 +60,7 @@ def _tower_config(source: str | Path) -> PreTrainedConfig:
         config = AutoConfig.from_pretrained(source, local_files_only=True)
     except (OSError, ValueError) as error:
         if Path(source).is_dir():
-            raise UserError(f"{source}: not a vision encoder: {str(error).splitlines()[0]}") from None
+            raise UserError(f"{source}: not a vision encoder: {first_line(error)}") from None
         raise UserError(
             f"{source}: no such encoder, neither a local folder nor in the hub cache; where there is a network, run "
             f"`hf download {source} --local-dir FOLDER`, and give the folder"

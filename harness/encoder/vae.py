@@ -8,7 +8,7 @@ from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from diffusers.utils import logging
 from torch import Tensor, nn
 
-from harness.study.typed import UserError
+from harness.study.typed import UserError, first_line
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -48,7 +48,7 @@ def load_vae(folder: Path, sizes: Mapping[str, int], scale: float | None = None)
     try:
         model, info = AutoencoderKL.from_pretrained(folder, local_files_only=True, use_safetensors=True, output_loading_info=True)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"{folder}: not a diffusers AutoencoderKL with safetensors: {str(error).strip().splitlines()[0]}") from None
+        raise UserError(f"{folder}: not a diffusers AutoencoderKL with safetensors: {first_line(error)}") from None
     if info["missing_keys"] or info["unexpected_keys"]:
         first = [*info["missing_keys"], *info["unexpected_keys"]][0]
         raise UserError(f"{folder}: weights of another architecture: '{first}' is missing or unexpected")

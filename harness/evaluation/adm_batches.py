@@ -14,7 +14,7 @@ from torch import Tensor
 from harness.evaluation.features import Extractor, Seen
 from harness.evaluation.reference_statistics import GIVEN, ReferenceStatistics
 from harness.study.study import Study
-from harness.study.typed import UserError
+from harness.study.typed import UserError, first_line
 
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -127,5 +127,6 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, EOFError, KeyError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable .npz file ({reason}); truncated? get it again and run the same command again") from None
+        raise UserError(
+            f"{path}: not a readable .npz file ({first_line(error)}); truncated? get it again and run the same command again"
+        ) from None

@@ -77,11 +77,16 @@ def device_name() -> str:
     """The GPU by its name; the CPU by what kernels are chosen by: float32 results have the same bits only where that is alike."""
     if device().type == "cuda":
         return torch.cuda.get_device_name()
-    cpuinfo = Path("/proc/cpuinfo")  # Linux's; elsewhere the instruction set alone is known
-    first = cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0] if cpuinfo.is_file() else ""
-    facts = dict([part.strip() for part in line.split(":", 1)] for line in first.splitlines() if ":" in line)
+    facts = cpu_facts()
     known = [f"{word}{facts[key]}" for key, word in CPU_FACTS.items() if facts.get(key)]
     return f"{platform.machine()} CPU ({', '.join([' '.join(known)] * bool(known) + [torch.backends.cpu.get_cpu_capability()])})"
+
+
+def cpu_facts() -> dict[str, str]:
+    """What Linux says of the first processor; elsewhere nothing."""
+    cpuinfo = Path("/proc/cpuinfo")
+    first = cpuinfo.read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0] if cpuinfo.is_file() else ""
+    return dict([part.strip() for part in line.split(":", 1)] for line in first.splitlines() if ":" in line)
 
 
 def claim_gpu() -> int:

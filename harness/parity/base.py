@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from types import MappingProxyType
 from typing import Any
 
+import torch
 from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
@@ -56,6 +57,11 @@ class Format:
 def pattern_of(name: str, patterns: Iterable[str]) -> str | None:
     """The first of these patterns that a name fits."""
     return next((pattern for pattern in patterns if fnmatchcase(name, pattern)), None)
+
+
+def number(value: float | list[int]) -> Tensor:
+    """() or (N,) float64."""
+    return torch.tensor(value, dtype=torch.float64)
 
 
 def blocks_of(model: nn.Module, call: Callable[[], Tensor]) -> Tensors:

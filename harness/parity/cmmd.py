@@ -1,10 +1,9 @@
 """CMMD: cmmd-pytorch@f7673a9 `distance.mmd` in float32 and float64, FD-Loss@2f22479 `compute_mmd` at the same sigma, and pixels."""
 
-import torch
 from torch.nn.functional import normalize
 
 from harness.evaluation.cmmd import discrepancy
-from harness.parity.base import Format
+from harness.parity.base import Format, number
 from harness.parity.extractors import CMMD_PIXELS_LEFT_OUT, Pixels, pixels_cmmd
 from harness.parity.files import GoldenFile, Tensors
 
@@ -19,7 +18,7 @@ def outputs(file: GoldenFile, config: Pixels) -> Tensors:
     x, y = file.take("X", "Y")
     unit_x, unit_y = normalize(x), normalize(y)
     pairs = {"raw": (x, y), "unit_norm": (unit_x, unit_y), "X_Y_swapped": (unit_y, unit_x), "same": (unit_x, unit_x)}
-    values = {name: torch.tensor(discrepancy(*pair)[0], dtype=torch.float64) for name, pair in pairs.items()}
+    values = {name: number(discrepancy(*pair)[0]) for name, pair in pairs.items()}
     distances = {f"values.{name}.{program}": value for name, value in values.items() for program in PROGRAMS}
     return distances | {"X_unit": unit_x, "Y_unit": unit_y} | pixels_cmmd(file, config.grid_step)
 

@@ -78,7 +78,7 @@ def of_logits(file: GoldenFile) -> Tensors:
     theirs = [inception_score(logits, 2).value, isc_features_to_metric(logits, splits=SPLITS)[KEY_METRIC_ISC_STD]]
     other = inception_score(logits, 2, rule="diffusionbench-evals").value
     start = "values.inception_score"
-    return {f"{start}.fd_loss_seed2020": torch.tensor(theirs, dtype=torch.float64), f"{start}.fdeval_seed0_floor_chunks": number(other)}
+    return {f"{start}.fd_loss_seed2020": number(theirs), f"{start}.fdeval_seed0_floor_chunks": number(other)}
 
 
 def of_images(file: GoldenFile) -> Tensors:

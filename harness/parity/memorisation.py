@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from harness.evaluation.memorisation import LEAST, authenticity, c_t, copying
 from harness.evaluation.vendi import vendi, vendi_per_class
-from harness.parity.base import Described, Format
+from harness.parity.base import Described, Format, number
 from harness.parity.files import GoldenFile, Tensors
 
 RESAMPLES = 2  # of intervals, which no file has
@@ -20,11 +20,6 @@ WIDEST = 64  # dimensions of the original's k-means
 def outputs(file: GoldenFile, _config: Described) -> Tensors:
     """Of features (N, D): scores (), by class (classes,); in cells that the file has, and in those of k-means."""
     return diversity(file) | authentic(file) | copied(file)
-
-
-def number(value: float) -> Tensor:
-    """() float64."""
-    return torch.tensor(value, dtype=torch.float64)
 
 
 def diversity(file: GoldenFile) -> Tensors:

@@ -3,7 +3,7 @@
 import torch
 
 from harness.evaluation.mind import distance, draws
-from harness.parity.base import Described, Format
+from harness.parity.base import Described, Format, number
 from harness.parity.files import GoldenFile, Tensors
 
 
@@ -34,8 +34,7 @@ def outputs(file: GoldenFile, config: MINDConfig) -> Tensors:
     for name, run in config.values.items():
         sides = pairs.get(name, (x, y))
         value, shares = distance(*sides, run.rng_seed, run.num_projections)
-        number = torch.tensor(value, dtype=torch.float64)
-        computed |= {f"values.{name}.{program}": number for program in ("fdeval", "torch_fidelity", "float64")}
+        computed |= {f"values.{name}.{program}": number(value) for program in ("fdeval", "torch_fidelity", "float64")}
         computed[f"values.{name}.n_used"] = torch.tensor(float(len(shares)))
     return computed
 

@@ -1,11 +1,9 @@
 """Precision, recall, density and coverage of dgm-eval@74c79f7, torch-fidelity@5e211a9, FD-Loss@2f22479 and ADM's evaluator."""
 
-import torch
-
 from harness.evaluation.neighbours import Ties
 from harness.evaluation.prdc import balls
 from harness.evaluation.precision_recall import precision_recall
-from harness.parity.base import Described, Format
+from harness.parity.base import Described, Format, number
 from harness.parity.files import GoldenFile, Tensors
 
 RULES: dict[str, Ties] = {  # which points on a ball's surface are inside
@@ -34,7 +32,7 @@ def outputs(file: GoldenFile, _config: Described) -> Tensors:
                     f"{run}.{program}.coverage": of.reached.double().mean(),
                 }
             library = precision_recall(fake, real, neighbours, halves=2)
-            shares = {name: torch.tensor(one.value, dtype=torch.float64) for name, one in library.items()}
+            shares = {name: number(one.value) for name, one in library.items()}
             computed |= {f"{run}.{program}.{name}": share for program in TORCH_FIDELITY for name, share in shares.items()}
     return computed
 

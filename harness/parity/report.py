@@ -15,7 +15,7 @@ from torch import Tensor
 from harness.parity.base import pattern_of
 from harness.parity.files import read
 from harness.parity.registry import format_of
-from harness.study.typed import UserError, explain
+from harness.study.typed import UserError, explain, first_line
 
 LIMIT = 1e-5  # float32 of another order of summation stays below; the originals in float64 are within 1.4e-6 of themselves
 INPUTS = re.compile(r"state\..*|in\..*|loss\.(u|x1|x0_noise)|ode\.noise")  # of every format; what is no input is an output
@@ -56,7 +56,7 @@ def parity(path: Path) -> list[Quantity]:
     except UserError as error:
         raise UserError(str(error) if str(path) in str(error) else f"{path}: {error}") from None
     except (RuntimeError, LookupError, ArithmeticError, ValueError, TypeError) as error:
-        raise UserError(f"{path}: its inputs do not fit its config: {(str(error).splitlines() or [type(error).__name__])[0]}") from None
+        raise UserError(f"{path}: its inputs do not fit its config: {first_line(error)}") from None
     outputs = [name for name in file.tensors if not INPUTS.fullmatch(name) and not pattern_of(name, of.inputs)]
     left_out = {name: of.left_out[pattern] for name in outputs if (pattern := pattern_of(name, of.left_out))}
     compared = [name for name in outputs if name not in left_out]

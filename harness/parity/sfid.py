@@ -7,7 +7,7 @@ from torch import Tensor
 from harness.evaluation.fid import symmetric_distance
 from harness.evaluation.frechet import exact_distance
 from harness.evaluation.spatial import BRANCH, CHANNELS, WIDTH, spatial_features
-from harness.parity.base import Described, Format
+from harness.parity.base import Described, Format, number
 from harness.parity.files import GoldenFile, Tensors
 
 
@@ -51,11 +51,6 @@ def outputs(file: GoldenFile, config: SpatialConfig) -> Tensors:
         many = {"exact": number(exact_distance(p, q)), "adm_code": number(distance_of_moments(p, q)), "trace_sigma": traces}
         computed |= {f"values.full_rank.{name}": value for name, value in many.items()}
     return computed
-
-
-def number(value: float | list[int]) -> Tensor:
-    """() or (N,) float64."""
-    return torch.tensor(value, dtype=torch.float64)
 
 
 def distance_of_moments(samples: Tensor, reference: Tensor) -> float:

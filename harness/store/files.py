@@ -32,6 +32,12 @@ def atomic(path: Path | str) -> Iterator[Path]:
         raise
 
 
+def there_of(path: Path) -> Path:
+    """`path`, or the nearest of the folders above it, that is there: what says whether it can be written, and how much room there is."""
+    path = path.absolute()
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
 def sync(path: Path) -> None:
     """Wait until a file, or all of a folder, is on the disk."""
     for file in [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]:

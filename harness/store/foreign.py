@@ -7,13 +7,14 @@ import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
 from harness.store.containers import choose
-from harness.study.typed import UserError
+from harness.study.typed import UserError, first_line
 
 # what a model takes; integers only where it has some itself (tensors.check_weights)
 READ = {torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.complex64, torch.complex128, torch.bool} | {
@@ -89,15 +90,12 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             return {key: file.get_tensor(key) for key in file.keys()}
     except Exception as error:  # of a damaged header the library raises errors of several kinds
-        raise UserError(f"{path}: not a readable safetensors file, truncated? ({_line(error)}); get it again") from None
+        raise UserError(f"{path}: not a readable safetensors file, truncated? ({first_line(error)}); get it again") from None
 
 
 def _checkpoint(path: Path) -> object:
     try:
-        _check_sums(path)
-        # opened here, since torch goes by a name's suffix; warnings are of old formats, and of tensors that are refused below
-        with open(path, "rb") as file, warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(OPTIONS):
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return load_values(path, OPTIONS)
     except pickle.UnpicklingError as error:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f" ({named[1]})" if named else ""
@@ -105,7 +103,15 @@ def _checkpoint(path: Path) -> object:
             f"{path}: holds more than weights{what}, so it is not opened; save its state_dict alone, or as safetensors"
         ) from None
     except Exception as error:  # of a damaged file torch raises nearly anything
-        raise UserError(f"{path}: not a readable checkpoint, truncated? ({_line(error)}); get it again") from None
+        raise UserError(f"{path}: not a readable checkpoint, truncated? ({first_line(error)}); get it again") from None
+
+
+def load_values(path: Path, classes: list[Any]) -> object:
+    """What torch.save wrote, of tensors, plain values and these `classes` alone; torch's own errors, and zipfile's of a wrong CRC-32."""
+    _check_sums(path)
+    # opened here, since torch goes by a name's suffix; warnings are of old formats, and of tensors that callers refuse
+    with open(path, "rb") as file, warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(classes):
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_sums(path: Path) -> None:
@@ -130,7 +136,3 @@ def _check(name: str, value: Tensor, path: Path) -> None:
 
 def _type(value: Tensor) -> str:
     return str(value.dtype).removeprefix("torch.")
-
-
-def _line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

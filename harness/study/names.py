@@ -9,6 +9,7 @@ from harness.study.typed import UserError
 from harness.study.yaml_file import mapping
 
 NAME = "[A-Za-z0-9_][A-Za-z0-9_.-]*"
+OF_STUDY = "study:"  # before a name, where an option takes a path, too
 
 
 def check_name(name: object, what: str, where: str) -> str:

@@ -208,6 +208,11 @@ def _models_in(annotation: Any) -> Iterable[type[BaseModel]]:
         yield from _models_in(inner)
 
 
+def first_line(error: BaseException) -> str:
+    """Of what a library's error says, or its name where it says nothing: a place in a line of our own."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def digest(value: Any) -> str:
     """First 16 hex digits of the SHA-256 of a value's canonical JSON."""
     plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value

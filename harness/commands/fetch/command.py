@@ -9,6 +9,7 @@ from harness.commands.fetch.download import DIGITS, GoneError, Part, Remote, dow
 from harness.commands.fetch.hub import endpoint, on_hub, online
 from harness.commands.fetch.needs import Need, Needs, needs_of
 from harness.results.units import bytes_text
+from harness.store.files import there_of
 from harness.study.study import Study
 from harness.study.typed import UserError
 
@@ -89,8 +90,7 @@ def _hosts(files: Iterable[Need]) -> list[str]:
 def _check_room(files: list[Need], root: Path) -> None:
     """UserError where the disk is too small for what is known to come."""
     needed = sum((need.bytes or 0) - Part(need.target).size for need in files if need.bytes)
-    there = next(folder for folder in [root.absolute(), *root.absolute().parents] if folder.exists())
-    free = shutil.disk_usage(there).free
+    free = shutil.disk_usage(there_of(root)).free
     if free < needed:
         raise UserError(
             f"{root}: these files need {bytes_text(needed)}, {bytes_text(free)} are free; make room, or name another with --assets"

@@ -15,6 +15,7 @@ import torch
 
 from harness.commands.peers import distances, images, starts, step
 from harness.commands.peers.measure import Line
+from harness.machine.device import cpu_facts
 from harness.machine.progress import Progress
 from harness.results.markdown import markdown_table
 from harness.study.typed import UserError, did_you_mean
@@ -54,17 +55,10 @@ def facts() -> dict[str, str]:
     return {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "commit": commit or "unknown",
-        "CPU": _cpu(),
+        "CPU": cpu_facts().get("model name") or platform.processor() or platform.machine(),
         "threads a side": str(torch.get_num_threads()),
         **{name: version(name) for name in PACKAGES},
     }
-
-
-def _cpu() -> str:
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
 
 
 def render(lines: Sequence[Line], about: dict[str, str]) -> str:

@@ -20,7 +20,7 @@ from harness.store import artifacts, foreign
 from harness.store.assets import locate, record_of
 from harness.store.tensors import load_weights
 from harness.study.sections.evaluation import LOCAL, OpenClip
-from harness.study.typed import UserError, nearest
+from harness.study.typed import UserError, first_line, nearest
 from harness.training.network import Network
 
 VOCABULARY, CONTEXT = 49408, 77  # of CLIP's tokenizer
@@ -104,7 +104,7 @@ def _built(described: Described, name: str, container: str | None) -> tuple[nn.M
     try:
         model = kind(**{key: value for key, value in config.items() if key != "custom_text"} | {"vision_cfg": vision})
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise UserError(f"{weights}: open_clip cannot build the model {name} ({str(error).splitlines()[0]})") from None
+        raise UserError(f"{weights}: open_clip cannot build the model {name} ({first_line(error)})") from None
     own = model.state_dict()
     load_weights(
         model, {key: _like(value.float() if value.is_floating_point() else value, own.get(key)) for key, value in tensors.items()}, weights

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 from numpy.lib import format as npy
@@ -193,8 +193,4 @@ def _image_column(path: Path, features: dict[str, Any]) -> str:
         return "image"
     if len(found) == 1:
         return found[0]
-    _no_column(path, features)
-
-
-def _no_column(path: Path, features: dict[str, Any]) -> NoReturn:
     raise UserError(f"{path}: which column has the images? Say so with --column; it has {', '.join(features)}")

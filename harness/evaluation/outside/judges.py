@@ -17,13 +17,13 @@ from harness.evaluation.features import Extractor, FeaturePass
 from harness.evaluation.judge.inception import InceptionExtractor
 from harness.store import artifacts, foreign
 from harness.study import places
+from harness.study.names import OF_STUDY
 from harness.study.sections.asset import Weights
 from harness.study.sections.evaluation import LOCAL, Inception, JudgeSection, OpenClip
 from harness.study.sections.extractors import EXTRACTORS
 from harness.study.study import Study, load_study
 from harness.study.typed import Count, Strict, UserError, explain, nearest
 
-OF_STUDY = "study:"
 INCEPTIONS = {"inception": 2048, "inception-768": 768, "inception-192": 192, "inception-64": 64}  # by the layer whose features count
 
 

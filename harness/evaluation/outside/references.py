@@ -12,12 +12,14 @@ from harness.evaluation.adm_batches import arrays_of, checked_statistic, given, 
 from harness.evaluation.features import FeaturePass, Seen
 from harness.evaluation.outside.doors import NAMES, open_images
 from harness.evaluation.outside.image_set import ImageSet, Watched, check_same_size
-from harness.evaluation.outside.judges import OF_STUDY, Judge, part_of
+from harness.evaluation.outside.judges import Judge, part_of
 from harness.evaluation.reference_statistics import ReferenceStatistics
 from harness.evaluation.references import load_references
 from harness.store import artifacts
+from harness.store.foreign import load_values
+from harness.study.names import OF_STUDY
 from harness.study.study import load_study
-from harness.study.typed import UserError
+from harness.study.typed import UserError, first_line
 
 NAME = "reference"  # of the only one
 SYMMETRIC = 1e-4  # relative: how far a covariance may be from its transpose
@@ -99,13 +101,11 @@ def _check_covariance(path: Path, sigma: np.ndarray) -> None:
 def _torch_fidelity(path: Path) -> dict[str, np.ndarray]:
     """`mu` (D,) and `sigma` (D, D) of a file in torch-fidelity's cache, NAME-EXTRACTOR-stat-fid-LAYER.pt, read as values alone."""
     try:
-        with open(path, "rb") as file, torch.serialization.safe_globals(ARRAYS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_values(path, ARRAYS)
     except pickle.UnpicklingError as error:
         raise UserError(f"{path}: holds more than arrays, so it is not opened ({' '.join(str(error).split())[:200]})") from None
     except Exception as error:  # of a damaged file torch raises nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not readable as statistics of torch-fidelity ({reason}); get the file again") from None
+        raise UserError(f"{path}: not readable as statistics of torch-fidelity ({first_line(error)}); get the file again") from None
     if not isinstance(content, dict) or not {"mu", "sigma"} <= content.keys():
         raise UserError(f"{path}: has no mu and sigma; torch-fidelity calls such a file NAME-EXTRACTOR-stat-fid-LAYER.pt")
     return {which: np.asarray(content[which]) for which in ("mu", "sigma")}

@@ -63,9 +63,12 @@ def _needs_test(score: str, stored: ScoreBySeed | None, fresh: ScoreBySeed | Non
         return False
     if _identical(stored, fresh) or fresh.fails_more_than(stored, rate):
         return False
-    before, after = set(stored.values.values()), set(fresh.values.values())
-    constant = len(before) == len(after) == 1 and before == after
-    return min(len(stored.values), len(fresh.values)) >= 2 and not constant
+    return min(len(stored.values), len(fresh.values)) >= 2 and not _constant(stored, fresh)
+
+
+def _constant(stored: ScoreBySeed, fresh: ScoreBySeed) -> bool:
+    """Whether every seed of both sides has one value."""
+    return len({*stored.values.values(), *fresh.values.values()}) == 1
 
 
 def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLine:
@@ -79,7 +82,7 @@ def _compared(line: GateLine, stored: ScoreBySeed, fresh: ScoreBySeed) -> GateLi
         error = math.hypot(stored.half, fresh.half)
         size = f"; {abs(line.effect) / error:.1f} half-widths of the intervals over images" if error > 0 else ""
         return replace(line, verdict="moved", why=f"one draw, no test{size}")
-    if len(before) == len(after) == 1 and before == after:
+    if _constant(stored, fresh):
         return line
     return replace(line, verdict="undecided", why="a test needs two seeds a side")
 
